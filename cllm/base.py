@@ -1,0 +1,187 @@
+"""The frozen base LLM: texts to token embeddings, token embeddings to texts.
+
+Wraps any encoder-decoder that `AutoModelForSeq2SeqLM` loads (T5 and BART
+families, Pegasus). Its weights never change here; `cllm pretrain` and
+`cllm adapt` make it fit for the job first.
+    base = BaseLM.load("runs/demo/base")
+"""
+
+# Shapes: B texts, T tokens, M memory positions, H width, V vocabulary.
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cllm.errors import InputError
+
+Tokens = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How to write: greedy (default), `beams` > 1, or `sample` at a `temperature`."""
+
+    beams: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+GREEDY = Generation()
+
+
+class BaseLM:
+    """A frozen encoder-decoder and its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:  # noqa: ANN401
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.encoder = model.get_encoder()
+        config = model.config
+        self.width: int = config.d_model
+        self.vocabulary: int = config.vocab_size
+        self.eos: int = config.eos_token_id
+        self.pad: int = config.pad_token_id
+        start = config.decoder_start_token_id
+        self.start: int = self.pad if start is None else start
+        # T5 counts positions relatively and has no limit
+        self.limit: int | None = getattr(config, "max_position_embeddings", None)
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path, dtype: torch.dtype = torch.float32) -> BaseLM:
+        """Load from a folder, or by name from the hub or its cache. Safetensors only.
+
+        Raises:
+            InputError: no such folder or model, a file missing, or not an encoder-decoder.
+        """
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        place = str(name_or_dir)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                place, dtype=dtype, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(_cannot_load(place, error)) from error
+        return cls(model, tokenizer, place)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits over configuration and weights: what latents and models refer to."""
+        digest = hashlib.sha256(json.dumps(self.model.config.to_diff_dict(), sort_keys=True).encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def to(self, device: torch.device | str) -> BaseLM:
+        """Move the weights."""
+        self.model.to(device)
+        return self
+
+    def save(self, path: Path) -> None:
+        """Write a Hugging Face folder."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tokens:
+        """Token ids of each text, its end token included, uncut."""
+        rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [[*row, self.eos] for row in rows]
+
+    def to_text(self, tokens: Tokens) -> list[str]:
+        """Texts of token rows, special tokens left out."""
+        return [t.strip() for t in self.tokenizer.decode(tokens, skip_special_tokens=True)]
+
+    def pad_rows(self, tokens: Tokens, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Ids (B, T) and mask (B, T); T is `length` or the longest row."""
+        length = length or max(map(len, tokens))
+        ids_BT = np.full((len(tokens), length), self.pad, dtype=np.int64)
+        for i, row in enumerate(tokens):
+            ids_BT[i, : len(row)] = row
+        lengths_B1 = np.array([len(row) for row in tokens])[:, None]
+        mask_BT = np.arange(length)[None, :] < lengths_B1
+        return torch.from_numpy(ids_BT).to(self.device), torch.from_numpy(mask_BT).to(self.device)
+
+    def embed(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Token embeddings (B, T, H): the last hidden states of the encoder."""
+        output = self.encoder(input_ids=ids_BT, attention_mask=mask_BT.long())
+        return output.last_hidden_state
+
+    def cross_entropy(
+        self, memory_BMH: Tensor, ids_BT: Tensor, mask_BT: Tensor, memory_mask_BM: Tensor | None = None
+    ) -> Tensor:
+        """Teacher-forced nats of each token given the memory, (B, T), 0 where masked."""
+        logits_BTV = self.logits(memory_BMH, ids_BT, memory_mask_BM)
+        nats_BT = F.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none")
+        return nats_BT.view_as(ids_BT) * mask_BT
+
+    def logits(self, memory_BMH: Tensor, ids_BT: Tensor, memory_mask_BM: Tensor | None = None) -> Tensor:
+        """Teacher-forced next-token scores (B, T, V) given the memory."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        start_B1 = torch.full_like(ids_BT[:, :1], self.start)
+        output = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMH),
+            attention_mask=None if memory_mask_BM is None else memory_mask_BM.long(),
+            decoder_input_ids=torch.cat([start_B1, ids_BT[:, :-1]], dim=1),
+            use_cache=False,
+        )
+        return output.logits
+
+    @torch.inference_mode()
+    def write(
+        self,
+        memory_BMH: Tensor,
+        max_tokens: int,
+        how: Generation = GREEDY,
+        memory_mask_BM: Tensor | None = None,
+    ) -> Tokens:
+        """Free-running token rows from the memory, end token included if it was reached."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        mask = memory_BMH.new_ones(memory_BMH.shape[:2]) if memory_mask_BM is None else memory_mask_BM
+        if self.limit:
+            max_tokens = min(max_tokens, self.limit - 1)
+        options: dict[str, Any] = {"num_beams": how.beams, "do_sample": how.sample}
+        if how.sample:
+            options |= {"temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
+        rows_BT = self.model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMH),
+            attention_mask=mask.long(),
+            max_new_tokens=max_tokens,
+            **options,
+        )
+        return [self._trim(row) for row in rows_BT[:, 1:].tolist()]
+
+    def _trim(self, row: list[int]) -> list[int]:
+        return row[: row.index(self.eos) + 1] if self.eos in row else row
+
+
+def _cannot_load(place: str, error: BaseException) -> str:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"cannot load a base LLM from {place!r}: {first_line}; give the folder or hub name of an "
+        "encoder-decoder in safetensors form (T5, BART, Pegasus), or make one with `cllm pretrain`"
+    )

@@ -1,0 +1,127 @@
+"""Checkpoints of a training that continue it exactly; safetensors and JSON only.
+
+Weights, AdamW's moments, the place in the schedule and the data, and torch's
+random state are written beside and renamed, so the last good one survives.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cllm.batches import TokenTexts
+from cllm.errors import WorkError
+from cllm.files import digest, replacing
+from cllm.settings import LoopSettings
+
+
+@dataclass
+class Progress:
+    """Where a training is. `seconds` counts training only, not scoring."""
+
+    step: int = 0
+    seconds: float = 0.0
+    evaluations: int = 0
+    scored_step: int = -1
+    best_score: float = float("-inf")
+    best_step: int = -1
+
+
+class Checkpoint:
+    """A folder with the newest state and the best weights of one training."""
+
+    def __init__(self, folder: Path, settings: LoopSettings, texts: TokenTexts) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.best = folder / "best.safetensors"
+        self.identity = digest(settings.model_dump_json(), *texts.names)
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write the newest state."""
+        with replacing(self.state) as new:
+            new.mkdir()
+            save_file(trained_weights(module), new / "weights.safetensors")
+            save_file(_moments(optimizer), new / "optimizer.safetensors")
+            save_file({"torch": torch.get_rng_state()}, new / "random.safetensors")
+            note = {"identity": self.identity, "progress": asdict(progress)}
+            (new / "progress.json").write_text(json.dumps(note))
+
+    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Put the saved state back; None where there is none of the same settings and texts.
+
+        Raises:
+            WorkError: the checkpoint is damaged.
+        """
+        if not (self.state / "progress.json").exists():
+            return None
+        try:
+            note = json.loads((self.state / "progress.json").read_text())
+            if note["identity"] != self.identity:
+                self.remove()
+                return None
+            weights = load_file(self.state / "weights.safetensors")
+            _load(module, weights)
+            _set_moments(optimizer, load_file(self.state / "optimizer.safetensors"))
+            torch.set_rng_state(load_file(self.state / "random.safetensors")["torch"])
+            return Progress(**note["progress"])
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise WorkError(
+                f"the checkpoint in {self.state} is damaged ({error}); "
+                "delete that folder to start the training anew"
+            ) from error
+
+    def save_best(self, module: nn.Module) -> None:
+        """Write the best weights so far."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.best) as new:
+            save_file(trained_weights(module), new)
+
+    def load_best(self, module: nn.Module) -> None:
+        """Put the best weights into the module."""
+        if self.best.exists():
+            _load(module, load_file(self.best))
+
+    def remove(self) -> None:
+        """Delete it all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def trained_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights that are trained, on the CPU."""
+    return {
+        name: weight.detach().to("cpu").contiguous()
+        for name, weight in module.named_parameters()
+        if weight.requires_grad
+    }
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    wanted = set(trained_weights(module))
+    if wanted != set(weights):
+        raise ValueError(f"weights differ: {sorted(wanted ^ set(weights))[:4]}")
+    module.load_state_dict(weights, strict=False)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": value.detach().to("cpu").contiguous()
+        for number, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _set_moments(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

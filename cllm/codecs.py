@@ -1,0 +1,110 @@
+"""The three forms of a CLLM: how an array of token embeddings becomes one vector, and back.
+
+`mirrored` is the article's: collapse layers and their mirror image. `pooled` and
+`direct` are what the field uses, kept to be beaten: 16 memory slots, no hierarchy.
+"""
+
+# Shapes: B texts, T tokens, H width, D bottleneck, S slots.
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cllm.layers import Block, Collapse, Expand, Level, Perceptron, Regroup
+from cllm.reductions import plan_reductions
+
+SLOTS = 16
+
+
+def make_codec(form: str, array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
+    """The encoder and decoder of a form for arrays of (T, H)."""
+    if form == "mirrored":
+        return mirrored(array, dim, blocks, window, perceptron=perceptron)
+    make_encoder = {"pooled": pooled_encoder, "direct": direct_encoder}[form]
+    return Codec(make_encoder(array, dim, blocks, window), slot_decoder(array[1], dim, blocks, window))
+
+
+class Codec(nn.Module):
+    """Encoder (B, T, H) to (B, D) and decoder (B, D) to (B, M, H); M is T or 16."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+
+def mirrored(array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
+    """Collapse layers along `plan_reductions`, mirrored by expand layers."""
+    levels = [array, *(step.shape for step in plan_reductions(*array, dim))]
+    down, up = [], []
+    for i, (old, new) in enumerate(zip(levels, levels[1:], strict=False)):
+        outermost = perceptron and i == 0
+        down.append(Collapse(old, new, blocks, window, perceptron=outermost))
+        up.insert(0, Expand(new, old, blocks, window, perceptron=outermost))
+    return Codec(
+        nn.Sequential(*down, nn.Flatten()),
+        nn.Sequential(nn.Unflatten(1, levels[-1]), *up, nn.LayerNorm(array[1])),
+    )
+
+
+def pooled_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Module:
+    """Attention pooling to four tokens, then one linear map to the vector."""
+    width = array[1]
+    return nn.Sequential(
+        *(Block(width, window) for _ in range(blocks)),
+        Pool(width, 4),
+        nn.Flatten(),
+        nn.LayerNorm(4 * width),
+        nn.Linear(4 * width, dim),
+    )
+
+
+def direct_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Module:
+    """Two strided 4:1 reductions, then flattened to the vector in one map."""
+    (tokens, width), levels = array, [array]
+    for _ in range(2):
+        tokens = -(-tokens // 4)
+        levels.append((tokens, width))
+    steps: list[nn.Module] = []
+    for old, new in zip(levels, levels[1:], strict=False):
+        steps += [Regroup(old, new), *(Block(width, window) for _ in range(blocks))]
+    return nn.Sequential(*steps, nn.Flatten(), nn.LayerNorm(tokens * width), nn.Linear(tokens * width, dim))
+
+
+def slot_decoder(width: int, dim: int, blocks: int, window: int) -> nn.Module:
+    """The vector through an MLP to 16 slots, then blocks over the slots (vec2text's form)."""
+    slots = (SLOTS, width)
+    return nn.Sequential(
+        nn.Linear(dim, 4 * width),
+        Perceptron(4 * width),
+        nn.Linear(4 * width, SLOTS * width),
+        nn.Unflatten(1, slots),
+        Positions(slots),
+        *(Block(width, window) for _ in range(2 * blocks)),
+        nn.LayerNorm(width),
+    )
+
+
+class Positions(nn.Module):
+    """Add a learned position to each token."""
+
+    def __init__(self, level: Level) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(level) * 0.1)
+
+    def forward(self, x_BSH: Tensor) -> Tensor:
+        return x_BSH + self.weight
+
+
+class Pool(nn.Module):
+    """Learned queries gather the array: (B, T, H) to (B, S, H)."""
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, slots, width) * width**-0.5)
+        self.attention = nn.MultiheadAttention(width, max(1, width // 32), batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_BTH: Tensor) -> Tensor:
+        x = self.norm(x_BTH)
+        pooled, _ = self.attention(self.query.expand(len(x), -1, -1), x, x, need_weights=False)
+        return pooled

@@ -1,0 +1,141 @@
+"""What a CLLM is trained for, term by term.
+
+Cross-entropy of the text through the frozen base decoder, the error of the
+restored token embeddings, a clustering term, and a hard-negative term. Every
+mean is over the batch it is given: `cluster/` gathers the global one first.
+"""
+
+# Shapes: B texts, T tokens, M memory positions, H width, D bottleneck.
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cllm.batches import Batch, TokenTexts
+from cllm.model import CLLM
+from cllm.noise import PREFIX_STREAM, RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
+from cllm.pretrain import mask_token
+from cllm.settings import TrainSettings
+
+
+class Restoring:
+    """Task: restore texts from their vectors."""
+
+    def __init__(self, model: CLLM, settings: TrainSettings, held_out: TokenTexts) -> None:
+        self.model, self.settings, self.held_out = model, settings, held_out
+        self.module: nn.Module = model.train()
+        self.mask_id = mask_token(model.base)
+        self.prefixes = prefix_lengths(model.config.dim)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The weighted sum "loss" and its terms; "cross_entropy" is in nats a text."""
+        s, model = self.settings, self.model
+        with torch.no_grad():
+            array_BTH = model.base.embed(batch.ids_BT, batch.mask_BT)
+            noisy_BTH = array_BTH
+            if s.token_noise:
+                noisy_BTH = model.base.embed(self._masked(batch, step), batch.mask_BT)
+        clean_BD = model.encode_array(noisy_BTH, batch.mask_BT)
+        memory_BMH = model.decode_array(self._disturbed(clean_BD, batch, step))
+        nats = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT).sum()
+        parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / len(batch)}
+        weighted = [
+            (s.array_weight, "array", lambda: array_error(memory_BMH, array_BTH, batch.mask_BT)),
+            (s.cluster_weight, "cluster", lambda: cluster_term(clean_BD, s.cluster_floor)),
+            (s.negative_weight, "negative", lambda: self._negative(clean_BD, array_BTH, batch)),
+        ]
+        for weight, name, term in weighted:
+            if weight and not (name == "array" and memory_BMH.shape[1] < array_BTH.shape[1]):
+                parts[name] = term()
+                parts["loss"] = parts["loss"] + weight * parts[name]
+        return parts
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Minus the nats a held-out text costs given its whole vector, noise-free."""
+        return -float(text_nats(self.model, self.held_out).mean())
+
+    def _masked(self, batch: Batch, step: int) -> Tensor:
+        seed, length = self.settings.loop.seed, batch.ids_BT.shape[1]
+        draw_BT = uniform(seed, step, batch.keys_B, length, TOKEN_STREAM)
+        hidden_BT = torch.from_numpy(draw_BT < self.settings.token_noise).to(batch.ids_BT.device)
+        return batch.ids_BT.masked_fill(hidden_BT & batch.mask_BT, self.mask_id)
+
+    def _disturbed(self, clean_BD: Tensor, batch: Batch, step: int) -> Tensor:
+        """Vectors moved by noise, cut to a prefix, or replaced by the null vector; by text."""
+        s = self.settings
+        moved_BD = clean_BD
+        if s.vector_noise:
+            noise_BD = normal(s.loop.seed, step, batch.keys_B, clean_BD.shape[1], VECTOR_STREAM)
+            size = s.vector_noise / clean_BD.shape[1] ** 0.5
+            moved_BD = clean_BD + size * torch.from_numpy(noise_BD).to(clean_BD)
+        if s.nested:
+            keep_BD = self._kept(batch, step).to(clean_BD)
+            moved_BD = moved_BD * keep_BD
+        moved_BD = F.normalize(moved_BD, dim=-1)
+        draw_B = uniform(s.loop.seed, step, batch.keys_B, 1, RATE_STREAM)[:, 0]
+        null_B1 = torch.from_numpy(draw_B < s.null).to(clean_BD.device)[:, None]
+        return torch.where(null_B1, self.model.null_vector().expand_as(moved_BD), moved_BD)
+
+    def _kept(self, batch: Batch, step: int) -> Tensor:
+        """Which coordinates each text keeps (B, D): all, or a prefix drawn evenly by length."""
+        s, dim = self.settings, self.model.config.dim
+        draw_B2 = uniform(s.loop.seed, step, batch.keys_B, 2, PREFIX_STREAM)
+        chosen_B = (draw_B2[:, 1] * len(self.prefixes)).astype(int)
+        length_B = np.where(draw_B2[:, 0] < s.full_length, dim, np.array(self.prefixes)[chosen_B])
+        return torch.from_numpy(np.arange(dim)[None, :] < length_B[:, None])
+
+    def _negative(self, clean_BD: Tensor, array_BTH: Tensor, batch: Batch) -> Tensor:
+        other_BD = self.model.encode_array(array_BTH, batch.mask_BT)
+        return negative_term(clean_BD, other_BD, self.settings.negative_temperature)
+
+
+def prefix_lengths(dim: int) -> list[int]:
+    """Lengths a nested vector is cut to: 2, 3, 4, 6, 8, 12, 16, 24, … below dim."""
+    powers = [2**i for i in range(1, 13)]
+    return [k for p in powers for k in (p, p * 3 // 2) if k < dim]
+
+
+def array_error(memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """Squared error of the restored token embeddings over their variance; 0 is perfect, 1 the mean."""
+    length = array_BTH.shape[1]
+    real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, :length][mask_BT]
+    spread = (real_NH - real_NH.mean(0)).square().mean()
+    return (restored_NH - real_NH).square().mean() / spread
+
+
+def cluster_term(vectors_BD: Tensor, floor: float) -> Tensor:
+    """Uniformity of the batch (Wang & Isola 2020, eq. 2, sign turned), with a variance floor.
+
+    -log E exp(-2 |x - y|^2) over pairs: 4 for vectors spread evenly over a large sphere, 0
+    for equal ones, so minimising it gathers them. Below `floor` times the variance of a
+    uniform spread a steep penalty takes over, so that it cannot collapse.
+    """
+    distances_P = torch.pdist(vectors_BD.float()).square()
+    uniformity = distances_P.mul(-2).exp().mean().log()
+    variance = vectors_BD.float().var(0, unbiased=False).sum()  # 1 where uniform
+    return -uniformity + 10 * F.relu(floor - variance).square() / max(floor, 1e-6)
+
+
+def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Tensor:
+    """InfoNCE: a text's noisy view is nearer to its clean one than to any other text of the batch.
+
+    A low temperature puts the weight on the nearest confusable text (van den Oord et al. 2018).
+    """
+    scores_BB = noisy_BD @ clean_BD.T / temperature
+    return F.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
+
+
+def text_nats(model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64) -> np.ndarray:  # type: ignore[type-arg]
+    """Nats of each text given its vector (or the first `prefix` coordinates), (N,)."""
+    nats_N = np.zeros(len(texts))
+    for chosen_B, part in texts.in_order(batch):
+        moved = part.to(model.device)
+        vectors_BD = model.vectors_of(moved)
+        if prefix is not None:
+            vectors_BD = F.normalize(F.pad(vectors_BD[:, :prefix], (0, model.config.dim - prefix)), dim=-1)
+        nats_BT = model.base.cross_entropy(model.decode_array(vectors_BD), moved.ids_BT, moved.mask_BT)
+        nats_N[chosen_B] = nats_BT.sum(1).cpu().numpy()
+    return nats_N

@@ -1,0 +1,400 @@
+"""Score texts against references, and say how sure the scores are.
+
+Everything is kept per text (for BLEU and chrF: as sufficient statistics), so that
+intervals and paired differences cost a resampling of rows, not a new scoring.
+
+    scores = score_texts(texts, decoded, text_tokens, decoded_tokens)
+    scores.interval("content_f1", rng), scores.difference("bleu", retrieval, rng)
+"""
+
+# Shapes: N texts, S seeds, C statistics of a text, V unit vectors, K coordinates, M probes.
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from scipy import stats
+
+from cllm.content import content_f1, content_items
+
+Array = npt.NDArray[np.floating] | npt.NDArray[np.integer] | npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Metric = Literal["exact_match", "token_accuracy", "content_f1", "bleu", "chrf"]
+METRICS: tuple[Metric, ...] = ("exact_match", "token_accuracy", "content_f1", "bleu", "chrf")
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, its bounds at the asked level, and the number of texts (or seeds x texts)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def ci(self) -> list[float]:
+        """`[low, high]`, as report.json holds it."""
+        return [self.low, self.high]
+
+
+def bootstrap(
+    values: Array,
+    rng: np.random.Generator,
+    samples: int = 1000,
+    level: float = 0.95,
+    *,
+    same_texts: bool = True,
+) -> Interval:
+    """Interval of a mean: percentile bootstrap over texts (N,), or seeds then texts (S, N).
+
+    `same_texts` says that column n is the same text under every seed: then one draw of texts
+    serves all seeds (Owen 2007, "pigeonhole bootstrap"). False: texts are drawn within each seed.
+    Few seeds (or texts) make percentile intervals too narrow, so the deviations of the top-level
+    units are first stretched to the t quantile (Hesterberg 2015, "expanded percentile").
+    Raises ValueError for an empty or non-finite array.
+    """
+    values_SN = _as_seeds_by_texts(values)
+    means = _resampled_means([_stretched(values_SN, level)], rng, samples, same_texts)[0]
+    return _interval(float(values_SN.mean()), means, level, values_SN.size)
+
+
+def paired_difference(
+    a: Array, b: Array, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
+) -> Interval:
+    """Interval of mean(a - b), both (N,) or (S, N) over the same texts in the same order."""
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"paired values need one shape, not {np.shape(a)} and {np.shape(b)}")
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return bootstrap(difference, rng, samples, level)
+
+
+def ratio_of_means(
+    a: Array, b: Array, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
+) -> Interval:
+    """Interval of mean(a) / mean(b) for two sets of texts, (N,) and (M,) or (S, N) and (S, M).
+
+    For lifts: the arms share their seeds but not their texts. `high` is infinite where resampled
+    denominators vanish. Raises ValueError if mean(b) is not positive: there is no ratio to report.
+    """
+    a_SN, b_SM = _as_seeds_by_texts(a), _as_seeds_by_texts(b)
+    if len(a_SN) != len(b_SM):
+        raise ValueError(f"arms need the same seeds, not {len(a_SN)} and {len(b_SM)}")
+    if b_SM.mean() <= 0:
+        raise ValueError("the denominator's mean is not positive: the ratio is not defined")
+    both = [_stretched(a_SN, level), _stretched(b_SM, level)]
+    top, bottom = _resampled_means(both, rng, samples, same_texts=False)
+    ratios = np.divide(top, bottom, out=np.full(samples, math.inf), where=bottom > 0)
+    return _interval(float(a_SN.mean() / b_SM.mean()), ratios, level, a_SN.size)
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927): sane at 0, at 1 and for small n."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"a share needs 0 <= successes <= n and n > 0, not {successes} of {n}")
+    found = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(found.low), float(found.high), n)
+
+
+def yield_ci(hits: Array, rng: np.random.Generator, level: float = 0.95) -> Interval:
+    """Interval of a share of hits: Wilson for one seed (N,), bootstrap for several (S, N).
+
+    Where all hit or none does there is nothing to resample: then Wilson over all of them.
+    """
+    hits_SN = _as_seeds_by_texts(hits)
+    if len(hits_SN) == 1 or np.ptp(hits_SN) == 0:
+        return wilson(int(hits_SN.sum()), hits_SN.size, level)
+    found = bootstrap(hits_SN, rng, level=level, same_texts=False)
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
+
+
+def _as_seeds_by_texts(values: Array) -> Floats:
+    values_SN = np.atleast_2d(np.asarray(values, np.float64))
+    if values_SN.ndim != 2 or values_SN.size == 0 or not np.isfinite(values_SN).all():
+        raise ValueError(f"need finite values (N,) or (S, N), not empty: got {np.shape(values)}")
+    return values_SN
+
+
+def _stretched(values_SN: Floats, level: float) -> Floats:
+    """Stretch the deviations of seeds (of texts, if one seed) so that few of them count as few."""
+    one_seed = len(values_SN) == 1
+    units = values_SN.shape[1] if one_seed else len(values_SN)
+    if units == 1 or units >= 100:  # a single value has no spread; from 100 on it is < 2 %
+        return values_SN
+    tail = (1 + level) / 2
+    ratio = stats.t.ppf(tail, units - 1) / stats.norm.ppf(tail)
+    factor = math.sqrt(units / (units - 1)) * float(ratio)
+    unit_means = values_SN if one_seed else values_SN.mean(axis=1, keepdims=True)
+    stretched: Floats = values_SN + (factor - 1) * (unit_means - values_SN.mean())
+    return stretched
+
+
+def _resampled_means(
+    arms: Sequence[Floats], rng: np.random.Generator, samples: int, same_texts: bool
+) -> Floats:
+    """Means of resampled arms, (arms, samples); every arm sees the same draw of seeds."""
+    seeds = len(arms[0])
+    means = np.empty((len(arms), samples))
+    for sample in range(samples):
+        seeds_S1 = rng.integers(seeds, size=(seeds, 1))
+        for arm, values_SN in enumerate(arms):
+            texts = values_SN.shape[1]
+            columns = rng.integers(texts, size=(1 if same_texts else seeds, texts))
+            means[arm, sample] = values_SN[seeds_S1, columns].mean()
+    return means
+
+
+def _interval(estimate: float, draws: Floats, level: float, n: int) -> Interval:
+    # "lower"/"higher" pick a draw and never interpolate: infinite ratios stay infinite, not NaN.
+    low = np.quantile(draws, (1 - level) / 2, method="lower")
+    high = np.quantile(draws, (1 + level) / 2, method="higher")
+    return Interval(estimate, float(low), float(high), n)
+
+
+# --- texts against references ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CorpusStatistics:
+    """Counts of each text (N, C) that add up to a corpus score (0..100) of sacrebleu."""
+
+    metric: Literal["bleu", "chrf"]
+    counts_NC: Integers
+
+    def score(self) -> float:
+        """Corpus score over all texts, equal to sacrebleu's own."""
+        return self._of(self.counts_NC)
+
+    def interval(self, rng: np.random.Generator, samples: int = 1000) -> Interval:
+        """95 % percentile bootstrap over texts."""
+        return self._resampled(lambda rows: self._of(self.counts_NC[rows]), rng, samples)
+
+    def difference(
+        self, other: CorpusStatistics, rng: np.random.Generator, samples: int = 1000
+    ) -> Interval:
+        """95 % interval of this score minus the other's, both resampled by the same texts."""
+        if self.metric != other.metric or len(self.counts_NC) != len(other.counts_NC):
+            raise ValueError("a paired difference needs one metric over the same texts")
+        return self._resampled(
+            lambda rows: self._of(self.counts_NC[rows]) - self._of(other.counts_NC[rows]),
+            rng,
+            samples,
+        )
+
+    def _resampled(
+        self, score: Callable[[Integers], float], rng: np.random.Generator, samples: int
+    ) -> Interval:
+        n = len(self.counts_NC)
+        draws = np.array([score(rng.integers(n, size=n)) for _ in range(samples)])
+        return _interval(score(np.arange(n)), draws, 0.95, n)
+
+    def _of(self, counts_NC: Integers) -> float:
+        counts = counts_NC.sum(axis=0).tolist()
+        return float(_scorer(self.metric)._compute_score_from_stats(counts).score)
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """Scores of N hypotheses against their references, one entry a text.
+
+    `exact_match_N`, `token_accuracy_N` and `content_f1_N` lie in 0..1; `bleu` and `chrf` are
+    corpus scores in 0..100, with sacrebleu's signatures to quote beside them.
+    """
+
+    exact_match_N: Floats
+    token_accuracy_N: Floats
+    content_f1_N: Floats
+    bleu: CorpusStatistics
+    chrf: CorpusStatistics
+    bleu_signature: str
+    chrf_signature: str
+
+    def __len__(self) -> int:
+        return len(self.exact_match_N)
+
+    def value(self, metric: Metric) -> float:
+        """The metric over all texts: a mean, or the corpus score for BLEU and chrF."""
+        if metric in ("bleu", "chrf"):
+            return self.corpus(metric).score()
+        return float(self.per_text(metric).mean())
+
+    def interval(self, metric: Metric, rng: np.random.Generator) -> Interval:
+        """The metric with its 95 % bootstrap interval over texts."""
+        if metric in ("bleu", "chrf"):
+            return self.corpus(metric).interval(rng)
+        return bootstrap(self.per_text(metric), rng)
+
+    def difference(self, metric: Metric, other: TextScores, rng: np.random.Generator) -> Interval:
+        """This minus the other over the same texts, with its paired 95 % interval."""
+        if metric in ("bleu", "chrf"):
+            return self.corpus(metric).difference(other.corpus(metric), rng)
+        return paired_difference(self.per_text(metric), other.per_text(metric), rng)
+
+    def per_text(self, metric: Metric) -> Floats:
+        """One value a text (N,); KeyError for BLEU and chrF, which have none."""
+        return {
+            "exact_match": self.exact_match_N,
+            "token_accuracy": self.token_accuracy_N,
+            "content_f1": self.content_f1_N,
+        }[metric]
+
+    def corpus(self, metric: Metric) -> CorpusStatistics:
+        """Counts behind a corpus score; KeyError for the per-text metrics."""
+        return {"bleu": self.bleu, "chrf": self.chrf}[metric]
+
+
+def score_texts(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    reference_tokens: Sequence[Sequence[int]],
+    hypothesis_tokens: Sequence[Sequence[int]],
+) -> TextScores:
+    """Score free-running hypotheses; token sequences come without padding, end token included.
+
+    Raises ValueError unless all four hold the same number (>= 1) of entries.
+    """
+    counts = {len(references), len(hypotheses), len(reference_tokens), len(hypothesis_tokens)}
+    if len(counts) != 1 or not references:
+        raise ValueError(f"need equally many texts and token rows, at least one: got {counts}")
+    pairs = list(zip(references, hypotheses, strict=True))
+    tokens = zip(reference_tokens, hypothesis_tokens, strict=True)
+    bleu, bleu_signature = _count("bleu", references, hypotheses)
+    chrf, chrf_signature = _count("chrf", references, hypotheses)
+    return TextScores(
+        exact_match_N=np.array([float(squeeze(a) == squeeze(b)) for a, b in pairs]),
+        token_accuracy_N=np.array([token_accuracy(a, b) for a, b in tokens]),
+        content_f1_N=np.array([content_f1(content_items(a), content_items(b)) for a, b in pairs]),
+        bleu=bleu,
+        chrf=chrf,
+        bleu_signature=bleu_signature,
+        chrf_signature=chrf_signature,
+    )
+
+
+def squeeze(text: str) -> str:
+    """The text with each run of white space as one blank, none at the ends."""
+    return " ".join(text.split())
+
+
+def token_accuracy(reference: Sequence[int], hypothesis: Sequence[int]) -> float:
+    """Share of positions with the same token, of the longer of the two (surplus is wrong)."""
+    longest = max(len(reference), len(hypothesis))
+    if longest == 0:
+        return 1.0
+    return sum(a == b for a, b in zip(reference, hypothesis, strict=False)) / longest
+
+
+@functools.cache
+def _scorer(metric: Literal["bleu", "chrf"]) -> BLEU | CHRF:
+    # force: no log lines about "tokenized periods"; it changes no score.
+    return BLEU(force=True) if metric == "bleu" else CHRF()
+
+
+def _count(
+    metric: Literal["bleu", "chrf"], references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[CorpusStatistics, str]:
+    # sacrebleu makes per-text counts public for BLEU only; a test holds both to corpus_score.
+    scorer = _scorer(metric)
+    counts = scorer._extract_corpus_statistics(list(hypotheses), [list(references)])
+    statistics = CorpusStatistics(metric, np.array(counts, np.int64))
+    return statistics, str(scorer.get_signature())
+
+
+# --- repetition --------------------------------------------------------------------------------
+
+
+def rep_4(tokens: Sequence[Hashable]) -> float:
+    """Share of a text's 4-grams that repeat an earlier one (0 for fewer than four tokens)."""
+    grams = _grams(tokens, 4)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def distinct_n(texts_tokens: Sequence[Sequence[Hashable]], n: int) -> float:
+    """Distinct n-grams over all n-grams of a set of texts (Li et al. 2016); 0 if there is none."""
+    grams = [gram for tokens in texts_tokens for gram in _grams(tokens, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _grams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+
+
+# --- clouds of unit vectors --------------------------------------------------------------------
+
+
+def hopkins(
+    cloud_VK: Array, rng: np.random.Generator, probes_MK: Array | None = None, share: float = 0.1
+) -> float:
+    """Hopkins' H = sum u / (sum u + sum w): 0.5 for a cloud like the probes, to 1 if clustered.
+
+    u: angle of a probe to its nearest vector; w: angle of a sampled vector to its nearest other.
+    `share` of the cloud is sampled; probes are uniform on the sphere unless given (for a matched
+    null: points of that null). Exact neighbours. Raises ValueError for fewer than 2 vectors.
+    """
+    cloud = _cloud(cloud_VK, least=2)
+    probes = None if probes_MK is None else np.asarray(probes_MK, np.float64)
+    count = max(1, round(share * len(cloud))) if probes is None else min(len(probes), len(cloud))
+    if probes is None:
+        probes = rng.standard_normal((count, cloud.shape[1]))
+        probes /= np.linalg.norm(probes, axis=1, keepdims=True)
+    sampled = cloud[rng.choice(len(cloud), count, replace=False)]
+    u = _nearest_angles(probes[:count], cloud, 1)[:, 0].sum()
+    w = _nearest_angles(sampled, cloud, 2)[:, 1].sum()
+    return float(u / (u + w)) if u + w > 0 else 0.5
+
+
+def uniformity(cloud_VK: Array, block: int = 1024) -> float:
+    """Uniformity log E exp(-2 |x - y|^2) over pairs (Wang & Isola 2020, "L_uniform").
+
+    0 if all coincide; lower is more uniform. Exact, V^2 K work, `block` x V floats of memory.
+    """
+    cloud = _cloud(cloud_VK, least=2)
+    total = 0.0
+    for start in range(0, len(cloud), block):
+        cosines = cloud[start : start + block] @ cloud.T
+        total += float(np.exp(-4 * (1 - cosines)).sum())
+    pairs = len(cloud) * (len(cloud) - 1)
+    own = float(np.exp(-4 * (1 - (cloud * cloud).sum(axis=1))).sum())
+    return math.log((total - own) / pairs)
+
+
+def intrinsic_dimension(cloud_VK: Array, keep: float = 0.9) -> float:
+    """TwoNN intrinsic dimension (Facco et al. 2017): slope of -log(1 - F) against log(r2 / r1).
+
+    Vectors that occur twice count once; the largest 10 % of ratios are left out, as in the paper.
+    Raises ValueError for fewer than 10 different vectors.
+    """
+    cloud = np.unique(_cloud(cloud_VK, least=1), axis=0)
+    if len(cloud) < 10:
+        raise ValueError(f"intrinsic dimension needs 10 different vectors, got {len(cloud)}")
+    angles = _nearest_angles(cloud, cloud, 3)
+    used = angles[:, 1] > 0
+    ratios = np.sort(np.log(angles[used, 2] / angles[used, 1]))
+    kept = max(1, int(keep * len(ratios)))
+    heights = -np.log1p(-np.arange(1, kept + 1) / (len(ratios) + 1))
+    return float(ratios[:kept] @ heights / (ratios[:kept] @ ratios[:kept]))
+
+
+def _cloud(cloud_VK: Array, least: int) -> Floats:
+    cloud = np.asarray(cloud_VK, np.float64)
+    if cloud.ndim != 2 or len(cloud) < least or not np.isfinite(cloud).all():
+        raise ValueError(f"need at least {least} finite vectors (V, K), got {cloud.shape}")
+    return cloud
+
+
+def _nearest_angles(queries: Floats, cloud: Floats, k: int) -> Floats:
+    from sklearn.neighbors import NearestNeighbors
+
+    chords, _ = NearestNeighbors(n_neighbors=k).fit(cloud).kneighbors(queries)
+    return np.asarray(2 * np.arcsin(np.minimum(chords / 2, 1.0)))

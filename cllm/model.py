@@ -1,0 +1,229 @@
+"""The CLLM: an autoencoder that folds a text's token embeddings into one unit vector.
+
+    model = CLLM.from_base("runs/demo/base", dim=32)
+    vectors = model.encode(["title: leek soup. ..."])   # (1, 32), unit length
+    texts = model.decode(vectors)                       # the vector and nothing else
+"""
+
+# Shapes: B texts, N texts in all, T tokens, M memory positions, H base width, D bottleneck.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from cllm.base import GREEDY, BaseLM, Generation
+from cllm.batches import Batch, TokenTexts
+from cllm.codecs import make_codec
+from cllm.errors import InputError
+from cllm.settings import ModelSettings
+from cllm.sphere import slerp
+
+Vectors = NDArray[np.float32]
+
+
+class CLLMConfig(PreTrainedConfig):
+    """Shape of a CLLM and of the base it belongs to."""
+
+    model_type = "cllm"
+
+    dim: int = 32
+    void_dim: int = 4
+    context: int = 128
+    width: int = 192
+    form: str = "mirrored"
+    blocks: int = 1
+    perceptron: bool = True
+    window: int = 128
+    nested: bool = True
+    base: str = "../base"
+    base_hash: str = ""
+
+
+class CLLM(PreTrainedModel):
+    """Token embeddings (B, T, H) to unit vectors (B, D) and back.
+
+    The base LLM hangs on it as `self.base` but is no part of its weights: a model folder
+    holds the CLLM alone and names its base.
+    """
+
+    config_class = CLLMConfig
+    base_model_prefix = "cllm"
+    main_input_name = "array_BTH"
+
+    def __init__(self, config: CLLMConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.codec = make_codec(
+            c.form, (c.context, c.width), c.dim, c.blocks, c.window, perceptron=c.perceptron
+        )
+        self.null = nn.Parameter(torch.randn(c.dim) * c.dim**-0.5)
+        self._base: BaseLM | None = None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """PyTorch's own initialisation is kept; transformers' default would overwrite it."""
+
+    @classmethod
+    def from_base(cls, base: BaseLM | str | Path, context: int, **shape: Any) -> CLLM:  # noqa: ANN401
+        """An untrained CLLM over a base LLM, for texts of up to `context` tokens.
+
+        `shape` are fields of ModelSettings (dim, form, blocks, ...).
+
+        Raises:
+            InputError: the vector would be larger than the array it is to hold.
+        """
+        base = base if isinstance(base, BaseLM) else BaseLM.load(base)
+        settings = ModelSettings(**shape)
+        config = CLLMConfig(
+            context=context,
+            width=base.width,
+            base_hash=base.hash,
+            **settings.model_dump(),
+        )
+        model = cls(config)
+        model.base = base
+        return model
+
+    @classmethod
+    def load(cls, folder: str | Path, base: BaseLM | None = None) -> CLLM:
+        """From a model folder, with its base beside it (or the one given).
+
+        Raises:
+            InputError: a file is missing, it is another class of model, or the base is
+                not the one it was trained on.
+        """
+        folder = Path(folder)
+        _check_folder(folder)
+        try:
+            model: CLLM = super().from_pretrained(folder, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{folder} cannot be loaded ({reason}); train it again with `cllm train`") from error
+        if base is None:
+            name = model.config.base
+            base = BaseLM.load((folder / name).resolve() if name.startswith(".") else name)
+        if base.hash != model.config.base_hash:
+            raise InputError(
+                f"{folder} was trained on base {model.config.base_hash}, but {base.name} is {base.hash}; "
+                "load the base that belongs to it, or train again with `cllm train`"
+            )
+        model.base = base
+        return model.eval()
+
+    from_pretrained = load  # type: ignore[assignment]  # the base comes with it
+
+    @property
+    def base(self) -> BaseLM:
+        """The frozen base LLM."""
+        if self._base is None:
+            raise InputError("this CLLM has no base LLM; make it with CLLM.from_base or CLLM.from_pretrained")
+        return self._base
+
+    @base.setter
+    def base(self, base: BaseLM) -> None:
+        self._base = base
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trained weights."""
+        return sum(p.numel() for p in self.parameters())
+
+    # ---- tensors -------------------------------------------------------------------
+
+    def encode_array(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """Unit vectors (B, D) of token embeddings; positions outside the mask count as zero."""
+        array_BTH = array_BTH * mask_BT[..., None]
+        array_BTH = F.pad(array_BTH, (0, 0, 0, self.config.context - array_BTH.shape[1]))
+        return F.normalize(self.codec.encoder(array_BTH), dim=-1)
+
+    def decode_array(self, vectors_BD: Tensor) -> Tensor:
+        """Token embeddings (B, M, H) restored from unit vectors, or from prefixes of them."""
+        scale = self.config.dim**0.5  # coordinates of about unit size
+        memory: Tensor = self.codec.decoder(vectors_BD * scale)
+        return memory
+
+    def null_vector(self) -> Tensor:
+        """The learned vector (D,) that says nothing."""
+        return F.normalize(self.null, dim=-1)
+
+    def vectors_of(self, batch: Batch) -> Tensor:
+        """Unit vectors (B, D) of a batch."""
+        return self.encode_array(self.base.embed(batch.ids_BT, batch.mask_BT), batch.mask_BT)
+
+    # ---- texts -----------------------------------------------------------------------
+
+    def tokens(self, texts: Sequence[str]) -> TokenTexts:
+        """Texts as token rows, cut to the context (`.cut` says how many)."""
+        rows = self.base.tokenize(list(texts))
+        names = [str(i) for i in range(len(texts))]
+        return TokenTexts.of(names, rows, self.base.pad, self.config.context)
+
+    @torch.inference_mode()
+    def encode_tokens(self, texts: TokenTexts, batch: int = 64) -> Vectors:
+        """Unit vectors (N, D) of token rows."""
+        vectors_ND = np.zeros((len(texts), self.config.dim), np.float32)
+        for chosen_B, part in texts.in_order(batch):
+            vectors_ND[chosen_B] = self.vectors_of(part.to(self.device)).float().cpu().numpy()
+        return vectors_ND
+
+    def encode(self, texts: Sequence[str], batch: int = 64) -> Vectors:
+        """Unit vectors, float32 (N, D). Texts beyond the context are cut."""
+        return self.encode_tokens(self.tokens(texts), batch)
+
+    @torch.inference_mode()
+    def decode_tokens(self, vectors_ND: Vectors, how: Generation = GREEDY, batch: int = 64) -> list[list[int]]:
+        """Free-running token rows of unit vectors (N, D), or of prefixes (N, k) with k < D.
+
+        Raises:
+            InputError: NaN, a zero vector, or more coordinates than the model has.
+        """
+        full_ND = self.lift(vectors_ND)
+        rows: list[list[int]] = []
+        for start in range(0, len(full_ND), batch):
+            vectors_BD = torch.from_numpy(full_ND[start : start + batch]).to(self.device)
+            rows += self.base.write(self.decode_array(vectors_BD), self.config.context, how)
+        return rows
+
+    def decode(self, vectors_ND: Vectors, how: Generation = GREEDY, batch: int = 64) -> list[str]:
+        """Texts of unit vectors (N, D) or prefixes (N, k)."""
+        return self.base.to_text(self.decode_tokens(vectors_ND, how, batch))
+
+    def reconstruct(self, texts: Sequence[str]) -> list[str]:
+        """Each text folded to its vector and unfolded again."""
+        return self.decode(self.encode(texts))
+
+    def interpolate(self, a: str, b: str, steps: int) -> list[str]:
+        """Texts along the great circle from `a` to `b`, both ends included."""
+        first_D, last_D = self.encode([a, b])
+        return self.decode(np.stack([slerp(first_D, last_D, t) for t in np.linspace(0, 1, steps)]))
+
+    def lift(self, vectors_Nk: Vectors) -> Vectors:
+        """Put vectors on the sphere, and prefixes into it with the other coordinates zero: (N, D)."""
+        x = np.atleast_2d(np.asarray(vectors_Nk, np.float32))
+        dim = self.config.dim
+        if x.shape[1] > dim:
+            raise InputError(f"vectors have {x.shape[1]} coordinates, the model takes {dim} or fewer")
+        norms = np.linalg.norm(x, axis=1, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+        if len(bad):
+            raise InputError(f"vector {bad[0]} is zero or not finite; give finite, non-zero vectors")
+        return np.pad(x / norms, ((0, 0), (0, dim - x.shape[1])))
+
+
+def _check_folder(folder: Path) -> None:
+    from cllm.files import read_json
+
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}; it is no CLLM, make one with `cllm train`")
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind != CLLMConfig.model_type:
+        raise InputError(f"{folder} holds a model of type {kind!r}, not a CLLM; give a folder made by `cllm train`")

@@ -1,0 +1,296 @@
+"""Say what a report's numbers mean, in words and tables, for the terminal and the page.
+
+A number that was not measured reads "not measured"; a claim needs the numbers behind it.
+
+    print_scoreboard(report, ideas, Console(), run_dir=run)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from cllm.report import IdeaRow
+
+Numbers = Mapping[str, Any]
+
+ABSENT = "not measured"
+CHANCE = 0.05  # voids with a larger p-value are not called emptier than chance
+SHOWN_IDEAS = 10
+SHORT = 160  # characters of a nearest text on the terminal
+STYLES = {"novel": "green", "duplicate": "magenta", "nonsense": "yellow"}
+FILES = ("report.html", "report.json", "map.png", "ideas.parquet")
+
+ARMS = {
+    "void": "voids",
+    "density": "dense places",
+    "open": "open places",
+    "interpolation": "between texts",
+    "prior": "whole cloud",
+    "base": "base LLM alone",
+    "copy": "a word swapped",
+}
+FUNNEL = ("sampled", "valid", "duplicate", "nonsense", "novel", "hit")
+# key in the report, label, key of the same score for retrieval, what it means
+RESTORED = (
+    ("exact_match", "exact match", None, "share of texts restored word for word"),
+    ("token_accuracy", "token accuracy", None, "share of tokens restored in place"),
+    ("content_f1", "content F1", "retrieval_content_f1", "1: the same content items"),
+    ("bleu", "BLEU", "retrieval_bleu", "0 to 100"),
+    ("chrf", "chrF", None, "0 to 100"),
+    ("array_r2", "array R²", None, "variance of the token embeddings restored"),
+    ("gain_nats", "gain, nats a text", None, "what the vector tells about the text"),
+    ("nats_per_dim", "nats a dimension", None, "gain ÷ length of the vector"),
+    (
+        "round_trip",
+        "round trip",
+        None,
+        "angle to E(D(z)) ÷ nearest neighbour's; less is better",
+    ),
+)
+EMPTY = (
+    ("count", "voids kept", "enclosed, not overlapping"),
+    ("radius_ratio", "emptiness ρ", "distance to the texts ÷ the texts' own, at the centre"),
+    ("p_value", "p-value", "against the emptiest place of null clouds"),
+    ("hopkins", "Hopkins", "about 0.5: spread evenly; near 1: clustered"),
+    ("uniformity", "uniformity", "lower: more even over the sphere"),
+    ("intrinsic_dim", "intrinsic dimension", "directions the cloud really uses"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number in words: what it is, its value, the same for retrieval, and what it means.
+
+    `retrieval` is "" where the nearest training text has no such score.
+    """
+
+    label: str
+    value: str
+    retrieval: str
+    note: str
+
+
+def number(value: Any) -> str:  # noqa: ANN401 - any JSON scalar
+    """A number as a reader wants it: thousands set apart, about three digits; None is absent."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1000):
+        return f"{value:,.0f}"
+    if isinstance(value, float) and 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    if isinstance(value, float):
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return str(value)
+
+
+def with_interval(numbers: Numbers, name: str) -> str:
+    """The number `name`, followed by its interval where there is one."""
+    interval = numbers.get(f"{name}_ci")
+    text = number(numbers.get(name))
+    return f"{text} [{number(interval[0])}, {number(interval[1])}]" if interval else text
+
+
+def restored_rows(report: Numbers) -> list[Row]:
+    """How well held-out texts come back, beside the nearest training text."""
+    found = report.get("reconstruction", {})
+    return [
+        Row(label, with_interval(found, name), with_interval(found, other) if other else "", note)
+        for name, label, other, note in RESTORED
+    ]
+
+
+def void_rows(report: Numbers) -> list[Row]:
+    """How empty the voids are, and how the cloud lies."""
+    found = report.get("voids", {})
+    return [Row(label, with_interval(found, name), "", note) for name, label, note in EMPTY]
+
+
+def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
+    """One row an arm: its name, the funnel's counts, the yield with its interval."""
+    arms = report.get("ideas", {})
+    ordered: list[str] = [name for name in ARMS if name in arms] + [
+        name for name in arms if name not in ARMS
+    ]
+    return [
+        (
+            ARMS.get(name, name),
+            *(number(arms[name][step]) if step in arms[name] else "–" for step in FUNNEL),
+            _share(arms[name]),
+        )
+        for name in ordered
+    ]
+
+
+def verdict_in_words(report: Numbers) -> list[str]:
+    """What the run showed, in one to three sentences; claims only what was measured."""
+    parts = (
+        _restoring(report.get("reconstruction", {})),
+        _emptiness(report.get("voids", {})),
+        _newness(report.get("ideas", {})),
+    )
+    return [part for part in parts if part] or ["Nothing has been measured yet."]
+
+
+def print_scoreboard(
+    report: Numbers, ideas: Sequence[IdeaRow], console: Console, *, run_dir: Path | None = None
+) -> None:
+    """Print the verdict, three tables, ten ideas with their evidence and where the files are.
+
+    Fits 80 columns. `ideas` are best first; `run_dir` adds the list of files found in it.
+    """
+    console.print()
+    for sentence in verdict_in_words(report):
+        console.print(sentence, style="bold", markup=False, highlight=False)
+    if "reconstruction" in report:
+        console.print(_restored_table(report))
+    if "voids" in report:
+        console.print(_void_table(report))
+    if "ideas" in report:
+        console.print(_arm_table(report))
+    for place, idea in enumerate(ideas[:SHOWN_IDEAS], start=1):
+        _print_idea(place, idea, console)
+    for name in FILES if run_dir else ():
+        if run_dir and (run_dir / name).exists():
+            console.print(str(run_dir / name), style="cyan", soft_wrap=True, highlight=False)
+
+
+def _share(arm: Numbers) -> str:
+    if "yield" not in arm:
+        return "–"
+    interval = arm.get("yield_ci")
+    text = f"{arm['yield']:.2f}"
+    return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
+
+
+def _restoring(found: Numbers) -> str:
+    exact, mine = found.get("exact_match"), found.get("content_f1")
+    theirs = found.get("retrieval_content_f1")
+    parts = []
+    if exact is not None:
+        parts.append(f"{exact:.0%} of the held-out texts come back word for word from their vector")
+    if mine is not None:
+        retrieved = f", against {number(theirs)} for the nearest training text"
+        against = retrieved if theirs is not None else ""
+        parts.append(f"their content comes back with F1 {mine:.3f}{against}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _emptiness(found: Numbers) -> str:
+    count, p_value = found.get("count"), found.get("p_value")
+    if count is None:
+        return ""
+    if not count:
+        return "No void was found."
+    voids = "One void was found" if count == 1 else f"{count:,} voids were found"
+    if p_value is None:
+        return f"{voids}; whether chance explains them was not measured."
+    if p_value <= CHANCE:
+        return f"{voids}, emptier than chance explains (p = {p_value:.2g})."
+    return f"{voids}, but no emptier than chance explains (p = {p_value:.2g})."
+
+
+def _newness(arms: Numbers) -> str:
+    void = arms.get("void", {})
+    sampled, novel = void.get("sampled"), void.get("novel")
+    if not sampled or novel is None:
+        return ""
+    share = f"{novel:,} ({novel / sampled:.0%})"
+    text = f"Of {sampled:,} texts written from voids, {share} are valid and new"
+    return f"{text}{_lift(void, arms.get('density', {}))}."
+
+
+def _lift(void: Numbers, density: Numbers) -> str:
+    """The comparison with equally dense places that are not empty, if both were measured."""
+    mine, theirs = void.get("yield"), density.get("yield")
+    if mine is None or theirs is None:
+        return ""
+    text = f"; {mine:.0%} also land in their void, where equally dense places give {theirs:.0%}"
+    mine_ci, theirs_ci = void.get("yield_ci"), density.get("yield_ci")
+    if mine_ci and theirs_ci and mine_ci[0] <= theirs_ci[1] and theirs_ci[0] <= mine_ci[1]:
+        return f"{text} (the intervals overlap)"
+    return text
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    return table
+
+
+def _cells(*texts: str) -> list[Any]:
+    from rich.text import Text
+
+    return [Text(text, style="dim" if text in (ABSENT, "–", "") else "") for text in texts]
+
+
+def _restored_table(report: Numbers) -> Table:
+    count = report.get("reconstruction", {}).get("n")
+    title = f"{number(count)} held-out texts" if count else "Held-out texts"
+    table = _table(title, "restored from the vector", "this model", "nearest text")
+    for row in restored_rows(report):
+        table.add_row(*_cells(row.label, row.value, row.retrieval))
+    return table
+
+
+def _void_table(report: Numbers) -> Table:
+    table = _table("Voids", "measure", "value", "meaning")
+    table.columns[2].justify = "left"
+    for row in void_rows(report):
+        table.add_row(*_cells(row.label, row.value, row.note))
+    return table
+
+
+def _arm_table(report: Numbers) -> Table:
+    short = ("cand.", "valid", "dup.", "nons.", "novel", "hit")
+    table = _table("Where new texts come from", "candidates", *short, "yield")
+    for row in arm_rows(report):
+        table.add_row(*_cells(*row))
+    return table
+
+
+def _print_idea(place: int, idea: IdeaRow, console: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    void, arm = idea.get("void_id"), idea.get("arm", "")
+    facts = [ARMS.get(arm, arm) if void is None else f"void {void}"]
+    scores = {"validity": idea.get("validity"), "novelty": idea.get("novelty")}
+    facts += [f"{name} {number(score)}" for name, score in scores.items() if score is not None]
+    head = Text(f"{place:>2}  ")
+    head.append(idea["verdict"], style=f"bold {STYLES.get(idea['verdict'], 'white')}")
+    head.append("".join(f" · {fact}" for fact in facts if fact), style="dim")
+    console.print(head)
+    console.print(Padding(Text(idea["text"]), (0, 0, 0, 4)))
+    for line in _evidence(idea):
+        console.print(Padding(Text(line, style="dim"), (0, 0, 0, 4)))
+    console.print()
+
+
+def _evidence(idea: IdeaRow) -> list[str]:
+    lines = [f"why: {reason}" for reason in idea["reasons"]]
+    for text, similarity in idea["nearest"][:1]:
+        flat = " ".join(text.split())
+        shown = flat if len(flat) <= SHORT else f"{flat[: SHORT - 1]}…"
+        lines.append(f"nearest ({similarity:.2f}): {shown}")
+    return lines

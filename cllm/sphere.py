@@ -1,0 +1,283 @@
+"""Geometry on the unit sphere, where every vector of a text lives.
+
+Distance is the angle (radians). Neighbours are exact: approximate search overestimates
+emptiness. `delaunay_cells` is the geometry under the void finder.
+
+    angles_QK, ids_QK = ExactIndex(unit(cloud_ND)).search(points_QD, k=10)
+"""
+
+# Shapes: N cloud vectors, Q queries, D coordinates, K neighbours, ... any leading axes.
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cllm.errors import InputError
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+
+_UNIT_TOLERANCE = 1e-3  # half-precision storage keeps a norm to about 5e-4
+_CHUNK_VALUES = 4_000_000  # float64 values held at once while angles are worked out
+_BOUND = 1e-3  # the artificial corners of `delaunay_cells` let a radius grow to about 89.9 degrees
+
+
+def unit(x_ND: Floats) -> npt.NDArray[np.float32]:
+    """Project each row onto the sphere, (N, D) float32; a row that has no direction is refused."""
+    x_ND = _matrix(x_ND)
+    norm_N = np.linalg.norm(x_ND, axis=1)
+    bad_N = ~np.isfinite(norm_N) | (norm_N <= np.finfo(np.float32).tiny)
+    if bad_N.any():
+        row = int(np.argmax(bad_N))
+        raise InputError(
+            f"vector in row {row} is zero or not finite and has no direction; "
+            "leave that row out, or make the vectors again"
+        )
+    return np.asarray(x_ND / norm_N[:, None], dtype=np.float32)
+
+
+def require_unit(
+    x_ND: Floats, what: str = "row", names: Sequence[str] | None = None
+) -> npt.NDArray[np.float32]:
+    """The rows as float32, scaled to norm 1 exactly; InputError names the first that is not unit.
+
+    `names` (one a row) are used in the message in place of row numbers.
+    """
+    x_ND = _matrix(x_ND)
+    norm_N = np.linalg.norm(x_ND, axis=1)
+    bad_N = ~(np.abs(norm_N - 1.0) <= _UNIT_TOLERANCE)  # NaN is caught by the negation
+    if bad_N.any():
+        row = int(np.argmax(bad_N))
+        raise InputError(
+            f"vector of {what} {names[row] if names is not None else row} is not a unit vector "
+            f"(norm {norm_N[row]:.4g}); make the vectors again with `cllm embed --replace`"
+        )
+    return np.asarray(x_ND / norm_N[:, None], dtype=np.float32)
+
+
+def angle(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
+    """Angle in radians between vectors along the last axis, (..., D) and (..., D) to (...).
+
+    2·atan2(|a-b|, |a+b|) keeps full precision for tiny angles, where arccos of the dot
+    product has none (Kahan, "How futile are mindless assessments of roundoff", §12).
+    """
+    a, b = _scaled(a), _scaled(b)
+    return np.asarray(2.0 * np.arctan2(_norm(a - b), _norm(a + b)))
+
+
+def tangent(c: Floats, x: Floats) -> npt.NDArray[np.float64]:
+    """Unit directions at `c` along the great circles to `x`, both (..., D).
+
+    Where x is c or its antipode every direction serves; the one towards the coordinate
+    axis that c leans on least is taken.
+    """
+    c, x = np.broadcast_arrays(_scaled(c), _scaled(x))
+    flat_c, flat_x = c.reshape(-1, c.shape[-1]), x.reshape(-1, x.shape[-1])
+    across = _across(flat_c, flat_x - flat_c)  # the difference, as x itself would cancel near c
+    lost = _norm(across) <= 1e-12
+    if lost.any():
+        axis = np.eye(c.shape[-1])[np.argmin(np.abs(flat_c[lost]), axis=-1)]
+        across[lost] = _across(flat_c[lost], axis)
+    return np.asarray((across / _norm(across)[:, None]).reshape(c.shape))
+
+
+def slerp(a: Floats, b: Floats, t: float | Floats) -> npt.NDArray[np.float32]:
+    """Point at share `t` of the great circle from `a` to `b`, (..., D) float32.
+
+    `t` is a number or an array over the leading axes. Between antipodes, where every great
+    circle is shortest, the way leads over the axis that `tangent` names.
+    """
+    turn = np.asarray(np.asarray(t) * angle(a, b))[..., None]
+    point = np.cos(turn) * _scaled(a) + np.sin(turn) * tangent(a, b)
+    return (point / _norm(point)[..., None]).astype(np.float32)
+
+
+def prefix(x_ND: Floats, k: int) -> npt.NDArray[np.float32]:
+    """The first k coordinates of each row on their own sphere, (N, k); 2 <= k <= D."""
+    x_ND = _matrix(x_ND)
+    if not 2 <= k <= x_ND.shape[1]:
+        raise InputError(
+            f"a prefix of {k} coordinates was asked of {x_ND.shape[1]}-d vectors; "
+            f"choose 2 to {x_ND.shape[1]}"
+        )
+    return unit(x_ND[:, :k])
+
+
+class ExactIndex:
+    """Exact nearest neighbours of a cloud of unit vectors, by angle."""
+
+    def __init__(self, cloud_ND: Floats) -> None:
+        import faiss
+
+        self.cloud_ND = np.ascontiguousarray(require_unit(cloud_ND))
+        self._faiss = faiss.IndexFlatIP(self.cloud_ND.shape[1])
+        self._faiss.add(self.cloud_ND)
+
+    def __len__(self) -> int:
+        return len(self.cloud_ND)
+
+    def ids(self, points_QD: Floats, k: int) -> Ints:
+        """Rows of the k nearest cloud vectors, nearest first, (Q, K); K = min(k, N)."""
+        points_QD = np.ascontiguousarray(points_QD, dtype=np.float32)
+        if points_QD.shape[1] != self.cloud_ND.shape[1]:
+            raise InputError(
+                f"points have {points_QD.shape[1]} coordinates, the cloud has "
+                f"{self.cloud_ND.shape[1]}; use vectors of one model and one prefix"
+            )
+        found: Ints = self._faiss.search(points_QD, min(k, len(self)))[1]
+        return found
+
+    def search(self, points_QD: Floats, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
+        """Angles (Q, K), ascending, and rows (Q, K) of the k nearest; K = min(k, N)."""
+        ids_QK = self.ids(points_QD, k)
+        angles_QK = np.empty(ids_QK.shape)
+        chunk = max(1, _CHUNK_VALUES // (ids_QK.shape[1] * self.cloud_ND.shape[1]))
+        for start in range(0, len(ids_QK), chunk):
+            rows = slice(start, start + chunk)
+            points = np.asarray(points_QD[rows])[:, None, :]
+            angles_QK[rows] = angle(points, self.cloud_ND[ids_QK[rows]])
+        order = np.argsort(angles_QK, axis=1, kind="stable")
+        return np.take_along_axis(angles_QK, order, 1), np.take_along_axis(ids_QK, order, 1)
+
+    def own_neighbours(self, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
+        """For each cloud vector the angles and rows (N, K) of its k nearest others."""
+        angles_NK, ids_NK = self.search(self.cloud_ND, k + 1)
+        own_NK = ids_NK == np.arange(len(self))[:, None]
+        own_NK[~own_NK.any(axis=1), -1] = True  # pushed out by its own duplicates: drop the last
+        shape = (len(self), ids_NK.shape[1] - 1)
+        return angles_NK[~own_NK].reshape(shape), ids_NK[~own_NK].reshape(shape)
+
+    def kth_angle(self, k: int) -> npt.NDArray[np.float64]:
+        """Angle (N,) from each cloud vector to its k-th nearest other (the last where N <= k)."""
+        return self.own_neighbours(k)[0][:, -1]
+
+    def median_nearest(self) -> float:
+        """Median over the cloud of the angle to the nearest other vector."""
+        return float(np.median(self.kth_angle(1)))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Delaunay cells on the sphere, one a query (Q queries, D coordinates = corners)."""
+
+    corners_QD: Ints  # rows of the cloud
+    centre_QD: npt.NDArray[np.float64]  # circumcentre: equally far from all corners
+    bounded_Q: npt.NDArray[np.bool_]  # False: no cell holds the query, the rest means nothing
+    central_Q: npt.NDArray[np.bool_]  # the cell holds its own circumcentre
+
+
+def delaunay_cells(index: ExactIndex, query_QD: Floats) -> Cells:
+    """The Delaunay cell of the cloud that holds each query, exactly, at any D.
+
+    On the sphere it is the facet of the cloud's convex hull that the ray through the query
+    q meets: the linear programme max q·y over {y: x·y <= 1 for all texts x}. Its dual
+    simplex is batched here; the text that violates a basis most is the nearest neighbour
+    of its circumcentre, so every pivot is one exact search (in float32: a text nearer by less
+    than about 1e-7 of the cosine may be missed). Corners start as artificial points far
+    inside; where one stays, the ray leaves the cloud (`bounded` False).
+    """
+    state = _Simplex.start(index.cloud_ND, _scaled(query_QD))
+    near_QM = index.ids(query_QD, 8 * index.cloud_ND.shape[1])
+    everyone_Q = np.arange(len(query_QD))
+    _solve(state, everyone_Q, lambda rows_A, y_AD: _nearest_of(index, near_QM[rows_A], y_AD))
+    unfinished_A = _solve(state, everyone_Q, lambda _, y_AD: index.ids(_scaled(y_AD), 1)[:, 0])
+    state.corner_QD[unfinished_A] = -1  # as good as not bounded
+    return state.cells()
+
+
+def _solve(state: _Simplex, rows_A: Ints, nearest: Callable[[Ints, Floats], Ints]) -> Ints:
+    """Pivot until no text that `nearest` offers violates a basis; the rows not done in time."""
+    for _ in range(100 + 20 * state.weight_QD.shape[1]):
+        vertex_AD = state.vertex(rows_A)
+        text_A = nearest(rows_A, vertex_AD)
+        x_AD = _scaled(state.cloud_ND[text_A])
+        violated_A = np.einsum("ad,ad->a", x_AD, vertex_AD) > 1.0 + 1e-8
+        violated_A &= ~(state.corner_QD[rows_A] == text_A[:, None]).any(axis=1)
+        rows_A = rows_A[violated_A]
+        if not len(rows_A):
+            break
+        state.pivot(rows_A, text_A[violated_A], x_AD[violated_A])
+    return rows_A
+
+
+@dataclass
+class _Simplex:
+    """Bases of the linear programmes: the inverse of the corner matrix and the query's weights."""
+
+    cloud_ND: Floats
+    corner_QD: Ints
+    inverse_QDD: npt.NDArray[np.float64]  # columns belong to corners
+    weight_QD: npt.NDArray[np.float64]  # query = sum of weight * corner, all >= 0
+
+    @classmethod
+    def start(cls, cloud_ND: Floats, query_QD: Floats) -> _Simplex:
+        """Corners = _BOUND * an orthant turned so that the query is in its middle."""
+        count, dims = query_QD.shape
+        mirror_QD = query_QD - 1.0 / np.sqrt(dims)
+        length_Q = np.maximum((mirror_QD**2).sum(axis=1), 1e-300)
+        outer_QDD = mirror_QD[:, :, None] * mirror_QD[:, None, :]
+        inverse_QDD = (np.eye(dims) - 2.0 * outer_QDD / length_Q[:, None, None]) / _BOUND
+        weight_QD = np.full((count, dims), 1.0 / (np.sqrt(dims) * _BOUND))
+        corner_QD = np.full((count, dims), -1, dtype=np.int64)
+        return cls(cloud_ND, corner_QD, inverse_QDD, weight_QD)
+
+    def vertex(self, rows_A: Ints) -> npt.NDArray[np.float64]:
+        """The y with corner·y = 1 for all corners: along the circumcentre, length 1/cos(radius)."""
+        return np.asarray(self.inverse_QDD[rows_A].sum(axis=2))
+
+    def pivot(self, rows_A: Ints, text_A: Ints, x_AD: Floats) -> None:
+        """Take text x in as a corner for the one that keeps the query inside."""
+        inverse_ADD, weight_AD = self.inverse_QDD[rows_A], self.weight_QD[rows_A]
+        share_AD = np.einsum("aij,ai->aj", inverse_ADD, x_AD)
+        positive_AD = share_AD > 1e-10
+        ratio_AD = np.where(positive_AD, weight_AD / np.where(positive_AD, share_AD, 1.0), np.inf)
+        out_A, line_A = np.argmin(ratio_AD, axis=1), np.arange(len(rows_A))
+        step_A, turned_AD = ratio_AD[line_A, out_A], inverse_ADD[line_A, :, out_A]
+        turned_AD = turned_AD / share_AD[line_A, out_A][:, None]
+        inverse_ADD = inverse_ADD - turned_AD[:, :, None] * share_AD[:, None, :]
+        inverse_ADD[line_A, :, out_A] = turned_AD
+        weight_AD = np.maximum(weight_AD - step_A[:, None] * share_AD, 0.0)
+        weight_AD[line_A, out_A] = step_A
+        self.inverse_QDD[rows_A], self.weight_QD[rows_A] = inverse_ADD, weight_AD
+        self.corner_QD[rows_A, out_A] = text_A
+
+    def cells(self) -> Cells:
+        centre_QD = _scaled(self.inverse_QDD.sum(axis=2))
+        weight_QD = np.einsum("qij,qi->qj", self.inverse_QDD, centre_QD)
+        central_Q = weight_QD.min(axis=1) >= -1e-9 * np.abs(weight_QD).max(axis=1)
+        bounded_Q = np.asarray((self.corner_QD >= 0).all(axis=1))
+        return Cells(self.corner_QD, centre_QD, bounded_Q, np.asarray(central_Q & bounded_Q))
+
+
+def _nearest_of(index: ExactIndex, near_AM: Ints, vertex_AD: Floats) -> Ints:
+    """The nearest of M given texts: settles most pivots without a search of the whole cloud."""
+    cosine_AM = np.einsum("amd,ad->am", index.cloud_ND[near_AM], vertex_AD)
+    return np.asarray(near_AM[np.arange(len(near_AM)), np.argmax(cosine_AM, axis=1)])
+
+
+def _matrix(x_ND: Floats) -> npt.NDArray[np.float64]:
+    matrix_ND = np.asarray(x_ND, dtype=np.float64)
+    if matrix_ND.ndim != 2 or matrix_ND.shape[1] < 2:
+        raise InputError(
+            f"vectors must be rows of at least 2 coordinates, not of shape {matrix_ND.shape}; "
+            "pass one row a text"
+        )
+    return matrix_ND
+
+
+def _norm(x: Floats) -> npt.NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.einsum("...d,...d->...", x, x)))
+
+
+def _scaled(x: Floats) -> npt.NDArray[np.float64]:
+    x = np.asarray(x, dtype=np.float64)
+    return np.asarray(x / _norm(x)[..., None])
+
+
+def _across(c: Floats, x: Floats) -> npt.NDArray[np.float64]:
+    """The part of x at right angles to the unit vectors c."""
+    return np.asarray(x - np.einsum("...d,...d->...", c, x)[..., None] * c)

@@ -1,0 +1,377 @@
+"""Find empty places ("voids") in a cloud of text vectors.
+
+A void is a centre far from every text yet enclosed by them. Distances are exact:
+approximate search overestimates emptiness, and so invents voids.
+
+    search = find_voids(cloud_NK, VoidSettings(), np.random.default_rng(0), held_out_MK)
+"""
+
+# Shapes: N texts, K coordinates of the prefix, Q points, P proposals, C candidates,
+# M held-out texts, J neighbours, R probe directions.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from cllm.errors import InputError
+from cllm.files import read_parquet, write_parquet
+from cllm.nulls import KINDS, Kind, null_cloud, p_value
+from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, slerp, tangent, unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = npt.NDArray[np.floating[Any]]
+Floats64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class VoidSettings(BaseModel):
+    """How hard to search, what counts as a void, and how many null clouds judge it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    neighbours: int = Field(10, ge=1, description="k of the void score (design: 10)")
+    proposals: int = Field(2000, ge=1, description="starting points drawn")
+    near: int = Field(50, ge=1, description="nearest neighbour rank that a mid-point may join")
+    far: int = Field(400, ge=1, description="farthest such rank; both shrink with a small cloud")
+    climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest ones")
+    rounds: int = Field(60, ge=0, description="most climbing steps; they end earlier. 0 = off")
+    count: int = Field(100, ge=1, description="most voids kept, by score")
+    max_overlap: float = Field(0.1, ge=0, le=1, description="share of `overlap`; 1 = no pruning")
+    rim_tolerance: float = Field(
+        0.05, ge=0, description="rim texts lie within (1 + this) of the radius"
+    )
+    coverage_quantile: float = Field(
+        0.05, ge=0, le=1, description="enclosed: coverage above this quantile of held-out texts'"
+    )
+    probes: int = Field(256, ge=1, description="directions in which coverage is looked at")
+    nulls: int = Field(19, ge=0, description="null clouds a kind; 19 allow p = 0.05; 0 = off")
+
+    @classmethod
+    def quick(cls) -> VoidSettings:
+        """About a quarter of the time: fewer proposals, the same nulls; finds less for K >= 6."""
+        return cls(proposals=500, far=200, climbed=60)
+
+
+@dataclass(frozen=True)
+class Void:
+    """An empty place on the sphere of the prefix; `rim` are rows of the cloud, nearest first."""
+
+    id: int
+    centre_K: npt.NDArray[np.float32]  # unit
+    radius: float  # radians, to the nearest text
+    score: float  # rho, see `void_scores`
+    p_value: float | None  # None: nulls off, or not enclosed
+    enclosed: bool
+    rim: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VoidSearch:
+    """What a search found; no void at all is an answer."""
+
+    voids: tuple[Void, ...]  # by score, descending; enclosed or not
+    proposals_PK: npt.NDArray[np.float32]  # those that were not climbed: the density arm's pool
+    proposal_score_P: Floats64
+    proposal_dk_P: Floats64  # radians to the k-th nearest text
+    largest_score: float  # of the enclosed voids; -inf where there are none
+    largest_radius: float  # the same, radians
+    min_coverage: float  # what enclosure asked for, see `coverage`
+    radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
+    p_value: float | None = None  # of the largest score
+    p_values: tuple[tuple[Kind, float], ...] = ()  # the same against each kind of null
+
+    @property
+    def enclosed(self) -> tuple[Void, ...]:
+        """The voids that texts enclose, by score, descending."""
+        return tuple(void for void in self.voids if void.enclosed)
+
+
+def find_voids(
+    cloud_NK: Floats,
+    settings: VoidSettings,
+    rng: np.random.Generator,
+    held_out_MK: Floats | None = None,
+) -> VoidSearch:
+    """Search a cloud of unit vectors, and null clouds of the same size with the same settings.
+
+    `held_out_MK` (real texts not in the cloud) set how well covered a place must be to count
+    as enclosed; without them it is enough that its rim positively spans its tangent space.
+    Duplicate vectors count once. InputError: fewer than K + 2 distinct texts, NaN, not unit.
+    """
+    distinct_NK, row_N = _distinct(cloud_NK)
+    search_rng, *null_rngs = rng.spawn(1 + len(KINDS) * settings.nulls)
+    probes_RK = unit(search_rng.standard_normal((settings.probes, distinct_NK.shape[1])))
+    index = ExactIndex(distinct_NK)
+    least = -1.0
+    if held_out_MK is not None and len(held_out_MK):
+        held_out_M = coverage(index, require_unit(held_out_MK, "held-out row"), probes_RK)
+        least = float(np.quantile(held_out_M, settings.coverage_quantile))
+    found = _search(index, settings, search_rng, probes_RK, least)
+    nulls = {
+        kind: [
+            _search(ExactIndex(null_cloud(distinct_NK, kind, one)), settings, one, probes_RK, least)
+            for one in null_rngs[number :: len(KINDS)]
+        ]
+        for number, kind in enumerate(KINDS)
+    }
+    return _judged(_in_rows(found, row_N), nulls if settings.nulls else {})
+
+
+def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Floats64, Floats64]:
+    """Score rho (Q,) and the angle d_k (Q,) to the k-th nearest text, of any unit points.
+
+    rho = d_k / median over the k nearest texts of their own d_k (design, Metrics): about 1
+    in the middle of an even cloud, larger where it is emptier than its surroundings.
+    """
+    return _scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
+
+
+def coverage(index: ExactIndex, points_QK: Floats, probes_RK: Floats) -> Floats64:
+    """How well the nearest texts cover the directions around each point, (Q,), -1 to 1.
+
+    The cosine of the widest angle that a probe direction, laid into the tangent space,
+    keeps from all directions to the 4K nearest texts: above 0, texts lie on every side.
+    """
+    points_QK = np.asarray(points_QK, dtype=np.float64)
+    covered_Q = np.empty(len(points_QK))
+    for start in range(0, len(points_QK), 64):
+        rows = slice(start, start + 64)
+        points = points_QK[rows][:, None, :]
+        ids_QJ = index.ids(points_QK[rows], 4 * points_QK.shape[1])
+        towards_QJK = tangent(points, index.cloud_ND[ids_QJ]).astype(np.float32)
+        probes_QRK = tangent(points, np.asarray(probes_RK)[None]).astype(np.float32)
+        covered_Q[rows] = (probes_QRK @ towards_QJK.swapaxes(1, 2)).max(axis=2).min(axis=1)
+    return covered_Q
+
+
+def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats64:
+    """Share of the smaller ball's diameter, on the great circle of the centres, inside the other.
+
+    0 where the balls touch or are apart, 1 where one holds the other; angles in radians.
+    """
+    shared = np.asarray(radius_a) + np.asarray(radius_b) - np.asarray(angle_between)
+    return np.clip(shared / (2.0 * np.minimum(radius_a, radius_b)), 0.0, 1.0)
+
+
+def climb(index: ExactIndex, start_CK: Floats, rounds: int) -> tuple[Floats64, Mask]:
+    """Move each centre up the empty radius to its local maximum; centres (C, K), settled (C,).
+
+    A step goes to the circumcentre of the Delaunay cell that holds the centre, which never
+    has a smaller radius; a cell that holds its own circumcentre is the end, for its K corners
+    then positively span the tangent space (the discrete flow of Edelsbrunner 2003 and of
+    Giesen & John 2003). A centre that leaves the cloud stays where it was, not settled.
+    """
+    centre_CK = np.array(start_CK, dtype=np.float64)
+    settled_C = np.zeros(len(centre_CK), dtype=bool)
+    active_A = np.arange(len(centre_CK))
+    for _ in range(rounds):
+        if not len(active_A):
+            break
+        cells = delaunay_cells(index, centre_CK[active_A])
+        centre_CK[active_A[cells.bounded_Q]] = cells.centre_QD[cells.bounded_Q]
+        settled_C[active_A] = cells.central_Q
+        active_A = active_A[cells.bounded_Q & ~cells.central_Q]
+    return centre_CK, settled_C
+
+
+def prune(centre_CK: Floats, radius_C: Floats, max_overlap: float) -> Ints:
+    """Rows kept, in the given order, when each must overlap no kept one by more than that."""
+    kept: list[int] = []
+    for row in range(len(centre_CK)):
+        between = angle(centre_CK[row], np.asarray(centre_CK)[kept])
+        if not (overlap(between, radius_C[row], radius_C[kept]) > max_overlap).any():
+            kept.append(row)
+    return np.asarray(kept, dtype=np.int64)
+
+
+def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str]) -> None:
+    """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
+    import pyarrow as pa
+
+    width = len(voids[0].centre_K) if voids else 0
+    columns = {
+        "id": pa.array([void.id for void in voids], pa.int64()),
+        "prefix": _vectors([void.centre_K for void in voids], width),
+        "radius": pa.array([void.radius for void in voids], pa.float64()),
+        "score": pa.array([void.score for void in voids], pa.float64()),
+        "p_value": pa.array([void.p_value for void in voids], pa.float64()),
+        "enclosed": pa.array([void.enclosed for void in voids], pa.bool_()),
+        "neighbours": pa.array(
+            [[ids[row] for row in void.rim] for void in voids], pa.list_(pa.string())
+        ),
+    }
+    write_parquet(path, pa.table(columns))
+
+
+def load_voids(path: Path, ids: Sequence[str]) -> tuple[Void, ...]:
+    """Read `voids.parquet`; `ids` as for `save_voids`. InputError: damaged, or another cloud's."""
+    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
+    rows = read_parquet(path, columns).to_pylist()
+    row_of = {name: row for row, name in enumerate(ids)}
+    missing = {name for row in rows for name in row["neighbours"]} - row_of.keys()
+    if missing:
+        raise InputError(
+            f"{path} names text {min(missing)!r}, which is not among the latents; "
+            "search again with `cllm voids`"
+        )
+    return tuple(
+        Void(
+            id=row["id"],
+            centre_K=np.asarray(row["prefix"], dtype=np.float32),
+            radius=row["radius"],
+            score=row["score"],
+            p_value=row["p_value"],
+            enclosed=row["enclosed"],
+            rim=tuple(row_of[name] for name in row["neighbours"]),
+        )
+        for row in rows
+    )
+
+
+def _distinct(cloud_NK: Floats) -> tuple[npt.NDArray[np.float32], Ints]:
+    """The distinct rows in their first order, and the row number each had."""
+    cloud_NK = require_unit(cloud_NK, "cloud row")
+    row_N = np.sort(np.unique(cloud_NK, axis=0, return_index=True)[1])
+    wanted = cloud_NK.shape[1] + 2
+    if len(row_N) < wanted:
+        raise InputError(
+            f"{len(row_N)} distinct vectors are too few to enclose a void in "
+            f"{cloud_NK.shape[1]} coordinates; bring at least {wanted} texts or a smaller prefix"
+        )
+    return cloud_NK[row_N], row_N.astype(np.int64)
+
+
+def _search(
+    index: ExactIndex,
+    settings: VoidSettings,
+    rng: np.random.Generator,
+    probes_RK: Floats,
+    least: float,
+) -> VoidSearch:
+    """One search of one cloud, without nulls."""
+    proposal_PK = _proposals(index, settings, rng)
+    own_dk_N = index.kth_angle(settings.neighbours)
+    score_P, dk_P = _scores(index, proposal_PK, settings.neighbours, own_dk_N)
+    chosen_P = _emptiest(index, proposal_PK, score_P, settings.climbed)
+    centre_CK, settled_C = climb(index, proposal_PK[chosen_P], settings.rounds)
+    enclosed_C = settled_C.copy()
+    enclosed_C[settled_C] = coverage(index, centre_CK[settled_C], probes_RK) >= least
+    voids = _kept(index, settings, centre_CK, enclosed_C, own_dk_N)
+    enclosed = [void for void in voids if void.enclosed]
+    return VoidSearch(
+        voids=voids,
+        proposals_PK=proposal_PK[~chosen_P],
+        proposal_score_P=score_P[~chosen_P],
+        proposal_dk_P=dk_P[~chosen_P],
+        largest_score=max((void.score for void in enclosed), default=-np.inf),
+        largest_radius=max((void.radius for void in enclosed), default=-np.inf),
+        min_coverage=least,
+    )
+
+
+def _proposals(
+    index: ExactIndex, settings: VoidSettings, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Great-circle mid-points between texts and far neighbours of theirs, (P, K)."""
+    far = max(1, min(settings.far, len(index) // 2))
+    near = max(1, min(settings.near, far // 2))
+    text_P = rng.integers(len(index), size=settings.proposals)
+    rank_P = rng.integers(near, far + 1, size=settings.proposals)
+    other_P = index.ids(index.cloud_ND[text_P], far + 1)[np.arange(settings.proposals), rank_P]
+    return slerp(index.cloud_ND[text_P], index.cloud_ND[other_P], 0.5)
+
+
+def _scores(
+    index: ExactIndex, points_QK: Floats, k: int, own_dk_N: Floats64 | None = None
+) -> tuple[Floats64, Floats64]:
+    own_dk_N = index.kth_angle(k) if own_dk_N is None else own_dk_N
+    angles_QK, ids_QK = index.search(points_QK, k)
+    return angles_QK[:, -1] / np.median(own_dk_N[ids_QK], axis=1), angles_QK[:, -1]
+
+
+def _emptiest(index: ExactIndex, proposal_PK: Floats, score_P: Floats64, count: int) -> Mask:
+    """Which proposals climb: the best by empty radius or by score, so that neither kind is lost."""
+    radius_P = index.search(proposal_PK, 1)[0][:, 0]
+    rank_P = np.minimum(_rank(-radius_P), _rank(-score_P))
+    return _rank(rank_P) < count
+
+
+def _rank(values_P: npt.NDArray[Any]) -> Ints:
+    return np.argsort(np.argsort(values_P, kind="stable"), kind="stable")
+
+
+def _kept(
+    index: ExactIndex,
+    settings: VoidSettings,
+    centre_CK: Floats64,
+    enclosed_C: Mask,
+    own_dk_N: Floats64,
+) -> tuple[Void, ...]:
+    """Score, prune (enclosed ones first, each largest first), sort by score, number."""
+    centre_CK = unit(centre_CK).astype(np.float64)
+    dims = centre_CK.shape[1]
+    angles_CJ, ids_CJ = index.search(centre_CK, max(settings.neighbours, dims))
+    order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
+    kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
+    score_C = _scores(index, centre_CK[kept], settings.neighbours, own_dk_N)[0]
+    best = np.argsort(-score_C, kind="stable")[: settings.count]
+    return tuple(
+        Void(
+            id=number,
+            centre_K=centre_CK[kept[row]].astype(np.float32),
+            radius=float(angles_CJ[kept[row], 0]),
+            score=float(score_C[row]),
+            p_value=None,
+            enclosed=bool(enclosed_C[kept[row]]),
+            rim=_rim(angles_CJ[kept[row]], ids_CJ[kept[row]], dims, settings.rim_tolerance),
+        )
+        for number, row in enumerate(best)
+    )
+
+
+def _rim(angles_J: Floats64, ids_J: Ints, dims: int, tolerance: float) -> tuple[int, ...]:
+    """The nearest texts: all within the tolerance, at least K (the corners of its cell)."""
+    within = int((angles_J <= (1.0 + tolerance) * angles_J[0]).sum())
+    return tuple(int(row) for row in ids_J[: max(within, dims)])
+
+
+def _in_rows(found: VoidSearch, row_N: Ints) -> VoidSearch:
+    """The same with rims in row numbers of the cloud that was given."""
+    voids = (replace(v, rim=tuple(int(row_N[row]) for row in v.rim)) for v in found.voids)
+    return replace(found, voids=tuple(voids))
+
+
+def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearch:
+    """The same with p-values and the radius ratio, where there are null clouds."""
+    if not nulls:
+        return found
+    largest = {kind: [null.largest_score for null in some] for kind, some in nulls.items()}
+    radii = {kind: [max(null.largest_radius, 0.0) for null in some] for kind, some in nulls.items()}
+    emptiest = max(float(np.mean(some)) for some in radii.values())
+    known = emptiest > 0 and found.enclosed
+    return replace(
+        found,
+        voids=tuple(
+            replace(void, p_value=p_value(void.score, largest)) if void.enclosed else void
+            for void in found.voids
+        ),
+        radius_ratio=found.largest_radius / emptiest if known else None,
+        p_value=p_value(found.largest_score, largest),
+        p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in KINDS),
+    )
+
+
+def _vectors(rows: Sequence[Floats], width: int) -> pa.Array:
+    import pyarrow as pa
+
+    flat = np.concatenate(rows).astype(np.float32) if rows else np.empty(0, np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), max(width, 1))

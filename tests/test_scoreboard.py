@@ -1,0 +1,119 @@
+"""The scoreboard: fits a terminal, claims only what was measured."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cllm.scoreboard import number, print_scoreboard, verdict_in_words
+
+FULL = {
+    "reconstruction": {
+        "n": 2000,
+        "exact_match": 0.93,
+        "exact_match_ci": [0.919, 0.942],
+        "content_f1": 0.998,
+        "content_f1_ci": [0.997, 0.999],
+        "retrieval_content_f1": 0.512,
+        "retrieval_content_f1_ci": [0.505, 0.519],
+    },
+    "voids": {"count": 24, "radius_ratio": 1.62, "p_value": 0.0099},
+    "ideas": {
+        "void": {
+            "sampled": 240,
+            "valid": 221,
+            "novel": 218,
+            "hit": 190,
+            "yield": 0.78,
+            "yield_ci": [0.71, 0.83],
+        },
+        "interpolation": {"sampled": 240, "yield": 0.6, "yield_ci": [0.53, 0.66]},
+    },
+}
+
+
+def printed(report, ideas=(), **more):
+    stream = io.StringIO()
+    print_scoreboard(report, ideas, Console(file=stream, width=80), **more)
+    return stream.getvalue()
+
+
+def idea(text="fennel [bold]soup[/bold]", verdict="novel"):
+    return {
+        "text": text,
+        "verdict": verdict,
+        "reasons": ["fits"],
+        "nearest": [("leek soup " * 40, 0.7)],
+        "arm": "void",
+        "void_id": 3,
+    }
+
+
+def test_fits_eighty_columns_without_broken_cells():
+    text = printed(FULL, [idea()] * 12)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "0.998 [0.997, 0.999]" in text
+    assert "0.78 [0.71, 0.83]" in text
+    assert text.count("why: fits") == 10
+
+
+def test_texts_are_printed_as_they_are():
+    assert "fennel [bold]soup[/bold]" in printed({}, [idea()])
+
+
+def test_long_neighbours_are_shortened():
+    assert "…" in printed({}, [idea()])
+
+
+def test_files_that_exist_are_named(tmp_path):
+    (tmp_path / "report.html").write_text("x")
+    text = printed({}, run_dir=tmp_path)
+    assert str(tmp_path / "report.html") in text.replace("\n", "")
+    assert "map.png" not in text
+
+
+def test_unmeasured_numbers_read_so():
+    text = printed({"reconstruction": {"exact_match": 0.5}})
+    row = next(line for line in text.splitlines() if "token accuracy" in line)
+    assert "not measured" in row
+    assert "0" not in row
+    assert "Voids" not in text
+
+
+@pytest.mark.parametrize(
+    ("voids", "said"),
+    [
+        ({"count": 0}, "No void was found."),
+        ({"count": 1}, "whether chance explains them was not measured"),
+        ({"count": 3, "p_value": 0.01}, "3 voids were found, emptier than chance"),
+        ({"count": 3, "p_value": 0.4}, "but no emptier than chance"),
+    ],
+)
+def test_voids_are_claimed_only_against_chance(voids, said):
+    assert said in " ".join(verdict_in_words({"voids": voids}))
+
+
+def test_overlapping_intervals_are_told():
+    void = {"sampled": 10, "novel": 5, "yield": 0.5, "yield_ci": [0.2, 0.8]}
+    near = {"sampled": 10, "yield": 0.4, "yield_ci": [0.1, 0.7]}
+    far = {"sampled": 10, "yield": 0.1, "yield_ci": [0.0, 0.15]}
+    told = "the intervals overlap"
+    assert told in " ".join(verdict_in_words({"ideas": {"void": void, "density": near}}))
+    assert told not in " ".join(verdict_in_words({"ideas": {"void": void, "density": far}}))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "not measured"),
+        (0, "0"),
+        (12345, "12,345"),
+        (0.98765, "0.988"),
+        (97.21, "97.2"),
+        (0.00004, "4.0e-05"),
+        (0.0, "0.000"),
+        (True, "yes"),
+    ],
+)
+def test_numbers_read_well(value, text):
+    assert number(value) == text

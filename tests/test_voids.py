@@ -1,0 +1,303 @@
+"""The void finder against known truth: planted voids, exact caps, clouds with nothing in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+from scipy.spatial import SphericalVoronoi
+
+from cllm.errors import InputError
+from cllm.nulls import KINDS, null_cloud, p_value
+from cllm.sphere import ExactIndex, angle, tangent, unit
+from cllm.voids import (
+    VoidSearch,
+    VoidSettings,
+    climb,
+    coverage,
+    find_voids,
+    load_voids,
+    overlap,
+    prune,
+    save_voids,
+    void_scores,
+)
+
+WITHOUT_NULLS = VoidSettings(proposals=400, climbed=150, nulls=0)
+
+
+def points(seed: int, count: int, dim: int) -> np.ndarray:
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+
+
+def search(cloud: np.ndarray, settings: VoidSettings = WITHOUT_NULLS, seed: int = 0) -> VoidSearch:
+    return find_voids(cloud, settings, np.random.default_rng(seed))
+
+
+def planted(seed: int, dim: int, removed: int = 40, count: int = 1500) -> tuple[np.ndarray, ...]:
+    """A uniform cloud without the `removed` points nearest to a place; that place; its radius."""
+    cloud, centre = points(seed, count, dim), points(seed + 1000, 1, dim)[0]
+    far = angle(centre, cloud)
+    radius = np.sort(far)[removed]
+    return cloud[far >= radius], centre, radius
+
+
+@pytest.mark.parametrize("dim", [3, 4, 6])
+def test_a_planted_void_is_found_enclosed_and_largest(dim: int) -> None:
+    cloud, centre, radius = planted(dim, dim)
+    largest = max(search(cloud).enclosed, key=lambda void: void.radius)
+    assert angle(largest.centre_K, centre) < 0.25 * radius
+    assert largest.radius >= radius * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_largest_cap_on_the_sphere_is_that_of_the_voronoi_vertices(seed: int) -> None:
+    cloud = points(seed, 800, 3).astype(np.float64)
+    cloud /= np.linalg.norm(cloud, axis=1, keepdims=True)
+    vertices = SphericalVoronoi(cloud).vertices
+    truth = ExactIndex(cloud).search(vertices, 1)[0].max()
+    assert search(cloud).largest_radius == pytest.approx(truth, rel=0.03)
+    thorough = VoidSettings(proposals=4000, climbed=4000, nulls=0)
+    assert search(cloud, thorough).largest_radius == pytest.approx(truth, rel=1e-4)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_the_largest_gap_of_a_circle_is_exact(seed: int) -> None:
+    turns = np.sort(np.random.default_rng(seed).uniform(0, 2 * np.pi, 60))
+    cloud = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    gap = np.diff(turns, append=turns[0] + 2 * np.pi).max()
+    found = search(cloud, VoidSettings(proposals=400, climbed=400, nulls=0))
+    assert found.largest_radius == pytest.approx(gap / 2, abs=1e-5)
+
+
+def test_an_enclosed_void_is_positively_spanned_by_its_rim() -> None:
+    """Independent of the finder: a linear programme for weights that balance the directions."""
+    cloud = points(1, 1000, 5)
+    voids = search(cloud).enclosed
+    assert len(voids) >= 5
+    for void in voids:
+        towards = tangent(void.centre_K[None], cloud[list(void.rim)])
+        balance = linprog(
+            np.zeros(len(towards)),
+            A_eq=np.vstack([towards.T, np.ones(len(towards))]),
+            b_eq=np.append(np.zeros(5), 1),
+            options={"primal_feasibility_tolerance": 1e-5},
+        )
+        assert balance.success
+
+
+def test_the_rim_touches_and_the_radius_is_the_empty_one() -> None:
+    cloud = points(2, 1000, 4)
+    for void in search(cloud).enclosed:
+        rim = angle(void.centre_K, cloud[list(void.rim)])
+        assert void.radius == pytest.approx(angle(void.centre_K, cloud).min(), abs=1e-6)
+        assert 4 <= len(void.rim) <= 10
+        np.testing.assert_allclose(rim[:4], void.radius, rtol=1e-6)
+        assert (np.diff(rim) > -1e-6).all()
+
+
+@pytest.mark.parametrize("dim", [3, 6])
+def test_climbing_never_loses_radius(dim: int) -> None:
+    index, start = ExactIndex(points(3, 500, dim)), points(4, 60, dim)
+    before = index.search(start, 1)[0][:, 0]
+    for rounds in (1, 2, 60):
+        centres, settled = climb(index, start, rounds)
+        after = index.search(centres, 1)[0][:, 0]
+        assert (after >= before - 1e-6).all()
+        before = after
+    assert settled.all()
+
+
+def test_the_outskirts_of_a_one_sided_cloud_are_not_enclosed() -> None:
+    rng = np.random.default_rng(5)
+    cloud = unit(np.append(np.ones((800, 1)) * 2, rng.standard_normal((800, 3)), axis=1))
+    found = search(cloud)
+    assert found.enclosed
+    reach = angle(np.array([1.0, 0, 0, 0]), cloud).max()
+    for void in found.enclosed:
+        assert angle(np.array([1.0, 0, 0, 0]), void.centre_K) < reach
+    index = ExactIndex(cloud)
+    outside = unit(np.array([[-1.0, 0.2, 0.1, 0]]))
+    centres, settled = climb(index, outside, 10)
+    assert not settled[0]
+    np.testing.assert_allclose(centres, outside, atol=1e-7)
+    probes = points(6, 256, 4)
+    assert (
+        coverage(index, outside, probes)[0]
+        < 0
+        < coverage(index, cloud[:1] * 0 + [1, 0, 0, 0], probes)[0]
+    )
+
+
+def test_held_out_texts_set_how_well_covered_a_void_must_be() -> None:
+    cloud, held_out = points(7, 800, 4), points(8, 200, 4)
+    strict = VoidSettings(proposals=400, climbed=150, nulls=0, coverage_quantile=1.0)
+    found = find_voids(cloud, strict, np.random.default_rng(0), held_out)
+    usual = find_voids(cloud, WITHOUT_NULLS, np.random.default_rng(0), held_out)
+    assert found.min_coverage > usual.min_coverage > 0
+    assert len(found.enclosed) < len(usual.enclosed)
+
+
+def test_kept_voids_overlap_no_more_than_allowed() -> None:
+    for allowed in (0.0, 0.1, 0.5):
+        voids = search(points(9, 800, 4), WITHOUT_NULLS.model_copy(update={"max_overlap": allowed}))
+        centres = np.stack([void.centre_K for void in voids.voids])
+        radii = np.array([void.radius for void in voids.voids])
+        shared = overlap(
+            angle(centres[:, None], centres[None]), radii[:, None], radii[None]
+        ) - np.eye(len(radii))
+        assert shared.max() <= allowed + 1e-5
+
+
+def test_overlap_is_the_share_of_the_smaller_diameter() -> None:
+    assert overlap(np.array(0.5), np.array(0.3), np.array(0.2)) == 0
+    assert overlap(np.array(0.45), np.array(0.3), np.array(0.2)) == pytest.approx(0.125)
+    assert overlap(np.array(0.05), np.array(0.3), np.array(0.2)) == 1
+
+
+def test_pruning_keeps_the_first_of_what_overlaps() -> None:
+    centres = unit(np.array([[1.0, 0], [1.0, 0.05], [0.0, 1.0]]))
+    np.testing.assert_array_equal(prune(centres, np.array([0.3, 0.3, 0.2]), 0.1), [0, 2])
+    np.testing.assert_array_equal(prune(centres, np.array([0.3, 0.3, 0.2]), 1.0), [0, 1, 2])
+
+
+def test_the_score_is_the_ratio_of_local_distances() -> None:
+    cloud, query = points(10, 200, 3), points(11, 7, 3)
+    rho, d_k = void_scores(cloud, query, k=5)
+    to_cloud = np.sort(angle(query[:, None], cloud[None]), axis=1)
+    nearest = np.argsort(angle(query[:, None], cloud[None]), axis=1)[:, :5]
+    own = np.sort(angle(cloud[:, None], cloud[None]), axis=1)[:, 5]
+    np.testing.assert_allclose(d_k, to_cloud[:, 4], atol=1e-9)
+    np.testing.assert_allclose(rho, to_cloud[:, 4] / np.median(own[nearest], axis=1), rtol=1e-6)
+
+
+def test_a_search_repeats_by_its_seed_and_sorts_by_score() -> None:
+    cloud = points(12, 400, 4)
+    few = VoidSettings(proposals=100, climbed=40, nulls=2)
+    first, second, other = search(cloud, few), search(cloud, few), search(cloud, few, seed=1)
+    for a, b in zip(first.voids, second.voids, strict=True):
+        np.testing.assert_array_equal(a.centre_K, b.centre_K)
+        assert replace(a, centre_K=None) == replace(b, centre_K=None)
+    np.testing.assert_array_equal(first.proposals_PK, second.proposals_PK)
+    assert not np.array_equal(first.proposals_PK, other.proposals_PK)
+    scores = [void.score for void in first.voids]
+    assert scores == sorted(scores, reverse=True)
+    assert [void.id for void in first.voids] == list(range(len(scores)))
+
+
+def test_proposals_that_were_not_climbed_come_back_with_their_scores() -> None:
+    cloud = points(13, 400, 4)
+    found = search(cloud, VoidSettings(proposals=100, climbed=40, nulls=0))
+    assert found.proposals_PK.shape == (60, 4)
+    rho, d_k = void_scores(cloud, found.proposals_PK, 10)
+    np.testing.assert_allclose(found.proposal_score_P, rho, rtol=1e-6)
+    np.testing.assert_allclose(found.proposal_dk_P, d_k, rtol=1e-6)
+
+
+def test_a_planted_void_stands_out_and_an_even_cloud_does_not() -> None:
+    quick = VoidSettings(proposals=100, far=60, climbed=30)
+    cloud, centre, radius = planted(14, 3, count=800)
+    found = search(cloud, quick)
+    assert found.p_value == 0.05
+    assert found.radius_ratio is not None
+    assert found.radius_ratio > 1.3
+    assert found.enclosed[0].p_value == 0.05
+    assert angle(found.enclosed[0].centre_K, centre) < 0.25 * radius
+    assert {kind for kind, _ in found.p_values} == set(KINDS)
+    even = [search(points(seed, 300, 3), quick, seed) for seed in range(3)]
+    assert sum(e.p_value is not None and e.p_value <= 0.05 for e in even) <= 1
+
+
+def test_without_nulls_there_are_no_p_values() -> None:
+    found = search(points(15, 300, 3))
+    assert found.p_value is None
+    assert found.radius_ratio is None
+    assert found.p_values == ()
+    assert all(void.p_value is None for void in found.voids)
+
+
+def test_p_value_is_that_of_the_kind_hardest_to_beat() -> None:
+    nulls = {"gaussian": [1.0, 1.1, 1.2], "shuffled": [1.0, 1.4, 1.5], "uniform": [0.0] * 3}
+    assert p_value(1.3, nulls) == 3 / 4
+    assert p_value(9.0, nulls) == 1 / 4
+    assert p_value(1.5, nulls) == 2 / 4  # a tie counts for the null
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_null_clouds_keep_the_size_and_lie_on_the_sphere(kind: str) -> None:
+    cloud = unit(
+        np.random.default_rng(0).standard_normal((2000, 4)) * [3, 1, 1, 0.2] + [1, 0, 0, 0]
+    )
+    null = null_cloud(cloud, kind, np.random.default_rng(1))
+    assert null.shape == cloud.shape
+    np.testing.assert_allclose(np.linalg.norm(null, axis=1), 1, atol=1e-6)
+    if kind == "uniform":
+        np.testing.assert_allclose(null.mean(axis=0), 0, atol=0.06)
+    else:
+        np.testing.assert_allclose(null.mean(axis=0), cloud.mean(axis=0), atol=0.12)
+        assert null.var(axis=0).argmin() == 3
+    again = null_cloud(cloud, kind, np.random.default_rng(1))
+    np.testing.assert_array_equal(null, again)
+
+
+def test_null_clouds_stay_in_the_subspace_of_the_cloud() -> None:
+    cloud = np.append(points(16, 300, 3), np.zeros((300, 1)), axis=1)
+    for kind in KINDS:
+        assert np.abs(null_cloud(cloud, kind, np.random.default_rng(0))[:, 3]).max() < 1e-5
+
+
+def test_duplicates_count_once_and_rims_name_rows_of_the_given_cloud() -> None:
+    cloud = points(17, 400, 3)
+    doubled = np.repeat(cloud, 3, axis=0)
+    once, thrice = search(cloud), search(doubled)
+    assert len(once.voids) == len(thrice.voids)
+    for a, b in zip(once.voids, thrice.voids, strict=True):
+        assert a.radius == b.radius
+        assert a.score == b.score
+        np.testing.assert_array_equal(cloud[list(a.rim)], doubled[list(b.rim)])
+
+
+def test_bad_clouds_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"5 distinct vectors are too few.*at least 6"):
+        search(points(18, 5, 4))
+    with pytest.raises(InputError, match="1 distinct vectors"):
+        search(np.repeat(points(18, 1, 4), 50, axis=0))
+    for bad, value in (("nan", np.nan), ("2", 2.0)):
+        cloud = points(18, 50, 4)
+        cloud[7] = value
+        with pytest.raises(
+            InputError, match=f"cloud row 7 .*norm {'nan' if bad == 'nan' else '4'}"
+        ):
+            search(cloud)
+
+
+def test_no_void_at_all_is_an_answer() -> None:
+    """A great circle laid into more coordinates encloses nothing there."""
+    cloud = np.append(points(19, 200, 2), np.zeros((200, 2)), axis=1)
+    found = search(cloud, VoidSettings(proposals=50, climbed=20, nulls=3))
+    assert found.enclosed == ()
+    assert found.p_value == 1.0
+    assert found.radius_ratio is None
+    assert search(points(20, 6, 4)) is not None
+
+
+def test_voids_come_back_from_their_file(tmp_path: Path) -> None:
+    cloud = points(21, 300, 3)
+    ids = [f"t{row}" for row in range(300)]
+    voids = search(cloud, VoidSettings(proposals=100, climbed=40, nulls=2)).voids
+    save_voids(tmp_path / "voids.parquet", voids, ids)
+    for a, b in zip(voids, load_voids(tmp_path / "voids.parquet", ids), strict=True):
+        np.testing.assert_array_equal(a.centre_K, b.centre_K)
+        assert replace(a, centre_K=None) == replace(b, centre_K=None)
+    with pytest.raises(InputError, match="not among the latents"):
+        load_voids(tmp_path / "voids.parquet", ids[:10])
+    save_voids(tmp_path / "voids.parquet", [], ids)
+    assert load_voids(tmp_path / "voids.parquet", ids) == ()
+    with pytest.raises(InputError, match="cllm voids"):
+        load_voids(tmp_path / "none" / "voids.parquet", ids)
