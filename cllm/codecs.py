@@ -16,6 +16,17 @@ from cllm.reductions import plan_reductions
 SLOTS = 16
 
 
+class Codec(nn.Module):
+    """Encoder (B, T, H) to (B, D) and decoder (B, D) to (B, M, H); M is T or 16."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def start(self, arrays_NTH: Tensor) -> None:
+        """Prepare for standardised arrays like these; by default nothing is to be done."""
+
+
 def make_codec(form: str, array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
     """The encoder and decoder of a form for arrays of (T, H)."""
     if form == "mirrored":
@@ -24,26 +35,58 @@ def make_codec(form: str, array: Level, dim: int, blocks: int, window: int, *, p
     return Codec(make_encoder(array, dim, blocks, window), slot_decoder(array[1], dim, blocks, window))
 
 
-class Codec(nn.Module):
-    """Encoder (B, T, H) to (B, D) and decoder (B, D) to (B, M, H); M is T or 16."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-
 def mirrored(array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
     """Collapse layers along `plan_reductions`, mirrored by expand layers."""
     levels = [array, *(step.shape for step in plan_reductions(*array, dim))]
-    down, up = [], []
+    down: list[Collapse] = []
+    up: list[Expand] = []
     for i, (old, new) in enumerate(zip(levels, levels[1:], strict=False)):
         outermost = perceptron and i == 0
         down.append(Collapse(old, new, blocks, window, perceptron=outermost))
         up.insert(0, Expand(new, old, blocks, window, perceptron=outermost))
-    return Codec(
-        nn.Sequential(*down, nn.Flatten()),
-        nn.Sequential(nn.Unflatten(1, levels[-1]), *up, nn.LayerNorm(array[1])),
+    return Mirrored(
+        nn.Sequential(*down, nn.Flatten()), nn.Sequential(nn.Unflatten(1, levels[-1]), *up)
     )
+
+
+class Mirrored(Codec):
+    """The article's form. `start` makes it a hierarchical PCA, from which training goes on."""
+
+    @torch.no_grad()
+    def start(self, arrays_NTH: Tensor) -> None:
+        """Set each reduction to the principal components of its input, each expansion back.
+
+        Greedy, level by level, like the layer-wise pre-training of deep autoencoders (Hinton &
+        Salakhutdinov 2006). The last step is whitened, so that all coordinates weigh the same.
+        """
+        x = arrays_NTH
+        down = [m for m in self.encoder if isinstance(m, Collapse)]
+        up = [m for m in self.decoder if isinstance(m, Expand)]
+        for collapse, expand in zip(down, reversed(up), strict=True):
+            there, back = collapse[1], expand[0]
+            axes, spread = principal_axes(there.grouped(x).flatten(0, 1), there.map.out_features)
+            if collapse is down[-1]:
+                there.map.weight.copy_(axes / spread[:, None])
+                back.map.weight.copy_((axes * spread[:, None]).T)
+            else:
+                there.map.weight.copy_(axes)
+                back.map.weight.copy_(axes.T)
+            x = there(x)
+
+
+LARGEST_PCA = 3072  # beyond it a reduction stays a random rotation
+
+
+def principal_axes(x_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` principal axes (count, V) and the spread along each (count,)."""
+    values = x_NV.shape[1]
+    if values > LARGEST_PCA:
+        axes = nn.init.orthogonal_(x_NV.new_empty(count, values))
+    else:
+        _, vectors = torch.linalg.eigh(x_NV.T @ x_NV / len(x_NV))
+        axes = vectors.flip(1).T[:count]
+    spread = (x_NV @ axes.T).square().mean(0).sqrt()
+    return axes, spread.clamp(min=1e-3 * float(spread.max()) + 1e-6)
 
 
 def pooled_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Module:
@@ -80,7 +123,6 @@ def slot_decoder(width: int, dim: int, blocks: int, window: int) -> nn.Module:
         nn.Unflatten(1, slots),
         Positions(slots),
         *(Block(width, window) for _ in range(2 * blocks)),
-        nn.LayerNorm(width),
     )
 
 

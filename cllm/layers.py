@@ -23,6 +23,7 @@ class Perceptron(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, ratio * width)
         self.down = nn.Linear(ratio * width, width)
+        nn.init.zeros_(self.down.weight)
 
     def forward(self, x_Btw: Tensor) -> Tensor:
         return x_Btw + self.down(F.gelu(self.up(self.norm(x_Btw))))
@@ -42,6 +43,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
         self.perceptron = Perceptron(width)
 
     def forward(self, x_Btw: Tensor) -> Tensor:
@@ -66,8 +68,9 @@ class Block(nn.Module):
 class Regroup(nn.Module):
     """Change the size of an array: from level (t, w) to (t', w'), either way.
 
-    Neighbouring tokens are joined (or one is split) by a linear map shared over groups, then
-    the position of each new token is added. A level that does not divide is padded with zeros.
+    Neighbouring tokens are joined (or one is split) by a linear map shared over groups; a
+    level that does not divide is padded with zeros. Orthonormal at first, and without a norm
+    of its own: with the blocks' residuals starting at zero, an untrained CLLM is linear.
     """
 
     def __init__(self, old: Level, new: Level) -> None:
@@ -77,15 +80,20 @@ class Regroup(nn.Module):
         self.groups = min(t, t2)
         self.join = -(-t // self.groups)  # old tokens a group
         self.split = -(-t2 // self.groups)  # new tokens a group
-        self.norm = nn.LayerNorm(w)
         self.map = nn.Linear(self.join * w, self.split * w2)
+        nn.init.orthogonal_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
         self.position = nn.Parameter(torch.zeros(t2, w2)) if t2 > 1 else None
 
+    def grouped(self, x_Btw: Tensor) -> Tensor:
+        """Each group's tokens side by side, (B, groups, join * w)."""
+        (t, w) = self.old
+        x = F.pad(x_Btw, (0, 0, 0, self.groups * self.join - t))
+        return x.reshape(-1, self.groups, self.join * w)
+
     def forward(self, x_Btw: Tensor) -> Tensor:
-        (t, w), (t2, w2) = self.old, self.new
-        x = F.pad(self.norm(x_Btw), (0, 0, 0, self.groups * self.join - t))
-        y = self.map(x.reshape(-1, self.groups, self.join * w))
-        y = y.reshape(-1, self.groups * self.split, w2)[:, :t2]
+        (t2, w2) = self.new
+        y = self.map(self.grouped(x_Btw)).reshape(-1, self.groups * self.split, w2)[:, :t2]
         return y if self.position is None else y + self.position
 
 

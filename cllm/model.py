@@ -64,6 +64,10 @@ class CLLM(PreTrainedModel):
         self.codec = make_codec(
             c.form, (c.context, c.width), c.dim, c.blocks, c.window, perceptron=c.perceptron
         )
+        self.mean: Tensor
+        self.spread: Tensor
+        self.register_buffer("mean", torch.zeros(c.context, c.width))
+        self.register_buffer("spread", torch.ones(()))
         self.null = nn.Parameter(torch.randn(c.dim) * c.dim**-0.5)
         self._base: BaseLM | None = None
         self.post_init()
@@ -138,17 +142,33 @@ class CLLM(PreTrainedModel):
 
     # ---- tensors -------------------------------------------------------------------
 
+    @torch.no_grad()
+    def start(self, texts: TokenTexts, sample: int = 1024) -> None:
+        """Learn the mean array of the texts and begin as a principal component analysis."""
+        part = texts.gather(range(min(sample, len(texts)))).to(self.device)
+        array_BTH = self.base.embed(part.ids_BT, part.mask_BT) * part.mask_BT[..., None]
+        length = array_BTH.shape[1]
+        count_T1 = part.mask_BT.sum(0)[:, None].clamp(min=1)
+        self.mean[:length] = array_BTH.sum(0) / count_T1
+        centred_BTH = (array_BTH - self.mean[:length]) * part.mask_BT[..., None]
+        self.spread.copy_((centred_BTH.square().sum() / part.mask_BT.sum() / array_BTH.shape[2]).sqrt())
+        self.codec.start(self.standardised(array_BTH, part.mask_BT))
+
+    def standardised(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """Deviation from the mean array in units of its spread, padded to the context with zeros."""
+        length = array_BTH.shape[1]
+        x = (array_BTH - self.mean[:length]) / self.spread * mask_BT[..., None]
+        return F.pad(x, (0, 0, 0, self.config.context - length))
+
     def encode_array(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        """Unit vectors (B, D) of token embeddings; positions outside the mask count as zero."""
-        array_BTH = array_BTH * mask_BT[..., None]
-        array_BTH = F.pad(array_BTH, (0, 0, 0, self.config.context - array_BTH.shape[1]))
-        return F.normalize(self.codec.encoder(array_BTH), dim=-1)
+        """Unit vectors (B, D) of token embeddings; positions outside the mask do not count."""
+        return F.normalize(self.codec.encoder(self.standardised(array_BTH, mask_BT)), dim=-1)
 
     def decode_array(self, vectors_BD: Tensor) -> Tensor:
         """Token embeddings (B, M, H) restored from unit vectors, or from prefixes of them."""
         scale = self.config.dim**0.5  # coordinates of about unit size
-        memory: Tensor = self.codec.decoder(vectors_BD * scale)
-        return memory
+        memory: Tensor = self.codec.decoder(vectors_BD * scale) * self.spread
+        return memory + self.mean if memory.shape[1] == len(self.mean) else memory
 
     def null_vector(self) -> Tensor:
         """The learned vector (D,) that says nothing."""
