@@ -1,8 +1,8 @@
 """CLLM: find new texts in the empty places ("voids") of a text space.
 
-    from cllm import CLLM
-    model = CLLM.from_pretrained("runs/demo/model")
-    vectors = model.encode(["title: leek soup. ..."])
+from cllm import CLLM
+model = CLLM.from_pretrained("runs/demo/model")
+vectors = model.encode(["title: leek soup. ..."])
 """
 
 from typing import TYPE_CHECKING, Any

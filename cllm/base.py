@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from cllm.errors import InputError
 
 Tokens = list[list[int]]
+_PASSING = ("transformers_version", "dtype", "_name_or_path")  # no part of what a model is
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class BaseLM:
         self.start: int = self.pad if start is None else start
         # T5 counts positions relatively and has no limit
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
+        self._write_plainly()
 
     @classmethod
     def load(cls, name_or_dir: str | Path, dtype: torch.dtype = torch.float32) -> BaseLM:
@@ -69,12 +72,23 @@ class BaseLM:
         place = str(name_or_dir)
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                place, dtype=dtype, use_safetensors=True
+            model, found = AutoModelForSeq2SeqLM.from_pretrained(
+                place, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(_cannot_load(place, error)) from error
+        if found["missing_keys"]:  # transformers would fill them with random numbers
+            lacking = ", ".join(sorted(found["missing_keys"])[:3])
+            raise InputError(_cannot_load(place, ValueError(f"its weights lack {lacking}")))
         return cls(model, tokenizer, place)
+
+    def _write_plainly(self) -> None:
+        """Drop a hub model's own habits (BART's forced tokens, no-repeat rules, length limits)."""
+        from transformers import GenerationConfig
+
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self.eos, pad_token_id=self.pad, decoder_start_token_id=self.start
+        )
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +103,9 @@ class BaseLM:
     @cached_property
     def hash(self) -> str:
         """16 hex digits over configuration and weights: what latents and models refer to."""
-        digest = hashlib.sha256(json.dumps(self.model.config.to_diff_dict(), sort_keys=True).encode())
+        config = self.model.config.to_diff_dict()
+        kept = {name: value for name, value in config.items() if name not in _PASSING}
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
@@ -107,7 +123,12 @@ class BaseLM:
 
     def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tokens:
         """Token ids of each text, its end token included, uncut."""
-        rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        if not texts:
+            return []
+        # "</s>" written inside a text is text, not the end of it
+        rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
         return [[*row, self.eos] for row in rows]
 
     def to_text(self, tokens: Tokens) -> list[str]:
@@ -130,14 +151,22 @@ class BaseLM:
         return output.last_hidden_state
 
     def cross_entropy(
-        self, memory_BMH: Tensor, ids_BT: Tensor, mask_BT: Tensor, memory_mask_BM: Tensor | None = None
+        self,
+        memory_BMH: Tensor,
+        ids_BT: Tensor,
+        mask_BT: Tensor,
+        memory_mask_BM: Tensor | None = None,
     ) -> Tensor:
         """Teacher-forced nats of each token given the memory, (B, T), 0 where masked."""
         logits_BTV = self.logits(memory_BMH, ids_BT, memory_mask_BM)
-        nats_BT = F.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none")
+        nats_BT = F.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
+        )
         return nats_BT.view_as(ids_BT) * mask_BT
 
-    def logits(self, memory_BMH: Tensor, ids_BT: Tensor, memory_mask_BM: Tensor | None = None) -> Tensor:
+    def logits(
+        self, memory_BMH: Tensor, ids_BT: Tensor, memory_mask_BM: Tensor | None = None
+    ) -> Tensor:
         """Teacher-forced next-token scores (B, T, V) given the memory."""
         from transformers.modeling_outputs import BaseModelOutput
 
@@ -161,7 +190,9 @@ class BaseLM:
         """Free-running token rows from the memory, end token included if it was reached."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        mask = memory_BMH.new_ones(memory_BMH.shape[:2]) if memory_mask_BM is None else memory_mask_BM
+        mask = (
+            memory_BMH.new_ones(memory_BMH.shape[:2]) if memory_mask_BM is None else memory_mask_BM
+        )
         if self.limit:
             max_tokens = min(max_tokens, self.limit - 1)
         options: dict[str, Any] = {"num_beams": how.beams, "do_sample": how.sample}
@@ -181,6 +212,8 @@ class BaseLM:
 
 def _cannot_load(place: str, error: BaseException) -> str:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~"))):
+        first_line = "there is no such folder"
     return (
         f"cannot load a base LLM from {place!r}: {first_line}; give the folder or hub name of an "
         "encoder-decoder in safetensors form (T5, BART, Pegasus), or make one with `cllm pretrain`"

@@ -104,13 +104,14 @@ class TokenTexts:
 
     def _epoch(self, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([seed, epoch])
-        order_N = rng.permutation(len(self))
-        lengths_N = np.array([len(row) for row in self.rows])
         batch = min(batch, len(self))
+        # what is left over falls out before sorting, else it would always be the longest texts
+        order_N = rng.permutation(len(self))[: len(self) // batch * batch]
+        lengths_N = np.array([len(row) for row in self.rows])
         chunks: list[NDArray[np.int64]] = []
         for start in range(0, len(self), POOL_BATCHES * batch):
             pool = order_N[start : start + POOL_BATCHES * batch]
             pool = pool[np.argsort(lengths_N[pool], kind="stable")]
-            chunks += [pool[i : i + batch] for i in range(0, len(pool) - batch + 1, batch)]
+            chunks += [pool[i : i + batch] for i in range(0, len(pool), batch)]
         rng.shuffle(chunks)
-        return chunks[: self.steps_per_epoch(batch)]
+        return chunks

@@ -21,6 +21,8 @@ from cllm.errors import WorkError
 from cllm.files import digest, replacing
 from cllm.settings import LoopSettings
 
+_DAMAGE = (OSError, ValueError, RuntimeError, SafetensorError)
+
 
 @dataclass
 class Progress:
@@ -71,11 +73,8 @@ class Checkpoint:
             _set_moments(optimizer, load_file(self.state / "optimizer.safetensors"))
             torch.set_rng_state(load_file(self.state / "random.safetensors")["torch"])
             return Progress(**note["progress"])
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise WorkError(
-                f"the checkpoint in {self.state} is damaged ({error}); "
-                "delete that folder to start the training anew"
-            ) from error
+        except (*_DAMAGE, KeyError, TypeError) as error:
+            raise WorkError(self._damaged(self.state, error)) from error
 
     def save_best(self, module: nn.Module) -> None:
         """Write the best weights so far."""
@@ -85,8 +84,15 @@ class Checkpoint:
 
     def load_best(self, module: nn.Module) -> None:
         """Put the best weights into the module."""
-        if self.best.exists():
+        if not self.best.exists():
+            return
+        try:
             _load(module, load_file(self.best))
+        except _DAMAGE as error:
+            raise WorkError(self._damaged(self.best, error)) from error
+
+    def _damaged(self, path: Path, error: Exception) -> str:
+        return f"{path} is damaged ({error}); delete {self.folder} to start the training anew"
 
     def remove(self) -> None:
         """Delete it all."""

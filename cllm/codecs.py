@@ -27,12 +27,16 @@ class Codec(nn.Module):
         """Prepare for standardised arrays like these; by default nothing is to be done."""
 
 
-def make_codec(form: str, array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
+def make_codec(
+    form: str, array: Level, dim: int, blocks: int, window: int, *, perceptron: bool
+) -> Codec:
     """The encoder and decoder of a form for arrays of (T, H)."""
     if form == "mirrored":
         return mirrored(array, dim, blocks, window, perceptron=perceptron)
     make_encoder = {"pooled": pooled_encoder, "direct": direct_encoder}[form]
-    return Codec(make_encoder(array, dim, blocks, window), slot_decoder(array[1], dim, blocks, window))
+    return Codec(
+        make_encoder(array, dim, blocks, window), slot_decoder(array[1], dim, blocks, window)
+    )
 
 
 def mirrored(array: Level, dim: int, blocks: int, window: int, *, perceptron: bool) -> Codec:
@@ -110,7 +114,9 @@ def direct_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Modul
     steps: list[nn.Module] = []
     for old, new in zip(levels, levels[1:], strict=False):
         steps += [Regroup(old, new), *(Block(width, window) for _ in range(blocks))]
-    return nn.Sequential(*steps, nn.Flatten(), nn.LayerNorm(tokens * width), nn.Linear(tokens * width, dim))
+    return nn.Sequential(
+        *steps, nn.Flatten(), nn.LayerNorm(tokens * width), nn.Linear(tokens * width, dim)
+    )
 
 
 def slot_decoder(width: int, dim: int, blocks: int, window: int) -> nn.Module:

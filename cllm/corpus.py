@@ -61,6 +61,11 @@ class Corpus:
         )
         return Corpus(ids, texts, titles, groups, splits, self.info)
 
+    def first(self, n: int) -> Corpus:
+        """The first `n` texts."""
+        ids, texts, titles, groups, splits = (column[:n] for column in self._columns)
+        return Corpus(ids, texts, titles, groups, splits, self.info)
+
     @cached_property
     def hash(self) -> str:
         """Digest of ids, texts and splits: equal exactly where training sees the same data."""

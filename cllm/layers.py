@@ -38,7 +38,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, window: int) -> None:
         super().__init__()
-        self.heads = max(h for h in (1, 2, 4, 8, 16) if width % h == 0 and (width // h >= 32 or h == 1))
+        self.heads = max(
+            h for h in (1, 2, 4, 8, 16) if width % h == 0 and (width // h >= 32 or h == 1)
+        )
         self.window = window
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -108,16 +110,16 @@ def blocks(level: Level, count: int, window: int, *, perceptron: bool) -> nn.Seq
 class Collapse(nn.Sequential):
     """Blocks at one level, then the reduction to the next."""
 
-    def __init__(self, old: Level, new: Level, count: int, window: int, *, perceptron: bool) -> None:
-        super().__init__(
-            blocks(old, count, window, perceptron=perceptron), Regroup(old, new)
-        )
+    def __init__(
+        self, old: Level, new: Level, count: int, window: int, *, perceptron: bool
+    ) -> None:
+        super().__init__(blocks(old, count, window, perceptron=perceptron), Regroup(old, new))
 
 
 class Expand(nn.Sequential):
     """The mirror image: expansion to the level above, then its blocks."""
 
-    def __init__(self, old: Level, new: Level, count: int, window: int, *, perceptron: bool) -> None:
-        super().__init__(
-            Regroup(old, new), blocks(new, count, window, perceptron=perceptron)
-        )
+    def __init__(
+        self, old: Level, new: Level, count: int, window: int, *, perceptron: bool
+    ) -> None:
+        super().__init__(Regroup(old, new), blocks(new, count, window, perceptron=perceptron))

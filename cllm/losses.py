@@ -128,14 +128,20 @@ def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Ten
     return F.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 
-def text_nats(model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64) -> np.ndarray:  # type: ignore[type-arg]
+def text_nats(
+    model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64
+) -> np.ndarray:  # type: ignore[type-arg]
     """Nats of each text given its vector (or the first `prefix` coordinates), (N,)."""
     nats_N = np.zeros(len(texts))
     for chosen_B, part in texts.in_order(batch):
         moved = part.to(model.device)
         vectors_BD = model.vectors_of(moved)
         if prefix is not None:
-            vectors_BD = F.normalize(F.pad(vectors_BD[:, :prefix], (0, model.config.dim - prefix)), dim=-1)
-        nats_BT = model.base.cross_entropy(model.decode_array(vectors_BD), moved.ids_BT, moved.mask_BT)
+            vectors_BD = F.normalize(
+                F.pad(vectors_BD[:, :prefix], (0, model.config.dim - prefix)), dim=-1
+            )
+        nats_BT = model.base.cross_entropy(
+            model.decode_array(vectors_BD), moved.ids_BT, moved.mask_BT
+        )
         nats_N[chosen_B] = nats_BT.sum(1).cpu().numpy()
     return nats_N

@@ -1,13 +1,14 @@
 """The CLLM: an autoencoder that folds a text's token embeddings into one unit vector.
 
-    model = CLLM.from_base("runs/demo/base", dim=32)
-    vectors = model.encode(["title: leek soup. ..."])   # (1, 32), unit length
-    texts = model.decode(vectors)                       # the vector and nothing else
+model = CLLM.from_base("runs/demo/base", dim=32)
+vectors = model.encode(["title: leek soup. ..."])   # (1, 32), unit length
+texts = model.decode(vectors)                       # the vector and nothing else
 """
 
 # Shapes: B texts, N texts in all, T tokens, M memory positions, H base width, D bottleneck.
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,6 +25,7 @@ from cllm.base import GREEDY, BaseLM, Generation
 from cllm.batches import Batch, TokenTexts
 from cllm.codecs import make_codec
 from cllm.errors import InputError
+from cllm.files import digest, read_json
 from cllm.settings import ModelSettings
 from cllm.sphere import slerp
 
@@ -107,10 +110,16 @@ class CLLM(PreTrainedModel):
         folder = Path(folder)
         _check_folder(folder)
         try:
-            model: CLLM = super().from_pretrained(folder, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, RuntimeError) as error:
+            model, found = super().from_pretrained(  # type: ignore[no-untyped-call]
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+            if found["missing_keys"]:  # transformers would fill them with random numbers
+                raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{folder} cannot be loaded ({reason}); train it again with `cllm train`") from error
+            raise InputError(
+                f"{folder} cannot be loaded ({reason}); train it again with `cllm train`"
+            ) from error
         if base is None:
             name = model.config.base
             base = BaseLM.load((folder / name).resolve() if name.startswith(".") else name)
@@ -128,12 +137,22 @@ class CLLM(PreTrainedModel):
     def base(self) -> BaseLM:
         """The frozen base LLM."""
         if self._base is None:
-            raise InputError("this CLLM has no base LLM; make it with CLLM.from_base or CLLM.from_pretrained")
+            raise InputError(
+                "this CLLM has no base LLM; make it with CLLM.from_base or CLLM.from_pretrained"
+            )
         return self._base
 
     @base.setter
     def base(self, base: BaseLM) -> None:
         self._base = base
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over configuration, weights and base: what latents refer to."""
+        weights = {k: v.detach().to("cpu", torch.float16) for k, v in self.state_dict().items()}
+        shape = json.dumps([self.config.base_hash, self.config.dim, self.config.form])
+        parts = (k.encode() + weights[k].contiguous().numpy().tobytes() for k in sorted(weights))
+        return digest(shape, *parts)
 
     @property
     def parameters_count(self) -> int:
@@ -151,7 +170,9 @@ class CLLM(PreTrainedModel):
         count_T1 = part.mask_BT.sum(0)[:, None].clamp(min=1)
         self.mean[:length] = array_BTH.sum(0) / count_T1
         centred_BTH = (array_BTH - self.mean[:length]) * part.mask_BT[..., None]
-        self.spread.copy_((centred_BTH.square().sum() / part.mask_BT.sum() / array_BTH.shape[2]).sqrt())
+        self.spread.copy_(
+            (centred_BTH.square().sum() / part.mask_BT.sum() / array_BTH.shape[2]).sqrt()
+        )
         self.codec.start(self.standardised(array_BTH, part.mask_BT))
 
     def standardised(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
@@ -199,7 +220,9 @@ class CLLM(PreTrainedModel):
         return self.encode_tokens(self.tokens(texts), batch)
 
     @torch.inference_mode()
-    def decode_tokens(self, vectors_ND: Vectors, how: Generation = GREEDY, batch: int = 64) -> list[list[int]]:
+    def decode_tokens(
+        self, vectors_ND: Vectors, how: Generation = GREEDY, batch: int = 64
+    ) -> list[list[int]]:
         """Free-running token rows of unit vectors (N, D), or of prefixes (N, k) with k < D.
 
         Raises:
@@ -230,20 +253,24 @@ class CLLM(PreTrainedModel):
         x = np.atleast_2d(np.asarray(vectors_Nk, np.float32))
         dim = self.config.dim
         if x.shape[1] > dim:
-            raise InputError(f"vectors have {x.shape[1]} coordinates, the model takes {dim} or fewer")
+            raise InputError(
+                f"vectors have {x.shape[1]} coordinates, the model takes {dim} or fewer"
+            )
         norms = np.linalg.norm(x, axis=1, keepdims=True)
         bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
         if len(bad):
-            raise InputError(f"vector {bad[0]} is zero or not finite; give finite, non-zero vectors")
+            raise InputError(
+                f"vector {bad[0]} is zero or not finite; give finite, non-zero vectors"
+            )
         return np.pad(x / norms, ((0, 0), (0, dim - x.shape[1])))
 
 
 def _check_folder(folder: Path) -> None:
-    from cllm.files import read_json
-
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}; it is no CLLM, make one with `cllm train`")
     kind = read_json(folder / "config.json").get("model_type")
     if kind != CLLMConfig.model_type:
-        raise InputError(f"{folder} holds a model of type {kind!r}, not a CLLM; give a folder made by `cllm train`")
+        raise InputError(
+            f"{folder} holds a model of type {kind!r}, not a CLLM; give a folder made by `cllm train`"
+        )

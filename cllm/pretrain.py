@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -128,8 +129,10 @@ class Denoising:
         """Ids (B, T) with a share of tokens replaced by the mask, from none to all, by text."""
         settings = self.settings
         rate_B1 = uniform(settings.loop.seed, step, batch.keys_B, 1, RATE_STREAM)
-        rate_B1 = 2 * settings.mask * rate_B1 / (1 - settings.unconditional)
-        rate_B1[rate_B1 > 2 * settings.mask] = 1.0  # the decoder also learns to write unaided
+        unaided_B1 = rate_B1 > 1 - settings.unconditional  # the decoder also learns to write so
+        rate_B1 = np.where(
+            unaided_B1, 1.0, 2 * settings.mask * rate_B1 / (1 - settings.unconditional)
+        )
         length = batch.ids_BT.shape[1]
         draw_BT = uniform(settings.loop.seed, step, batch.keys_B, length, TOKEN_STREAM)
         hidden_BT = torch.from_numpy(draw_BT < rate_B1).to(batch.ids_BT.device) & batch.mask_BT
@@ -143,7 +146,9 @@ class Denoising:
             moved = batch.to(self.base.device)
             memory_BTH = self.base.embed(moved.ids_BT, moved.mask_BT)
             total += float(
-                self.base.cross_entropy(memory_BTH, moved.ids_BT, moved.mask_BT, moved.mask_BT).sum()
+                self.base.cross_entropy(
+                    memory_BTH, moved.ids_BT, moved.mask_BT, moved.mask_BT
+                ).sum()
             )
         return -total / len(self.held_out)
 
@@ -153,7 +158,9 @@ def mask_token(base: BaseLM) -> int:
     tokenizer = base.tokenizer
     if tokenizer.mask_token_id is not None:
         return int(tokenizer.mask_token_id)
-    return int(tokenizer.convert_tokens_to_ids("<extra_id_0>") or tokenizer.unk_token_id or base.pad)
+    return int(
+        tokenizer.convert_tokens_to_ids("<extra_id_0>") or tokenizer.unk_token_id or base.pad
+    )
 
 
 def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
@@ -163,7 +170,9 @@ def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
         moved = part.to(base.device)
         memory_BTH = base.embed(moved.ids_BT, moved.mask_BT)
         rows = base.write(memory_BTH, moved.ids_BT.shape[1] + 8, memory_mask_BM=moved.mask_BT)
-        for row, wanted, length in zip(rows, part.ids_BT.tolist(), part.mask_BT.sum(1).tolist(), strict=True):
+        for row, wanted, length in zip(
+            rows, part.ids_BT.tolist(), part.mask_BT.sum(1).tolist(), strict=True
+        ):
             right += sum(a == b for a, b in zip(row, wanted[:length], strict=False))
             whole += max(length, len(row))
     return right / whole
@@ -201,9 +210,14 @@ class ReferenceLM:
         """From `base/reference`."""
         from transformers import GPT2LMHeadModel
 
-        if not (folder / "config.json").exists():
-            raise InputError(f"{folder} holds no reference LM; make it with `cllm pretrain --reference`")
-        model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
+        try:
+            model = GPT2LMHeadModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"{folder} holds no reference LM; make it with `cllm pretrain --reference`"
+            ) from error
         return cls(model.eval().requires_grad_(False).to(base.device), base.start)
 
     def save(self, folder: Path) -> None:
@@ -214,7 +228,9 @@ class ReferenceLM:
         """Nats of each token, (B, T), 0 where masked."""
         start_B1 = torch.full_like(ids_BT[:, :1], self.start)
         logits_BTV = self.model(torch.cat([start_B1, ids_BT[:, :-1]], 1), use_cache=False).logits
-        nats_BT = F.cross_entropy(logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none")
+        nats_BT = F.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
+        )
         return nats_BT.view_as(ids_BT) * mask_BT
 
     @torch.inference_mode()
@@ -251,7 +267,9 @@ def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
     rows = base.tokenize(corpus.texts)
     texts = TokenTexts.of(corpus.ids, rows, base.pad, context)
     if texts.cut:
-        log.warning("%d of %d texts are longer than %d tokens and were cut", texts.cut, len(texts), context)
+        log.warning(
+            "%d of %d texts are longer than %d tokens and were cut", texts.cut, len(texts), context
+        )
     return texts
 
 
@@ -264,6 +282,7 @@ def train_denoising(
     task = Denoising(base, settings, _first(held_out, HELD_OUT))
     result = fit(task, train, settings.loop, folder, report)
     base.model.eval().requires_grad_(False)
+    base.__dict__.pop("hash", None)  # of the weights before
     return result
 
 

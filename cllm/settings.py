@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cllm.errors import InputError
 
 Preset = Literal["quick", "standard", "full"]
 Form = Literal["mirrored", "pooled", "direct"]
@@ -45,9 +47,15 @@ class BaseSettings(Settings):
     feed_forward: int = Field(512, ge=16, description="width of the MLPs")
     context: int = Field(128, ge=4, description="tokens a text may have, end token included")
     mask: float = Field(0.15, ge=0, lt=1, description="mean share of masked tokens; 0 = off")
-    unconditional: float = Field(0.1, ge=0, lt=1, description="share of texts masked wholly; 0 = off")
-    memory_noise: float = Field(0.3, ge=0, description="Gaussian noise on token embeddings; 0 = off")
-    minimum_restored: float = Field(0.99, gt=0, le=1, description="of held-out tokens, to freeze it")
+    unconditional: float = Field(
+        0.1, ge=0, lt=1, description="share of texts masked wholly; 0 = off"
+    )
+    memory_noise: float = Field(
+        0.3, ge=0, description="Gaussian noise on token embeddings; 0 = off"
+    )
+    minimum_restored: float = Field(
+        0.99, gt=0, le=1, description="of held-out tokens, to freeze it"
+    )
     loop: LoopSettings = LoopSettings()
 
 
@@ -65,13 +73,112 @@ class TrainSettings(Settings):
     """What the CLLM is trained for. Weights of 0 switch a term off."""
 
     nested: bool = Field(True, description="trailing coordinates cut off at random")
-    full_length: float = Field(0.6, gt=0, le=1, description="share of texts that keep all coordinates")
-    vector_noise: float = Field(0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off")
-    token_noise: float = Field(0.05, ge=0, lt=1, description="share of input tokens masked; 0 = off")
+    full_length: float = Field(
+        0.6, gt=0, le=1, description="share of texts that keep all coordinates"
+    )
+    vector_noise: float = Field(
+        0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off"
+    )
+    token_noise: float = Field(
+        0.05, ge=0, lt=1, description="share of input tokens masked; 0 = off"
+    )
     null: float = Field(0.02, ge=0, lt=1, description="share of texts that train the null vector")
-    array_weight: float = Field(0.1, ge=0, description="error of the restored token embeddings")
+    array_weight: float = Field(0.5, ge=0, description="error of the restored token embeddings")
     cluster_weight: float = Field(0.0, ge=0, description="against a uniform spread of vectors")
-    cluster_floor: float = Field(0.5, ge=0, le=1, description="smallest variance kept, of uniform's")
+    cluster_floor: float = Field(
+        0.5, ge=0, le=1, description="smallest variance kept, of uniform's"
+    )
     negative_weight: float = Field(0.0, ge=0, description="against the nearest confusable text")
     negative_temperature: float = Field(0.1, gt=0, description="of the negative term")
     loop: LoopSettings = LoopSettings()
+
+
+class RunSettings(Settings):
+    """All of it, for the whole chain."""
+
+    base: BaseSettings = BaseSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    reference_seconds: float = Field(0, ge=0, description="for the reference LM; 0 = as the CLLM")
+    void_dim: int = Field(
+        4, ge=2, description="coordinates of the prefix in which voids are sought"
+    )
+    ideas: int = Field(200, ge=1, description="candidates an arm")
+    evaluated: int = Field(1000, ge=2, description="held-out texts scored at most")
+    quick_voids: bool = Field(False, description="a quarter of the void search")
+    seed: int = Field(0, ge=0, description="of everything")
+
+
+def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
+    """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
+    minutes, width, layers, blocks = _SIZES[name]
+    dim = dim or 32
+    loop = LoopSettings(seed=seed)
+    return RunSettings(
+        base=BaseSettings(
+            width=width, layers=layers, feed_forward=2 * width,
+            loop=loop.model_copy(update={"seconds": minutes[0] * 60.0, "lr": 3e-3}),
+        ),
+        model=ModelSettings(dim=dim, blocks=blocks),
+        train=TrainSettings(
+            loop=loop.model_copy(update={"seconds": minutes[1] * 60.0, "batch": 32, "evaluations": 12})
+        ),
+        void_dim=min(4, dim),
+        quick_voids=name == "quick",
+        evaluated=500 if name == "quick" else 1000,
+        ideas=100 if name == "quick" else 400,
+        seed=seed,
+    )  # fmt: skip
+
+
+# Per preset: minutes for (base, CLLM and reference LM each), base width, base layers, CLLM blocks.
+_SIZES: dict[Preset, tuple[tuple[float, float], int, int, int]] = {
+    "quick": ((1.5, 2.5), 128, 2, 1),
+    "standard": ((25, 70), 192, 2, 1),
+    "full": ((120, 600), 256, 3, 2),
+}
+
+
+def overridden(
+    name: str,
+    *,
+    dim: int | None = None,
+    seed: int = 0,
+    seconds: float | None = None,
+    steps: int | None = None,
+    base_seconds: float | None = None,
+    base_steps: int | None = None,
+    form: str | None = None,
+    nested: str = "on",
+) -> RunSettings:
+    """A preset with a command's own values in place; InputError names what does not fit."""
+    if name not in _SIZES:
+        raise InputError(f"no preset {name!r}; there are {', '.join(_SIZES)}")
+    if nested not in ("on", "off"):
+        raise InputError(f"--nested is {nested!r}; it must be on or off")
+    try:
+        s = preset(name, dim=dim, seed=seed)  # type: ignore[arg-type]  # checked above
+        train_loop, base_loop = _given(seconds, steps), _given(base_seconds, base_steps)
+        model = s.model.model_dump() | ({"form": form} if form else {})
+        return RunSettings(
+            **s.model_dump(exclude={"base", "model", "train"}),
+            model=ModelSettings(**model),
+            base=s.base.model_copy(update={"loop": s.base.loop.model_copy(update=base_loop)}),
+            train=s.train.model_copy(
+                update={
+                    "nested": nested == "on",
+                    "loop": s.train.loop.model_copy(update=train_loop),
+                }
+            ),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{place}: {first['msg']} (given: {first['input']!r})") from error
+
+
+def _given(seconds: float | None, steps: int | None) -> dict[str, float]:
+    """Own limits replace the preset's: steps alone lift the time limit."""
+    if steps:
+        return {"steps": steps, "seconds": seconds or 0.0}
+    return {"seconds": seconds} if seconds else {}

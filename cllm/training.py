@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from cllm.batches import Batch, TokenTexts
 from cllm.checkpoints import Checkpoint, Progress
 from cllm.errors import WorkError
+from cllm.files import replacing
 from cllm.settings import LoopSettings
 
 
@@ -94,7 +96,7 @@ def fit(
     optimizer = make_optimizer(task.module, settings)
     checkpoint = Checkpoint(folder / "checkpoint", settings, texts)
     progress = checkpoint.load(task.module, optimizer) if resume else None
-    log = _Log(folder, report, fresh=progress is None)
+    log = _Log(folder, report, from_step=progress.step if progress else None)
     progress = progress or Progress()
     run = _Run(task, texts, settings, optimizer, checkpoint, progress, log)
     try:
@@ -162,7 +164,12 @@ class _Run:
         log: _Log,
     ) -> None:
         self.task, self.texts, self.settings = task, texts, settings
-        self.optimizer, self.checkpoint, self.progress, self.log = optimizer, checkpoint, progress, log
+        self.optimizer, self.checkpoint, self.progress, self.log = (
+            optimizer,
+            checkpoint,
+            progress,
+            log,
+        )
         self.started = time.perf_counter() - progress.seconds
         self.saved = time.perf_counter()
 
@@ -221,7 +228,9 @@ class _Run:
             progress.best_score, progress.best_step = score, progress.step
             self.checkpoint.save_best(self.task.module)
         self.started += time.perf_counter() - begun
-        self.log.write({"step": progress.step, "seconds": progress.seconds, "validation_gain": score})
+        self.log.write(
+            {"step": progress.step, "seconds": progress.seconds, "validation_gain": score}
+        )
 
     def _line(self, meter: Meter, lr: float) -> dict[str, Any]:
         epoch = self.progress.step / self.texts.steps_per_epoch(self.settings.batch)
@@ -230,13 +239,20 @@ class _Run:
 
 
 class _Log:
-    """metrics.jsonl and TensorBoard; a fresh run starts both anew."""
+    """metrics.jsonl and TensorBoard; a fresh run starts both anew, a resumed one goes on."""
 
-    def __init__(self, folder: Path, report: Report | None, *, fresh: bool) -> None:
+    def __init__(self, folder: Path, report: Report | None, *, from_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.file = (folder / "metrics.jsonl").open("w" if fresh else "a")
-        self.board = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        path, board = folder / "metrics.jsonl", folder / "tensorboard"
+        if from_step is None:
+            shutil.rmtree(board, ignore_errors=True)
+        kept = _lines_up_to(path, from_step) if from_step is not None else ""
+        with replacing(path) as new:
+            new.write_text(kept)
+        self.file = path.open("a")
+        later = None if from_step is None else from_step + 1
+        self.board = SummaryWriter(str(board), purge_step=later)  # type: ignore[no-untyped-call]
         self.report = report
 
     def write(self, line: dict[str, Any]) -> None:
@@ -251,6 +267,13 @@ class _Log:
     def close(self) -> None:
         self.file.close()
         self.board.close()  # type: ignore[no-untyped-call]
+
+
+def _lines_up_to(path: Path, step: int) -> str:
+    """What a killed run wrote after its last checkpoint is done again, and so dropped."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = (line for line in lines if line.endswith("\n"))
+    return "".join(line for line in whole if json.loads(line)["step"] <= step)
 
 
 @dataclass

@@ -1,0 +1,507 @@
+"""The command line: `cllm VERB`, each a thin call into the library.
+
+Heavy imports stand inside the commands, so that `cllm --help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cllm.console import emit, one_line_errors, set_up_logging
+from cllm.errors import InputError
+
+if TYPE_CHECKING:
+    from cllm.corpus import Corpus
+    from cllm.model import CLLM
+    from cllm.run import RunFolder
+    from cllm.settings import RunSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find new texts in the empty places of a text space.",
+)
+corpus_app = typer.Typer(no_args_is_help=True, help="Make the built-in corpus, or check a file.")
+app.add_typer(corpus_app, name="corpus")
+
+Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
+Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
+PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
+Dim = Annotated[int | None, typer.Option(help="coordinates of the vector [default: 32]")]
+Form = Annotated[str | None, typer.Option(help="mirrored, pooled or direct")]
+Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
+Seconds = Annotated[
+    float | None, typer.Option(min=0.1, help="training time instead of the preset's")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="training steps at most")]
+BaseName = Annotated[str | None, typer.Option("--base", help="folder or hub name of a base LLM")]
+Weak = Annotated[bool, typer.Option(help="go on with a base that restores too little")]
+Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI, or a local path")]
+CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
+TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
+MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]
+Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
+
+DEFAULT_RUN = Path("runs/default")
+
+
+def main() -> None:
+    """Entry point: expected errors become one line and an exit status."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    set_up_logging()
+    with one_line_errors():
+        app()
+
+
+# ---- the whole chain ------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    run: Run = None, json: Json = False, seed: Seed = 0, seconds: Seconds = None, dim: Dim = None
+) -> None:
+    """The whole chain on the built-in recipes: shipped base, CLLM trained live."""
+    from cllm import pipeline
+    from cllm.corpus import Corpus
+    from cllm.run import SHIPPED
+
+    folder = _output(run or Path("runs/demo"))
+    settings = _settings("quick", dim, seed, seconds=seconds)
+    pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
+    pipeline.borrow_base(folder, SHIPPED / "base")
+    _chain(folder, settings, json)
+
+
+@app.command("run")
+def run_(
+    corpus: CorpusFile,
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    preset: PresetName = "standard",
+    dim: Dim = None,
+    form: Form = None,
+    nested: Nested = "on",
+    seconds: Seconds = None,
+    base: BaseName = None,
+    base_seconds: Seconds = None,
+    text_column: TextColumn = "text",
+    max_bad_rows: MaxBad = 100,
+    allow_weak_base: Weak = False,
+    milvus: Uri = None,
+) -> None:
+    """The whole chain on your texts; trains a small base first unless --base names one."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    settings = _settings(
+        preset, dim, seed, seconds=seconds, base_seconds=base_seconds, form=form, nested=nested
+    )
+    pipeline.keep_corpus(folder, _read_corpus(corpus, text_column, max_bad_rows, seed))
+    if base is None:
+        pipeline.make_base(folder, settings.base)
+    else:
+        pipeline.adapt_base(folder, base, settings.base)
+    _chain(folder, settings, json, weak=allow_weak_base, uri=milvus)
+
+
+def _chain(
+    folder: RunFolder,
+    settings: RunSettings,
+    json: bool,
+    *,
+    weak: bool = False,
+    uri: str | None = None,
+) -> None:
+    from cllm import pipeline
+
+    if not (folder.base / "reference").is_dir():
+        pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
+        pipeline.make_reference(folder, folder.load_base(), pipeline.reference_settings(settings))
+    pipeline.train_model(folder, settings, allow_weak=weak)
+    pipeline.embed_corpus(folder, uri, replace=True)
+    pipeline.search_voids(folder, settings)
+    pipeline.write_ideas(folder, settings)
+    pipeline.evaluate_run(folder, settings)
+    _show(folder, pipeline.report_run(folder, settings.seed), json)
+
+
+# ---- step by step ---------------------------------------------------------------------
+
+
+@corpus_app.command("build")
+def corpus_build(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    richness: Annotated[str, typer.Option(help="plain or rich")] = "plain",
+    n: Annotated[int, typer.Option(min=3, help="recipes")] = 20_000,
+    file: Annotated[Path | None, typer.Option("--corpus", help="use this file instead")] = None,
+    text_column: TextColumn = "text",
+    max_bad_rows: MaxBad = 100,
+) -> None:
+    """Make the built-in recipe corpus, or clean and split a file of texts."""
+    from cllm import pipeline
+    from cllm.corpus import built_in_corpus
+
+    folder = _output(run)
+    if file is None:
+        corpus = built_in_corpus(richness, n, seed)  # type: ignore[arg-type]  # checked there
+    else:
+        corpus = _read_corpus(file, text_column, max_bad_rows, seed)
+    pipeline.keep_corpus(folder, corpus)
+    emit(folder.notes()["corpus"], json, lambda: _facts(folder.notes()["corpus"]))
+
+
+@corpus_app.command("check")
+def corpus_check(
+    file: Annotated[Path, typer.Argument(help="JSONL, CSV, Parquet or text; .gz too")],
+    json: Json = False,
+    text_column: TextColumn = "text",
+    max_bad_rows: MaxBad = 100,
+) -> None:
+    """Read a file as `cllm run` would, and say what is in it."""
+    from dataclasses import asdict
+
+    from cllm.corpus import build_corpus
+    from cllm.reading import read_rows
+
+    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
+    corpus = build_corpus(reading)
+    bad = [asdict(row) | {"file": str(row.file)} for row in reading.bad]
+    emit(corpus.info | {"texts": len(corpus), "bad": bad}, json, lambda: _facts(corpus.info))
+    for row in reading.bad:
+        sys.stderr.write(f"{row}\n")
+
+
+@app.command()
+def pretrain(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    preset: PresetName = "standard",
+    seconds: Seconds = None,
+    steps: Steps = None,
+    reference_seconds: Annotated[float | None, typer.Option(help="for the reference LM")] = None,
+    vocabulary: Annotated[int | None, typer.Option(min=300, help="tokens")] = None,
+    width: Annotated[int | None, typer.Option(min=16, help="of token embeddings")] = None,
+) -> None:
+    """Train a small base LLM (and its reference LM) on the run's corpus."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
+    changed = {"vocabulary": vocabulary, "width": width, "feed_forward": width and 2 * width}
+    base_settings = settings.base.model_copy(update={k: v for k, v in changed.items() if v})
+    settings = settings.model_copy(
+        update={"base": base_settings, "reference_seconds": reference_seconds or seconds or 0}
+    )
+    base = pipeline.make_base(folder, settings.base)
+    pipeline.make_reference(folder, base, pipeline.reference_settings(settings))
+    emit(folder.notes()["base"], json, lambda: _facts(folder.notes()["base"]))
+
+
+@app.command()
+def adapt(
+    base: Annotated[str, typer.Argument(help="folder or hub name of an encoder-decoder")],
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    preset: PresetName = "standard",
+    seconds: Seconds = None,
+    steps: Steps = None,
+) -> None:
+    """Fine-tune a hub model until it restores the run's texts, then freeze it."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
+    adapted = pipeline.adapt_base(folder, base, settings.base)
+    pipeline.make_reference(folder, adapted, pipeline.reference_settings(settings))
+    emit(folder.notes()["base"], json, lambda: _facts(folder.notes()["base"]))
+
+
+@app.command()
+def train(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    preset: PresetName = "standard",
+    dim: Dim = None,
+    form: Form = None,
+    nested: Nested = "on",
+    seconds: Seconds = None,
+    steps: Steps = None,
+    allow_weak_base: Weak = False,
+) -> None:
+    """Train the CLLM over the run's base; goes on where it was interrupted."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    settings = _settings(preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested)
+    pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
+    emit(folder.notes()["model"], json, lambda: _facts(folder.notes()["model"]))
+
+
+@app.command()
+def embed(
+    run: Run = None,
+    json: Json = False,
+    milvus: Uri = None,
+    replace: Annotated[bool, typer.Option(help="replace another model's collection")] = False,
+) -> None:
+    """Vectors of every text: latents/ and Milvus."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    pipeline.embed_corpus(folder, milvus, replace=replace)
+    emit({"latents": str(folder.latents)}, json, lambda: _facts({"latents": folder.latents}))
+
+
+@app.command()
+def voids(
+    run: Run = None, json: Json = False, seed: Seed = 0, preset: PresetName = "standard"
+) -> None:
+    """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    pipeline.search_voids(folder, _settings(preset, None, seed))
+    emit(folder.notes()["voids"], json, lambda: _facts(folder.notes()["voids"]))
+
+
+@app.command()
+def generate(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="candidates an arm")] = 100,
+) -> None:
+    """Write texts from voids and from the control arms, and judge them."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    settings = _settings("quick", None, seed).model_copy(update={"ideas": n})
+    ideas = pipeline.write_ideas(folder, settings)
+    rows = pipeline.idea_rows(pipeline.best_first(ideas), {})
+    emit(
+        {"arms": folder.notes()["ideas"], "ideas": rows},
+        json,
+        lambda: _facts(folder.notes()["ideas"]),
+    )
+
+
+@app.command()
+def evaluate(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="test, or validation while you choose")] = "test",
+    n: Annotated[int, typer.Option("--n", min=2, help="texts at most")] = 1000,
+) -> None:
+    """Measure what the vector carries, on held-out texts, beside its baselines."""
+    from cllm import pipeline
+
+    folder = _existing(run)
+    settings = _settings("quick", None, seed).model_copy(update={"evaluated": n})
+    numbers = pipeline.evaluate_run(folder, settings, split).numbers
+    emit(numbers, json, lambda: _facts(numbers))
+
+
+@app.command()
+def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:
+    """Write report.html, map.png and report.json from what the run holds."""
+    from cllm import pipeline
+
+    folder = _output(run)
+    _show(folder, pipeline.report_run(folder, seed), json)
+
+
+# ---- using a model ----------------------------------------------------------------------
+
+
+@app.command()
+def encode(texts: Texts = None, run: Run = None) -> None:
+    """Texts to vectors, a JSON line each."""
+    lines = _texts(texts)
+    for text, vector_D in zip(lines, _model(run).encode(lines), strict=True):
+        emit({"text": text, "vector": vector_D.tolist()}, True)
+
+
+@app.command()
+def decode(
+    vectors: Annotated[
+        list[str] | None, typer.Argument(help='JSON: "[0.1, ...]"; or stdin')
+    ] = None,
+    run: Run = None,
+) -> None:
+    """Vectors (or prefixes of them) to texts, a JSON line each."""
+    import numpy as np
+
+    rows = [_vector(line) for line in _texts(vectors)]
+    model = _model(run)
+    for row in rows:
+        (text,) = model.decode(np.array([row], np.float32))
+        emit({"vector": row, "text": text}, True)
+
+
+@app.command()
+def reconstruct(texts: Texts = None, run: Run = None) -> None:
+    """Texts through their vectors and back, a JSON line each."""
+    lines = _texts(texts)
+    for text, again in zip(lines, _model(run).reconstruct(lines), strict=True):
+        emit({"text": text, "reconstruction": again, "exact": text == again}, True)
+
+
+@app.command()
+def interpolate(
+    first: str,
+    last: str,
+    steps: Annotated[int, typer.Option(min=2, help="texts, both ends included")] = 5,
+    run: Run = None,
+) -> None:
+    """Texts along the great circle between two texts, a JSON line each."""
+    for i, text in enumerate(_model(run).interpolate(first, last, steps)):
+        emit({"at": i / (steps - 1), "text": text}, True)
+
+
+@app.command()
+def neighbours(
+    texts: Texts = None,
+    run: Run = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="neighbours a text")] = 5,
+) -> None:
+    """The nearest texts of the corpus in the latent space (exact), a JSON line each."""
+    from cllm.retrieval import latent_nearest
+
+    lines, folder = _texts(texts), _existing(run)
+    model = folder.load_model()
+    latents = folder.load_latents(model)
+    similar_QK, rows_QK = latent_nearest(model.encode(lines), latents.vectors_ND, k)
+    for text, similar_K, rows_K in zip(lines, similar_QK, rows_QK, strict=True):
+        near = [
+            {"id": latents.ids[r], "cosine": float(s), "text": latents.texts[r]}
+            for r, s in zip(rows_K, similar_K, strict=True)
+        ]
+        emit({"text": text, "neighbours": near}, True)
+
+
+# ---- shared -----------------------------------------------------------------------------
+
+
+def _output(path: Path | None) -> RunFolder:
+    from cllm.run import RunFolder
+
+    folder = RunFolder(path or DEFAULT_RUN)
+    if folder.shipped:
+        raise InputError("the shipped run is read-only; name another folder with --run")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _existing(path: Path | None) -> RunFolder:
+    from cllm.run import existing_run
+
+    return existing_run(path, DEFAULT_RUN)
+
+
+def _model(path: Path | None) -> CLLM:
+    return _existing(path).load_model()
+
+
+def _texts(given: list[str] | None) -> list[str]:
+    lines = given or [line.rstrip("\n") for line in sys.stdin]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise InputError("no text was given; pass texts as arguments or on standard input")
+    return lines
+
+
+def _vector(line: str) -> list[float]:
+    import json
+
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"not a JSON vector: {line[:60]!r} ({error})") from error
+    row = value.get("vector") if isinstance(value, dict) else value
+    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row) or not row:
+        raise InputError(
+            f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
+        )
+    return [float(x) for x in row]
+
+
+def _read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> Corpus:
+    from cllm.corpus import build_corpus
+    from cllm.reading import read_rows
+
+    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
+    corpus = build_corpus(reading, seed=seed)
+    for row in reading.bad:
+        sys.stderr.write(f"skipped: {row}\n")
+    return corpus
+
+
+def _settings(
+    name: str,
+    dim: int | None,
+    seed: int,
+    *,
+    seconds: float | None = None,
+    steps: int | None = None,
+    base_seconds: float | None = None,
+    base_steps: int | None = None,
+    form: str | None = None,
+    nested: str = "on",
+) -> RunSettings:
+    """The preset with the command's own values in place; prints what was derived."""
+    import logging
+
+    from cllm.settings import overridden
+
+    settings = overridden(
+        name, dim=dim, seed=seed, seconds=seconds, steps=steps,
+        base_seconds=base_seconds, base_steps=base_steps, form=form, nested=nested,
+    )  # fmt: skip
+    logging.getLogger(__name__).info("settings: %s", settings.model_dump_json())
+    return settings
+
+
+def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
+    from rich.console import Console
+
+    from cllm import pipeline
+    from cllm.ideas import best_first, load_ideas
+    from cllm.report import without_none
+    from cllm.scoreboard import print_scoreboard
+
+    def show() -> None:
+        corpus = folder.load_corpus()
+        text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
+        ideas = best_first(load_ideas(folder.ideas)) if folder.ideas.exists() else []
+        rows = pipeline.idea_rows(ideas, text_of)
+        print_scoreboard(without_none(notes), rows, Console(), run_dir=folder.path)
+
+    emit(notes, json, show)
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(
+            name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
+        )
+    Console().print(table)

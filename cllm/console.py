@@ -1,0 +1,52 @@
+"""What every command shares: logging, one-line errors, exit status, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+from cllm.errors import InputError, WorkError
+
+
+def set_up_logging(*, quiet: bool = False) -> None:
+    """Our own lines to stderr; other libraries' only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("cllm").setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.captureWarnings(True)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn expected errors into one line on stderr and their exit status (2 or 1)."""
+    try:
+        yield
+    except (InputError, WorkError) as error:
+        _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        _fail("interrupted", 1)
+    except MemoryError:
+        _fail("out of memory; use a smaller --batch, --dim or corpus", 1)
+    except OSError as error:
+        _fail(f"{error}; check the path and the disk", 1)
+
+
+def emit(value: Any, as_json: bool, show: Callable[[], None] | None = None) -> None:  # noqa: ANN401
+    """Print one JSON object, or let `show` print for people."""
+    if as_json or show is None:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    else:
+        show()
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stderr.write("cllm: " + " ".join(message.split()) + "\n")
+    raise SystemExit(status)

@@ -1,0 +1,146 @@
+"""The run folder: every command reads and writes one, and replaces only its own part.
+
+run = RunFolder(Path("runs/demo"))
+run.note("voids", {"count": 12})   # a section of report.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cllm.errors import InputError
+from cllm.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from cllm.base import BaseLM
+    from cllm.corpus import Corpus
+    from cllm.model import CLLM
+    from cllm.pretrain import ReferenceLM
+    from cllm.store import Latents
+
+SHIPPED = Path(__file__).parent / "assets" / "recipes"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of the design's run folder, and loaders with clear complaints."""
+
+    path: Path
+
+    @property
+    def corpus(self) -> Path:
+        """corpus.parquet."""
+        return self.path / "corpus.parquet"
+
+    @property
+    def base(self) -> Path:
+        """The frozen base LLM, with its reference LM inside."""
+        return self.path / "base"
+
+    @property
+    def model(self) -> Path:
+        """The CLLM."""
+        return self.path / "model"
+
+    @property
+    def latents(self) -> Path:
+        """Parquet shards, the source of truth."""
+        return self.path / "latents"
+
+    @property
+    def milvus(self) -> str:
+        """Where Milvus Lite keeps its index, unless a server is named."""
+        return str(self.path / "milvus.db")
+
+    @property
+    def voids(self) -> Path:
+        """voids.parquet."""
+        return self.path / "voids.parquet"
+
+    @property
+    def ideas(self) -> Path:
+        """ideas.parquet."""
+        return self.path / "ideas.parquet"
+
+    @property
+    def report(self) -> Path:
+        """report.json."""
+        return self.path / "report.json"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether this is the run that came with the project; it is never written to."""
+        return self.path.resolve() == SHIPPED.resolve()
+
+    def load_corpus(self) -> Corpus:
+        """The corpus."""
+        from cllm.corpus import Corpus
+
+        return Corpus.load(self.corpus)
+
+    def load_base(self) -> BaseLM:
+        """The base LLM."""
+        from cllm.base import BaseLM
+
+        if not self.base.is_dir():
+            raise InputError(
+                f"{self.base} does not exist; make a base LLM with `cllm pretrain` or `cllm adapt`"
+            )
+        return BaseLM.load(self.base)
+
+    def load_reference(self, base: BaseLM) -> ReferenceLM:
+        """The LM without a vector that belongs to the base."""
+        from cllm.pretrain import ReferenceLM
+
+        return ReferenceLM.load(self.base / "reference", base)
+
+    def load_model(self) -> CLLM:
+        """The CLLM with its base."""
+        from cllm.model import CLLM
+
+        if not self.model.is_dir():
+            raise InputError(f"{self.model} does not exist; train one with `cllm train`")
+        return CLLM.load(self.model)
+
+    def load_latents(self, model: CLLM) -> Latents:
+        """The vectors, if this model made them."""
+        from cllm.store import load_latents
+
+        latents = load_latents(self.latents, model.config.dim)
+        if latents.model_hash != model.hash:
+            raise InputError(
+                f"{self.latents} was made by model {latents.model_hash}, but {self.model} is "
+                f"{model.hash}; embed again with `cllm embed --replace`"
+            )
+        return latents
+
+    def notes(self) -> dict[str, Any]:
+        """What report.json says so far."""
+        return dict(read_json(self.report)) if self.report.exists() else {}
+
+    def note(self, section: str, value: Any, *, seconds: float | None = None) -> None:  # noqa: ANN401
+        """Replace one section of report.json, and the time its step took."""
+        notes = self.notes()
+        notes[section] = value
+        if seconds is not None:
+            notes["seconds"] = notes.get("seconds", {}) | {section: round(seconds, 2)}
+        write_json(self.report, notes)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Lines of metrics.jsonl, oldest first; none where nothing was trained here."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def existing_run(path: Path | None, default: Path) -> RunFolder:
+    """The run a command reads: the one named, the default if it holds a model, or the shipped one."""
+    if path is not None:
+        return RunFolder(path)
+    if (default / "model").is_dir():
+        return RunFolder(default)
+    if not (SHIPPED / "model").is_dir():
+        raise InputError("no trained run here and none shipped; train one with `cllm demo`")
+    return RunFolder(SHIPPED)

@@ -1,0 +1,1 @@
+"""Studies: claims and shipped results, re-made by one command each."""

@@ -1,0 +1,88 @@
+"""Make the model that ships: `make assets`, or `python -m studies.assets --help`.
+
+Base, reference LM and CLLM over the built-in `plain` recipes, with latents, voids and
+scores, trained in a run folder and copied to `cllm/assets/recipes` in half precision.
+"""
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+
+from cllm import pipeline
+from cllm.console import one_line_errors, set_up_logging
+from cllm.corpus import built_in_corpus
+from cllm.files import replacing
+from cllm.run import SHIPPED, RunFolder
+from cllm.settings import RunSettings, overridden
+
+log = logging.getLogger(__name__)
+
+LEFT_OUT = ("training", "tensorboard", "checkpoint", "milvus.db", "report.html", "map.png")
+
+
+def main() -> None:
+    """Train what is missing in the run folder, evaluate, and put it in place."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/assets"))
+    parser.add_argument("--seconds", type=float, default=2400, help="for the CLLM")
+    parser.add_argument("--base-seconds", type=float, default=300)
+    parser.add_argument("--reference-seconds", type=float, default=900)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    set_up_logging()
+    settings = overridden(
+        "quick", dim=32, seed=args.seed, seconds=args.seconds, base_seconds=args.base_seconds
+    ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
+    with one_line_errors():
+        run = RunFolder(args.run)
+        make(run, settings)
+        ship(run, SHIPPED)
+
+
+def make(run: RunFolder, settings: RunSettings) -> None:
+    """The chain, skipping what the run folder already holds."""
+    if not run.corpus.exists():
+        pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
+    if not run.base.is_dir():
+        pipeline.make_base(run, settings.base)
+    if not (run.base / "reference").is_dir():
+        pipeline.make_reference(run, run.load_base(), pipeline.reference_settings(settings))
+    if not run.model.is_dir():
+        pipeline.train_model(run, settings)
+    pipeline.embed_corpus(run, replace=True)
+    pipeline.search_voids(run, settings)
+    pipeline.write_ideas(run, settings)
+    pipeline.evaluate_run(run, settings)
+    pipeline.report_run(run, settings.seed)
+
+
+def ship(run: RunFolder, place: Path) -> None:
+    """Copy the run, weights in half precision; vectors are made again from those weights."""
+    with replacing(place) as new:
+        shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        for folder in (new / "base", new / "base" / "reference", new / "model"):
+            halve(folder / "model.safetensors")
+    shipped = RunFolder(place)
+    notes = shipped.notes()
+    shipped.note("model", notes["model"] | {"origin": "shipped"})
+    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    log.info("shipped %s: %.1f MB", place, size / 1e6)
+
+
+def halve(path: Path) -> None:
+    """Store a safetensors file's weights as float16."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    half = {n: w.to(torch.float16) if w.is_floating_point() else w for n, w in weights.items()}
+    save_file(half, path, metadata=metadata)
+
+
+if __name__ == "__main__":
+    main()
