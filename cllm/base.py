@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from cllm.errors import InputError
 
 Tokens = list[list[int]]
-_PASSING = ("transformers_version", "dtype", "_name_or_path")  # no part of what a model is
+# what saving writes into a configuration: no part of what the model is
+_PASSING = ("architectures", "dtype", "transformers_version", "_name_or_path")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class BaseLM:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def parameters(self) -> int:
@@ -148,7 +150,8 @@ class BaseLM:
     def embed(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Token embeddings (B, T, H): the last hidden states of the encoder."""
         output = self.encoder(input_ids=ids_BT, attention_mask=mask_BT.long())
-        return output.last_hidden_state
+        hidden_BTH: Tensor = output.last_hidden_state
+        return hidden_BTH
 
     def cross_entropy(
         self,
@@ -177,7 +180,8 @@ class BaseLM:
             decoder_input_ids=torch.cat([start_B1, ids_BT[:, :-1]], dim=1),
             use_cache=False,
         )
-        return output.logits
+        logits_BTV: Tensor = output.logits
+        return logits_BTV
 
     @torch.inference_mode()
     def write(

@@ -108,7 +108,7 @@ def run_(
     )
     pipeline.keep_corpus(folder, _read_corpus(corpus, text_column, max_bad_rows, seed))
     if base is None:
-        pipeline.make_base(folder, settings.base)
+        pipeline.make_base(folder, settings.base, reuse=True)
     else:
         pipeline.adapt_base(folder, base, settings.base)
     _chain(folder, settings, json, weak=allow_weak_base, uri=milvus)
@@ -122,17 +122,17 @@ def _chain(
     weak: bool = False,
     uri: str | None = None,
 ) -> None:
-    from cllm import pipeline
+    from cllm import discovery, pipeline
 
     if not (folder.base / "reference").is_dir():
         pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
         pipeline.make_reference(folder, folder.load_base(), pipeline.reference_settings(settings))
-    pipeline.train_model(folder, settings, allow_weak=weak)
+    pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
     pipeline.embed_corpus(folder, uri, replace=True)
-    pipeline.search_voids(folder, settings)
-    pipeline.write_ideas(folder, settings)
-    pipeline.evaluate_run(folder, settings)
-    _show(folder, pipeline.report_run(folder, settings.seed), json)
+    discovery.search_voids(folder, settings)
+    discovery.write_ideas(folder, settings)
+    discovery.evaluate_run(folder, settings)
+    _show(folder, discovery.report_run(folder, settings.seed), json)
 
 
 # ---- step by step ---------------------------------------------------------------------
@@ -272,10 +272,10 @@ def voids(
     run: Run = None, json: Json = False, seed: Seed = 0, preset: PresetName = "standard"
 ) -> None:
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
-    from cllm import pipeline
+    from cllm import discovery
 
     folder = _output(run)
-    pipeline.search_voids(folder, _settings(preset, None, seed))
+    discovery.search_voids(folder, _settings(preset, None, seed))
     emit(folder.notes()["voids"], json, lambda: _facts(folder.notes()["voids"]))
 
 
@@ -287,12 +287,13 @@ def generate(
     n: Annotated[int, typer.Option("--n", min=1, help="candidates an arm")] = 100,
 ) -> None:
     """Write texts from voids and from the control arms, and judge them."""
-    from cllm import pipeline
+    from cllm import discovery
+    from cllm.ideas import best_first
 
     folder = _output(run)
     settings = _settings("quick", None, seed).model_copy(update={"ideas": n})
-    ideas = pipeline.write_ideas(folder, settings)
-    rows = pipeline.idea_rows(pipeline.best_first(ideas), {})
+    ideas = discovery.write_ideas(folder, settings)
+    rows = discovery.idea_rows(best_first(ideas), {})
     emit(
         {"arms": folder.notes()["ideas"], "ideas": rows},
         json,
@@ -309,21 +310,21 @@ def evaluate(
     n: Annotated[int, typer.Option("--n", min=2, help="texts at most")] = 1000,
 ) -> None:
     """Measure what the vector carries, on held-out texts, beside its baselines."""
-    from cllm import pipeline
+    from cllm import discovery
 
     folder = _existing(run)
     settings = _settings("quick", None, seed).model_copy(update={"evaluated": n})
-    numbers = pipeline.evaluate_run(folder, settings, split).numbers
+    numbers = discovery.evaluate_run(folder, settings, split).numbers
     emit(numbers, json, lambda: _facts(numbers))
 
 
 @app.command()
 def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:
     """Write report.html, map.png and report.json from what the run holds."""
-    from cllm import pipeline
+    from cllm import discovery
 
     folder = _output(run)
-    _show(folder, pipeline.report_run(folder, seed), json)
+    _show(folder, discovery.report_run(folder, seed), json)
 
 
 # ---- using a model ----------------------------------------------------------------------
@@ -480,7 +481,7 @@ def _settings(
 def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
     from rich.console import Console
 
-    from cllm import pipeline
+    from cllm import discovery
     from cllm.ideas import best_first, load_ideas
     from cllm.report import without_none
     from cllm.scoreboard import print_scoreboard
@@ -489,7 +490,7 @@ def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
         corpus = folder.load_corpus()
         text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
         ideas = best_first(load_ideas(folder.ideas)) if folder.ideas.exists() else []
-        rows = pipeline.idea_rows(ideas, text_of)
+        rows = discovery.idea_rows(ideas, text_of)
         print_scoreboard(without_none(notes), rows, Console(), run_dir=folder.path)
 
     emit(notes, json, show)

@@ -7,6 +7,8 @@
 # Shapes: B texts, T tokens, H width, D bottleneck, S slots.
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ SLOTS = 16
 class Codec(nn.Module):
     """Encoder (B, T, H) to (B, D) and decoder (B, D) to (B, M, H); M is T or 16."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
@@ -44,7 +46,7 @@ def mirrored(array: Level, dim: int, blocks: int, window: int, *, perceptron: bo
     levels = [array, *(step.shape for step in plan_reductions(*array, dim))]
     down: list[Collapse] = []
     up: list[Expand] = []
-    for i, (old, new) in enumerate(zip(levels, levels[1:], strict=False)):
+    for i, (old, new) in enumerate(pairwise(levels)):
         outermost = perceptron and i == 0
         down.append(Collapse(old, new, blocks, window, perceptron=outermost))
         up.insert(0, Expand(new, old, blocks, window, perceptron=outermost))
@@ -67,7 +69,7 @@ class Mirrored(Codec):
         down = [m for m in self.encoder if isinstance(m, Collapse)]
         up = [m for m in self.decoder if isinstance(m, Expand)]
         for collapse, expand in zip(down, reversed(up), strict=True):
-            there, back = collapse[1], expand[0]
+            there, back = collapse.regroup, expand.regroup
             axes, spread = principal_axes(there.grouped(x).flatten(0, 1), there.map.out_features)
             if collapse is down[-1]:
                 there.map.weight.copy_(axes / spread[:, None])
@@ -93,7 +95,7 @@ def principal_axes(x_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return axes, spread.clamp(min=1e-3 * float(spread.max()) + 1e-6)
 
 
-def pooled_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Module:
+def pooled_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Sequential:
     """Attention pooling to four tokens, then one linear map to the vector."""
     width = array[1]
     return nn.Sequential(
@@ -105,21 +107,21 @@ def pooled_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Modul
     )
 
 
-def direct_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Module:
+def direct_encoder(array: Level, dim: int, blocks: int, window: int) -> nn.Sequential:
     """Two strided 4:1 reductions, then flattened to the vector in one map."""
     (tokens, width), levels = array, [array]
     for _ in range(2):
         tokens = -(-tokens // 4)
         levels.append((tokens, width))
     steps: list[nn.Module] = []
-    for old, new in zip(levels, levels[1:], strict=False):
+    for old, new in pairwise(levels):
         steps += [Regroup(old, new), *(Block(width, window) for _ in range(blocks))]
     return nn.Sequential(
         *steps, nn.Flatten(), nn.LayerNorm(tokens * width), nn.Linear(tokens * width, dim)
     )
 
 
-def slot_decoder(width: int, dim: int, blocks: int, window: int) -> nn.Module:
+def slot_decoder(width: int, dim: int, blocks: int, window: int) -> nn.Sequential:
     """The vector through an MLP to 16 slots, then blocks over the slots (vec2text's form)."""
     slots = (SLOTS, width)
     return nn.Sequential(
@@ -140,6 +142,7 @@ class Positions(nn.Module):
         self.weight = nn.Parameter(torch.randn(level) * 0.1)
 
     def forward(self, x_BSH: Tensor) -> Tensor:
+        """Tokens with their positions."""
         return x_BSH + self.weight
 
 
@@ -153,6 +156,8 @@ class Pool(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTH: Tensor) -> Tensor:
+        """What each query gathered."""
         x = self.norm(x_BTH)
-        pooled, _ = self.attention(self.query.expand(len(x), -1, -1), x, x, need_weights=False)
+        query = self.query.expand(len(x), -1, -1)
+        pooled: Tensor = self.attention(query, x, x, need_weights=False)[0]
         return pooled

@@ -65,8 +65,11 @@ class Idea:
 
 
 def void_candidates(model: CLLM, voids: Sequence[Void], n: int) -> list[Candidate]:
-    """The emptiest first, from the prefix alone: coordinates copied from rim texts pull the
-    decoder back to what it has seen. More candidates than voids: further rounds are sampled."""
+    """The emptiest voids first, decoded from the prefix alone.
+
+    Coordinates copied from rim texts would pull the decoder back to what it has seen. Where
+    there are more candidates than voids, further rounds are sampled.
+    """
     if not voids:
         return []
     centres_ND = model.lift(np.stack([void.centre_K for void in voids]))

@@ -8,6 +8,8 @@ layer may be a perceptron, and attention there is local: cost grows linearly.
 # Shapes: B texts, t tokens and w width of one level (T, H at the outermost), D bottleneck.
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,9 +26,12 @@ class Perceptron(nn.Module):
         self.up = nn.Linear(width, ratio * width)
         self.down = nn.Linear(ratio * width, width)
         nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
 
     def forward(self, x_Btw: Tensor) -> Tensor:
-        return x_Btw + self.down(F.gelu(self.up(self.norm(x_Btw))))
+        """MLP and residual."""
+        change_Btw: Tensor = self.down(F.gelu(self.up(self.norm(x_Btw))))
+        return x_Btw + change_Btw
 
 
 class Block(nn.Module):
@@ -46,10 +51,13 @@ class Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
         self.perceptron = Perceptron(width)
 
     def forward(self, x_Btw: Tensor) -> Tensor:
-        return self.perceptron(x_Btw + self.out(self.attend(self.norm(x_Btw))))
+        """Attention, then the MLP, each with its residual."""
+        mixed: Tensor = self.perceptron(x_Btw + self.out(self.attend(self.norm(x_Btw))))
+        return mixed
 
     def attend(self, x_Btw: Tensor) -> Tensor:
         """Attention within windows; padding at the end is masked."""
@@ -94,8 +102,9 @@ class Regroup(nn.Module):
         return x.reshape(-1, self.groups, self.join * w)
 
     def forward(self, x_Btw: Tensor) -> Tensor:
+        """The array at the new level."""
         (t2, w2) = self.new
-        y = self.map(self.grouped(x_Btw)).reshape(-1, self.groups * self.split, w2)[:, :t2]
+        y: Tensor = self.map(self.grouped(x_Btw)).reshape(-1, self.groups * self.split, w2)[:, :t2]
         return y if self.position is None else y + self.position
 
 
@@ -115,6 +124,11 @@ class Collapse(nn.Sequential):
     ) -> None:
         super().__init__(blocks(old, count, window, perceptron=perceptron), Regroup(old, new))
 
+    @property
+    def regroup(self) -> Regroup:
+        """The reduction."""
+        return cast(Regroup, self[1])
+
 
 class Expand(nn.Sequential):
     """The mirror image: expansion to the level above, then its blocks."""
@@ -123,3 +137,8 @@ class Expand(nn.Sequential):
         self, old: Level, new: Level, count: int, window: int, *, perceptron: bool
     ) -> None:
         super().__init__(Regroup(old, new), blocks(new, count, window, perceptron=perceptron))
+
+    @property
+    def regroup(self) -> Regroup:
+        """The expansion."""
+        return cast(Regroup, self[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,15 +42,15 @@ class Restoring:
         memory_BMH = model.decode_array(self._disturbed(clean_BD, batch, step))
         nats = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT).sum()
         parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / len(batch)}
-        weighted = [
-            (s.array_weight, "array", lambda: array_error(memory_BMH, array_BTH, batch.mask_BT)),
-            (s.cluster_weight, "cluster", lambda: cluster_term(clean_BD, s.cluster_floor)),
-            (s.negative_weight, "negative", lambda: self._negative(clean_BD, array_BTH, batch)),
-        ]
-        for weight, name, term in weighted:
-            if weight and not (name == "array" and memory_BMH.shape[1] < array_BTH.shape[1]):
-                parts[name] = term()
-                parts["loss"] = parts["loss"] + weight * parts[name]
+        if s.array_weight and memory_BMH.shape[1] >= array_BTH.shape[1]:  # slots restore no array
+            parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT)
+        if s.cluster_weight:
+            parts["cluster"] = cluster_term(clean_BD, s.cluster_floor)
+        if s.negative_weight:
+            parts["negative"] = self._negative(clean_BD, array_BTH, batch)
+        for name in ("array", "cluster", "negative"):
+            if name in parts:
+                parts["loss"] = parts["loss"] + getattr(s, f"{name}_weight") * parts[name]
         return parts
 
     @torch.inference_mode()
@@ -99,7 +100,7 @@ def prefix_lengths(dim: int) -> list[int]:
 
 
 def array_error(memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Squared error of the restored token embeddings over their variance; 0 is perfect, 1 the mean."""
+    """Squared error of the restored token embeddings over their variance; 1 for their mean."""
     length = array_BTH.shape[1]
     real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, :length][mask_BT]
     spread = (real_NH - real_NH.mean(0)).square().mean()
@@ -130,7 +131,7 @@ def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Ten
 
 def text_nats(
     model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64
-) -> np.ndarray:  # type: ignore[type-arg]
+) -> NDArray[np.float64]:
     """Nats of each text given its vector (or the first `prefix` coordinates), (N,)."""
     nats_N = np.zeros(len(texts))
     for chosen_B, part in texts.in_order(batch):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,13 +73,13 @@ class CLLM(PreTrainedModel):
         self.register_buffer("spread", torch.ones(()))
         self.null = nn.Parameter(torch.randn(c.dim) * c.dim**-0.5)
         self._base: BaseLM | None = None
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
     def _init_weights(self, module: nn.Module) -> None:
         """PyTorch's own initialisation is kept; transformers' default would overwrite it."""
 
     @classmethod
-    def from_base(cls, base: BaseLM | str | Path, context: int, **shape: Any) -> CLLM:  # noqa: ANN401
+    def from_base(cls, base: BaseLM | str | Path, context: int, **shape: int | str | bool) -> CLLM:
         """An untrained CLLM over a base LLM, for texts of up to `context` tokens.
 
         `shape` are fields of ModelSettings (dim, form, blocks, ...).
@@ -88,7 +88,7 @@ class CLLM(PreTrainedModel):
             InputError: the vector would be larger than the array it is to hold.
         """
         base = base if isinstance(base, BaseLM) else BaseLM.load(base)
-        settings = ModelSettings(**shape)
+        settings = ModelSettings.model_validate(shape)
         config = CLLMConfig(
             context=context,
             width=base.width,
@@ -110,9 +110,10 @@ class CLLM(PreTrainedModel):
         folder = Path(folder)
         _check_folder(folder)
         try:
-            model, found = super().from_pretrained(  # type: ignore[no-untyped-call]
+            loaded: Any = super().from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
+            model, found = cast(tuple[CLLM, dict[str, Any]], loaded)
             if found["missing_keys"]:  # transformers would fill them with random numbers
                 raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -125,11 +126,12 @@ class CLLM(PreTrainedModel):
             base = BaseLM.load((folder / name).resolve() if name.startswith(".") else name)
         if base.hash != model.config.base_hash:
             raise InputError(
-                f"{folder} was trained on base {model.config.base_hash}, but {base.name} is {base.hash}; "
-                "load the base that belongs to it, or train again with `cllm train`"
+                f"{folder} was trained on base {model.config.base_hash}, but {base.name} is "
+                f"{base.hash}; load the base that belongs to it, or train again with `cllm train`"
             )
         model.base = base
-        return model.eval()
+        model.requires_grad_(False).train(False)
+        return model
 
     from_pretrained = load  # type: ignore[assignment]  # the base comes with it
 
@@ -176,7 +178,7 @@ class CLLM(PreTrainedModel):
         self.codec.start(self.standardised(array_BTH, part.mask_BT))
 
     def standardised(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        """Deviation from the mean array in units of its spread, padded to the context with zeros."""
+        """Deviation from the mean array over its spread, padded with zeros: (B, context, H)."""
         length = array_BTH.shape[1]
         x = (array_BTH - self.mean[:length]) / self.spread * mask_BT[..., None]
         return F.pad(x, (0, 0, 0, self.config.context - length))
@@ -249,7 +251,7 @@ class CLLM(PreTrainedModel):
         return self.decode(np.stack([slerp(first_D, last_D, t) for t in np.linspace(0, 1, steps)]))
 
     def lift(self, vectors_Nk: Vectors) -> Vectors:
-        """Put vectors on the sphere, and prefixes into it with the other coordinates zero: (N, D)."""
+        """Vectors and prefixes on the sphere, (N, D); missing coordinates are zero."""
         x = np.atleast_2d(np.asarray(vectors_Nk, np.float32))
         dim = self.config.dim
         if x.shape[1] > dim:
@@ -272,5 +274,6 @@ def _check_folder(folder: Path) -> None:
     kind = read_json(folder / "config.json").get("model_type")
     if kind != CLLMConfig.model_type:
         raise InputError(
-            f"{folder} holds a model of type {kind!r}, not a CLLM; give a folder made by `cllm train`"
+            f"{folder} holds a model of type {kind!r}, not a CLLM; "
+            "give a folder made by `cllm train`"
         )

@@ -6,6 +6,7 @@ the same noise however a batch is split over workers or ordered within one.
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +34,17 @@ def uniform(seed: int, step: int, keys_B: UInts, n: int, stream: int) -> Floats:
         row_B1 = _mix(keys_B ^ _mix(salt))[:, None]
         bits_Bn = _mix(row_B1 + _GOLDEN * np.arange(1, n + 1, dtype=np.uint64))
     # 23 bits, so that neither 0 nor 1 comes out of the rounding
-    return ((bits_Bn >> np.uint64(41)).astype(np.float32) + 0.5) / np.float32(1 << 23)
+    draws_Bn: Floats = ((bits_Bn >> np.uint64(41)).astype(np.float32) + 0.5) / np.float32(1 << 23)
+    return draws_Bn
 
 
 def normal(seed: int, step: int, keys_B: UInts, n: int, stream: int) -> Floats:
     """Standard normal draws, (B, n)."""
-    return ndtri(uniform(seed, step, keys_B, n, stream).astype(np.float64)).astype(np.float32)
+    draws_Bn: Floats = ndtri(uniform(seed, step, keys_B, n, stream)).astype(np.float32)
+    return draws_Bn
 
 
-def _mix(x: UInts) -> UInts:
+def _mix(x: Any) -> Any:  # noqa: ANN401 - one number or an array of them
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

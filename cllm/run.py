@@ -7,6 +7,7 @@ run.note("voids", {"count": 12})   # a section of report.json
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,13 +122,14 @@ class RunFolder:
         """What report.json says so far."""
         return dict(read_json(self.report)) if self.report.exists() else {}
 
-    def note(self, section: str, value: Any, *, seconds: float | None = None) -> None:  # noqa: ANN401
-        """Replace one section of report.json, and the time its step took."""
-        notes = self.notes()
-        notes[section] = value
-        if seconds is not None:
-            notes["seconds"] = notes.get("seconds", {}) | {section: round(seconds, 2)}
-        write_json(self.report, notes)
+    def note(self, section: str, value: object) -> None:
+        """Replace one section of report.json."""
+        write_json(self.report, self.notes() | {section: value})
+
+    def time(self, step: str, begun: float) -> None:
+        """Note how long a step took that began at `time.perf_counter()` = `begun`."""
+        seconds = self.notes().get("seconds", {})
+        self.note("seconds", seconds | {step: round(time.perf_counter() - begun, 2)})
 
     def metrics(self) -> list[dict[str, float]]:
         """Lines of metrics.jsonl, oldest first; none where nothing was trained here."""
@@ -136,7 +138,7 @@ class RunFolder:
 
 
 def existing_run(path: Path | None, default: Path) -> RunFolder:
-    """The run a command reads: the one named, the default if it holds a model, or the shipped one."""
+    """The run a command reads: the one named, else the default if trained, else the shipped."""
     if path is not None:
         return RunFolder(path)
     if (default / "model").is_dir():

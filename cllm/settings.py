@@ -74,14 +74,12 @@ class TrainSettings(Settings):
 
     nested: bool = Field(True, description="trailing coordinates cut off at random")
     full_length: float = Field(
-        0.6, gt=0, le=1, description="share of texts that keep all coordinates"
+        0.8, gt=0, le=1, description="share of texts that keep all coordinates"
     )
     vector_noise: float = Field(
         0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off"
     )
-    token_noise: float = Field(
-        0.05, ge=0, lt=1, description="share of input tokens masked; 0 = off"
-    )
+    token_noise: float = Field(0.0, ge=0, lt=1, description="share of input tokens masked; 0 = off")
     null: float = Field(0.02, ge=0, lt=1, description="share of texts that train the null vector")
     array_weight: float = Field(0.5, ge=0, description="error of the restored token embeddings")
     cluster_weight: float = Field(0.0, ge=0, description="against a uniform spread of vectors")
@@ -121,7 +119,9 @@ def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSetting
         ),
         model=ModelSettings(dim=dim, blocks=blocks),
         train=TrainSettings(
-            loop=loop.model_copy(update={"seconds": minutes[1] * 60.0, "batch": 32, "evaluations": 12})
+            loop=loop.model_copy(
+                update={"seconds": minutes[1] * 60.0, "batch": 32, "evaluations": 12}
+            )
         ),
         void_dim=min(4, dim),
         quick_voids=name == "quick",
@@ -157,7 +157,7 @@ def overridden(
     if nested not in ("on", "off"):
         raise InputError(f"--nested is {nested!r}; it must be on or off")
     try:
-        s = preset(name, dim=dim, seed=seed)  # type: ignore[arg-type]  # checked above
+        s = preset(name, dim=dim, seed=seed)
         train_loop, base_loop = _given(seconds, steps), _given(base_seconds, base_steps)
         model = s.model.model_dump() | ({"form": form} if form else {})
         return RunSettings(

@@ -144,7 +144,7 @@ def train_step(
             "lower --lr, or look at these texts"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss.backward()
     nn.utils.clip_grad_norm_(task.module.parameters(), clip)
     optimizer.step()
     return parts
@@ -252,7 +252,7 @@ class _Log:
             new.write_text(kept)
         self.file = path.open("a")
         later = None if from_step is None else from_step + 1
-        self.board = SummaryWriter(str(board), purge_step=later)  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(board), purge_step=later)
         self.report = report
 
     def write(self, line: dict[str, Any]) -> None:
@@ -260,13 +260,13 @@ class _Log:
         self.file.flush()
         for name, value in line.items():
             if name != "step":
-                self.board.add_scalar(name, value, line["step"])  # type: ignore[no-untyped-call]
+                self.board.add_scalar(name, value, line["step"])
         if self.report:
             self.report(line)
 
     def close(self) -> None:
         self.file.close()
-        self.board.close()  # type: ignore[no-untyped-call]
+        self.board.close()
 
 
 def _lines_up_to(path: Path, step: int) -> str:
@@ -288,7 +288,7 @@ def _signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM end the loop at the next step; a second Ctrl-C ends it at once."""
     stop = Stop()
 
-    def ask(number: int, frame: object) -> None:
+    def ask(_number: int, _frame: object) -> None:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from cllm import pipeline
+from cllm import discovery, pipeline
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
 from cllm.files import replacing
@@ -53,10 +53,10 @@ def make(run: RunFolder, settings: RunSettings) -> None:
     if not run.model.is_dir():
         pipeline.train_model(run, settings)
     pipeline.embed_corpus(run, replace=True)
-    pipeline.search_voids(run, settings)
-    pipeline.write_ideas(run, settings)
-    pipeline.evaluate_run(run, settings)
-    pipeline.report_run(run, settings.seed)
+    discovery.search_voids(run, settings)
+    discovery.write_ideas(run, settings)
+    discovery.evaluate_run(run, settings)
+    discovery.report_run(run, settings.seed)
 
 
 def ship(run: RunFolder, place: Path) -> None:

@@ -1,0 +1,209 @@
+"""From a trained run to its outcome: voids, ideas, scores, map and report.
+
+Each step writes its own part of the run folder and its section of report.json.
+    search_voids(run, settings); write_ideas(run, settings); report_run(run, seed=0)
+"""
+
+# Shapes: N texts, D bottleneck, K prefix, M shown ideas.
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cllm import __version__
+from cllm.corpus import Corpus
+from cllm.evaluate import Evaluation, evaluate
+from cllm.files import read_json, write_json
+from cllm.ideas import (
+    Candidate,
+    Idea,
+    best_first,
+    funnel,
+    judge_ideas,
+    load_ideas,
+    prior_candidates,
+    save_ideas,
+    void_candidates,
+    write_candidates,
+    write_unaided,
+)
+from cllm.judge import Judge
+from cllm.map import draw_map
+from cllm.metrics import hopkins, intrinsic_dimension, uniformity
+from cllm.model import CLLM
+from cllm.report import IdeaRow, write_report
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cllm.sphere import prefix
+from cllm.voids import VoidSettings, find_voids, load_voids, save_voids
+
+log = logging.getLogger(__name__)
+
+
+def search_voids(run: RunFolder, settings: RunSettings) -> None:
+    """Find voids among the training texts on the sphere of the prefix."""
+    begun = time.perf_counter()
+    model = run.load_model()
+    latents, k = run.load_latents(model), model.config.void_dim
+    train = latents.select("train")
+    cloud_NK = prefix(train.vectors_ND, k)
+    held_out_MK = prefix(latents.select("validation").vectors_ND, k)
+    rng = np.random.default_rng([settings.seed, 1])
+    how = VoidSettings.quick() if settings.quick_voids else VoidSettings()
+    search = find_voids(cloud_NK, how, rng, held_out_MK)
+    save_voids(run.voids, search.voids, train.ids)
+    probes = rng.choice(len(cloud_NK), min(2000, len(cloud_NK)), replace=False)
+    facts = {
+        "count": len(search.enclosed),
+        "not_enclosed": len(search.voids) - len(search.enclosed),
+        "radius_ratio": search.radius_ratio,
+        "p_value": search.p_value,
+        "hopkins": hopkins(cloud_NK, rng),
+        "uniformity": uniformity(cloud_NK[probes]),
+        "intrinsic_dim": intrinsic_dimension(cloud_NK),
+    }
+    run.note("voids", {k: v for k, v in facts.items() if v is not None})
+    run.time("voids", begun)
+
+
+def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
+    """The corpus's checker where it has one, else the band of the reference LM's perplexity."""
+    train, held_out = corpus.select("train"), corpus.select("validation")
+    checker: Callable[[str], Sequence[object]] | None = None
+    likelihood: Callable[[list[str]], Any] | None = None
+    if corpus.info.get("richness"):
+        from cllm.recipes import check
+
+        checker = check
+    else:
+        reference = run.load_reference(model.base)
+
+        def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
+            tokens = model.tokens(texts)
+            return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
+
+    return Judge.calibrate(
+        train.ids, train.texts, held_out.texts, checker=checker, log_likelihood=likelihood
+    )
+
+
+def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
+    """Every arm's candidates, written and judged, into ideas.parquet."""
+    begun = time.perf_counter()
+    model, corpus = run.load_model(), run.load_corpus()
+    latents, n, seed = run.load_latents(model), settings.ideas, settings.seed
+    train = latents.select("train")
+    voids = [void for void in load_voids(run.voids, train.ids) if void.enclosed]
+    judge = make_judge(run, model, corpus)
+    rng = np.random.default_rng([seed, 2])
+    arms: dict[str, list[Candidate]] = {
+        "void": void_candidates(model, voids, n),
+        "prior": prior_candidates(train.vectors_ND, n, rng),
+    }
+    ideas: list[Idea] = []
+    notes: dict[str, Any] = {}
+    unaided = [Candidate("base", None)] * n
+    lengths = [
+        len(row) for row in rng.choice(np.array(model.tokens(train.texts[:2000]).rows, object), n)
+    ]
+    written = {arm: write_candidates(model, c, seed) if c else [] for arm, c in arms.items()}
+    written["base"] = write_unaided(model.base, model.config.context, lengths, seed)
+    for arm, candidates in (arms | {"base": unaided}).items():
+        if not candidates:
+            log.warning("no enclosed void was found: the void arm is empty")
+            continue
+        found = judge_ideas(
+            model, judge, candidates, written[arm], train.vectors_ND, model.config.void_dim
+        )
+        notes[arm] = funnel(found, rng) | _withheld(found, corpus)
+        ideas += found
+    save_ideas(run.ideas, ideas)
+    run.note("ideas", notes)
+    run.time("generate", begun)
+    return ideas
+
+
+def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
+    """Built-in recipes: how many texts fall into combinations that were never shown."""
+    if "withheld" not in corpus.info:
+        return {}
+    from cllm.recipes import combination
+
+    pairs = {tuple(pair) for pair in corpus.info["withheld"]}
+    return {"withheld": sum(i.yields and combination(i.text) in pairs for i in ideas)}
+
+
+def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> Evaluation:
+    """Measure reconstruction on held-out texts."""
+    begun = time.perf_counter()
+    model, corpus = run.load_model(), run.load_corpus()
+    reference = run.load_reference(model.base)
+    rng = np.random.default_rng([settings.seed, 3])
+    latents = run.load_latents(model)
+    result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated)
+    if not run.shipped:
+        run.note("reconstruction", result.numbers)
+        write_json(run.path / "reconstructions.json", {"pairs": result.pairs[:20]})
+        run.time("evaluate", begun)
+    return result
+
+
+def report_run(run: RunFolder, seed: int) -> dict[str, Any]:
+    """map.png, report.html and the whole of report.json."""
+    model = run.load_model()
+    latents, k = run.load_latents(model), model.config.void_dim
+    train = latents.select("train")
+    ideas = best_first(load_ideas(run.ideas)) if run.ideas.exists() else []
+    voids = (
+        [v for v in load_voids(run.voids, train.ids) if v.enclosed] if run.voids.exists() else []
+    )
+    shown = [idea for idea in ideas if idea.arm == "void" and idea.vector_D is not None][:50]
+    places = [idea.vector_D for idea in shown if idea.vector_D is not None]
+    places_MK = prefix(np.stack(places), k) if places else None
+    draw_map(
+        run.path / "map.png", prefix(train.vectors_ND, k), voids[:40],
+        ideas_MK=places_MK, verdicts=[idea.verdict.label for idea in shown],
+    )  # fmt: skip
+    corpus = run.load_corpus()
+    notes = run.notes() | {"seed": seed, "versions": versions()}
+    pairs = run.path / "reconstructions.json"
+    write_report(
+        run.path,
+        notes,
+        ideas=idea_rows(ideas, dict(zip(corpus.ids, corpus.texts, strict=True))),
+        reconstructions=[(a, b) for a, b in read_json(pairs)["pairs"]] if pairs.exists() else [],
+        metrics=run.metrics(),
+    )
+    return run.notes()
+
+
+def idea_rows(ideas: Sequence[Idea], text_of: dict[str, str]) -> list[IdeaRow]:
+    """Ideas as page and scoreboard show them: void arm first, each with its nearest texts."""
+    ordered = sorted(ideas, key=lambda idea: idea.arm != "void")
+    return [
+        IdeaRow(
+            text=idea.text,
+            verdict=idea.verdict.label,
+            reasons=idea.verdict.reasons,
+            nearest=[(text_of.get(i, i), s) for i, s in idea.verdict.nearest],
+            arm=idea.arm,
+            void_id=idea.void_id,
+            novelty=idea.verdict.novelty,
+            validity=idea.verdict.validity,
+            round_trip=idea.round_trip,
+            hit=idea.hit,
+        )
+        for idea in ordered
+    ]
+
+
+def versions() -> dict[str, str]:
+    """What made these numbers."""
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "tokenizers", "numpy", "faiss-cpu", "pymilvus", "milvus-lite")
+    return {"cllm": __version__} | {name: version(name) for name in names}
