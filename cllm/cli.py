@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cllm.cli_text import DEFAULT_RUN, Run, add_to, existing
 from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
 
 if TYPE_CHECKING:
     from cllm.corpus import Corpus
-    from cllm.model import CLLM
     from cllm.run import RunFolder
     from cllm.settings import RunSettings
 
@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(no_args_is_help=True, help="Make the built-in corpus, or check a file.")
 app.add_typer(corpus_app, name="corpus")
+add_to(app)
 
-Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
 Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
@@ -46,9 +46,6 @@ Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI
 CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
 TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
 MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]
-Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
-
-DEFAULT_RUN = Path("runs/default")
 
 
 def main() -> None:
@@ -312,7 +309,7 @@ def evaluate(
     """Measure what the vector carries, on held-out texts, beside its baselines."""
     from cllm import discovery
 
-    folder = _existing(run)
+    folder = existing(run)
     settings = _settings("quick", None, seed).model_copy(update={"evaluated": n})
     numbers = discovery.evaluate_run(folder, settings, split).numbers
     emit(numbers, json, lambda: _facts(numbers))
@@ -327,75 +324,6 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:
     _show(folder, discovery.report_run(folder, seed), json)
 
 
-# ---- using a model ----------------------------------------------------------------------
-
-
-@app.command()
-def encode(texts: Texts = None, run: Run = None) -> None:
-    """Texts to vectors, a JSON line each."""
-    lines = _texts(texts)
-    for text, vector_D in zip(lines, _model(run).encode(lines), strict=True):
-        emit({"text": text, "vector": vector_D.tolist()}, True)
-
-
-@app.command()
-def decode(
-    vectors: Annotated[
-        list[str] | None, typer.Argument(help='JSON: "[0.1, ...]"; or stdin')
-    ] = None,
-    run: Run = None,
-) -> None:
-    """Vectors (or prefixes of them) to texts, a JSON line each."""
-    import numpy as np
-
-    rows = [_vector(line) for line in _texts(vectors)]
-    model = _model(run)
-    for row in rows:
-        (text,) = model.decode(np.array([row], np.float32))
-        emit({"vector": row, "text": text}, True)
-
-
-@app.command()
-def reconstruct(texts: Texts = None, run: Run = None) -> None:
-    """Texts through their vectors and back, a JSON line each."""
-    lines = _texts(texts)
-    for text, again in zip(lines, _model(run).reconstruct(lines), strict=True):
-        emit({"text": text, "reconstruction": again, "exact": text == again}, True)
-
-
-@app.command()
-def interpolate(
-    first: str,
-    last: str,
-    steps: Annotated[int, typer.Option(min=2, help="texts, both ends included")] = 5,
-    run: Run = None,
-) -> None:
-    """Texts along the great circle between two texts, a JSON line each."""
-    for i, text in enumerate(_model(run).interpolate(first, last, steps)):
-        emit({"at": i / (steps - 1), "text": text}, True)
-
-
-@app.command()
-def neighbours(
-    texts: Texts = None,
-    run: Run = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="neighbours a text")] = 5,
-) -> None:
-    """The nearest texts of the corpus in the latent space (exact), a JSON line each."""
-    from cllm.retrieval import latent_nearest
-
-    lines, folder = _texts(texts), _existing(run)
-    model = folder.load_model()
-    latents = folder.load_latents(model)
-    similar_QK, rows_QK = latent_nearest(model.encode(lines), latents.vectors_ND, k)
-    for text, similar_K, rows_K in zip(lines, similar_QK, rows_QK, strict=True):
-        near = [
-            {"id": latents.ids[r], "cosine": float(s), "text": latents.texts[r]}
-            for r, s in zip(rows_K, similar_K, strict=True)
-        ]
-        emit({"text": text, "neighbours": near}, True)
-
-
 # ---- shared -----------------------------------------------------------------------------
 
 
@@ -407,39 +335,6 @@ def _output(path: Path | None) -> RunFolder:
         raise InputError("the shipped run is read-only; name another folder with --run")
     folder.path.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _existing(path: Path | None) -> RunFolder:
-    from cllm.run import existing_run
-
-    return existing_run(path, DEFAULT_RUN)
-
-
-def _model(path: Path | None) -> CLLM:
-    return _existing(path).load_model()
-
-
-def _texts(given: list[str] | None) -> list[str]:
-    lines = given or [line.rstrip("\n") for line in sys.stdin]
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise InputError("no text was given; pass texts as arguments or on standard input")
-    return lines
-
-
-def _vector(line: str) -> list[float]:
-    import json
-
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"not a JSON vector: {line[:60]!r} ({error})") from error
-    row = value.get("vector") if isinstance(value, dict) else value
-    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row) or not row:
-        raise InputError(
-            f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
-        )
-    return [float(x) for x in row]
 
 
 def _read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> Corpus:

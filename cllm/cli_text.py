@@ -1,0 +1,124 @@
+"""Commands that use a trained model: texts or vectors in, JSON lines out.
+
+Without --run and with nothing trained yet they use the model that ships.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cllm.console import emit
+from cllm.errors import InputError
+
+if TYPE_CHECKING:
+    from cllm.model import CLLM
+    from cllm.run import RunFolder
+
+Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
+Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
+
+DEFAULT_RUN = Path("runs/default")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (encode, decode, reconstruct, interpolate, neighbours):
+        app.command()(command)
+
+
+def encode(texts: Texts = None, run: Run = None) -> None:
+    """Texts to vectors, a JSON line each."""
+    lines = _texts(texts)
+    for text, vector_D in zip(lines, _model(run).encode(lines), strict=True):
+        emit({"text": text, "vector": vector_D.tolist()}, True)
+
+
+def decode(
+    vectors: Annotated[
+        list[str] | None, typer.Argument(help='JSON: "[0.1, ...]"; or stdin')
+    ] = None,
+    run: Run = None,
+) -> None:
+    """Vectors (or prefixes of them) to texts, a JSON line each."""
+    import numpy as np
+
+    rows = [_vector(line) for line in _texts(vectors)]
+    model = _model(run)
+    for row in rows:
+        (text,) = model.decode(np.array([row], np.float32))
+        emit({"vector": row, "text": text}, True)
+
+
+def reconstruct(texts: Texts = None, run: Run = None) -> None:
+    """Texts through their vectors and back, a JSON line each."""
+    lines = _texts(texts)
+    for text, again in zip(lines, _model(run).reconstruct(lines), strict=True):
+        emit({"text": text, "reconstruction": again, "exact": text == again}, True)
+
+
+def interpolate(
+    first: str,
+    last: str,
+    steps: Annotated[int, typer.Option(min=2, help="texts, both ends included")] = 5,
+    run: Run = None,
+) -> None:
+    """Texts along the great circle between two texts, a JSON line each."""
+    for i, text in enumerate(_model(run).interpolate(first, last, steps)):
+        emit({"at": i / (steps - 1), "text": text}, True)
+
+
+def neighbours(
+    texts: Texts = None,
+    run: Run = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="neighbours a text")] = 5,
+) -> None:
+    """The nearest texts of the corpus in the latent space (exact), a JSON line each."""
+    from cllm.retrieval import latent_nearest
+
+    lines, folder = _texts(texts), existing(run)
+    model = folder.load_model()
+    latents = folder.load_latents(model)
+    similar_QK, rows_QK = latent_nearest(model.encode(lines), latents.vectors_ND, k)
+    for text, similar_K, rows_K in zip(lines, similar_QK, rows_QK, strict=True):
+        near = [
+            {"id": latents.ids[r], "cosine": float(s), "text": latents.texts[r]}
+            for r, s in zip(rows_K, similar_K, strict=True)
+        ]
+        emit({"text": text, "neighbours": near}, True)
+
+
+def existing(path: Path | None) -> RunFolder:
+    """The run a command reads: named, default, or shipped."""
+    from cllm.run import existing_run
+
+    return existing_run(path, DEFAULT_RUN)
+
+
+def _model(path: Path | None) -> CLLM:
+    return existing(path).load_model()
+
+
+def _texts(given: list[str] | None) -> list[str]:
+    lines = given or [line.rstrip("\n") for line in sys.stdin]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise InputError("no text was given; pass texts as arguments or on standard input")
+    return lines
+
+
+def _vector(line: str) -> list[float]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"not a JSON vector: {line[:60]!r} ({error})") from error
+    row = value.get("vector") if isinstance(value, dict) else value
+    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row) or not row:
+        raise InputError(
+            f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
+        )
+    return [float(x) for x in row]
