@@ -11,8 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cllm.cli_text import DEFAULT_RUN, Run, add_to, existing
-from cllm.console import emit, one_line_errors, set_up_logging
+from cllm.cli_options import (
+    DEFAULT_RUN,
+    BaseName,
+    CorpusFile,
+    Dim,
+    Form,
+    Json,
+    MaxBad,
+    Nested,
+    PresetName,
+    Run,
+    Seconds,
+    Seed,
+    Steps,
+    TextColumn,
+    Uri,
+    Weak,
+)
+from cllm.cli_text import add_to, existing
+from cllm.console import emit, one_line_errors, set_up_logging, show_facts
 from cllm.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,23 +47,6 @@ app = typer.Typer(
 corpus_app = typer.Typer(no_args_is_help=True, help="Make the built-in corpus, or check a file.")
 app.add_typer(corpus_app, name="corpus")
 add_to(app)
-
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
-Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
-PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
-Dim = Annotated[int | None, typer.Option(help="coordinates of the vector [default: 32]")]
-Form = Annotated[str | None, typer.Option(help="mirrored, pooled or direct")]
-Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
-Seconds = Annotated[
-    float | None, typer.Option(min=0.1, help="training time instead of the preset's")
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="training steps at most")]
-BaseName = Annotated[str | None, typer.Option("--base", help="folder or hub name of a base LLM")]
-Weak = Annotated[bool, typer.Option(help="go on with a base that restores too little")]
-Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI, or a local path")]
-CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
-TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
-MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]
 
 
 def main() -> None:
@@ -156,7 +157,7 @@ def corpus_build(
     else:
         corpus = _read_corpus(file, text_column, max_bad_rows, seed)
     pipeline.keep_corpus(folder, corpus)
-    emit(folder.notes()["corpus"], json, lambda: _facts(folder.notes()["corpus"]))
+    emit(folder.notes()["corpus"], json, lambda: show_facts(folder.notes()["corpus"]))
 
 
 @corpus_app.command("check")
@@ -175,7 +176,7 @@ def corpus_check(
     reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
     corpus = build_corpus(reading)
     bad = [asdict(row) | {"file": str(row.file)} for row in reading.bad]
-    emit(corpus.info | {"texts": len(corpus), "bad": bad}, json, lambda: _facts(corpus.info))
+    emit(corpus.info | {"texts": len(corpus), "bad": bad}, json, lambda: show_facts(corpus.info))
     for row in reading.bad:
         sys.stderr.write(f"{row}\n")
 
@@ -204,7 +205,7 @@ def pretrain(
     )
     base = pipeline.make_base(folder, settings.base)
     pipeline.make_reference(folder, base, pipeline.reference_settings(settings))
-    emit(folder.notes()["base"], json, lambda: _facts(folder.notes()["base"]))
+    emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 
 @app.command()
@@ -224,7 +225,7 @@ def adapt(
     settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
     adapted = pipeline.adapt_base(folder, base, settings.base)
     pipeline.make_reference(folder, adapted, pipeline.reference_settings(settings))
-    emit(folder.notes()["base"], json, lambda: _facts(folder.notes()["base"]))
+    emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 
 @app.command()
@@ -246,7 +247,7 @@ def train(
     folder = _output(run)
     settings = _settings(preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested)
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
-    emit(folder.notes()["model"], json, lambda: _facts(folder.notes()["model"]))
+    emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))
 
 
 @app.command()
@@ -261,7 +262,7 @@ def embed(
 
     folder = _output(run)
     pipeline.embed_corpus(folder, milvus, replace=replace)
-    emit({"latents": str(folder.latents)}, json, lambda: _facts({"latents": folder.latents}))
+    emit({"latents": str(folder.latents)}, json, lambda: show_facts({"latents": folder.latents}))
 
 
 @app.command()
@@ -273,7 +274,7 @@ def voids(
 
     folder = _output(run)
     discovery.search_voids(folder, _settings(preset, None, seed))
-    emit(folder.notes()["voids"], json, lambda: _facts(folder.notes()["voids"]))
+    emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
 
 
 @app.command()
@@ -294,7 +295,7 @@ def generate(
     emit(
         {"arms": folder.notes()["ideas"], "ideas": rows},
         json,
-        lambda: _facts(folder.notes()["ideas"]),
+        lambda: show_facts(folder.notes()["ideas"]),
     )
 
 
@@ -312,7 +313,7 @@ def evaluate(
     folder = existing(run)
     settings = _settings("quick", None, seed).model_copy(update={"evaluated": n})
     numbers = discovery.evaluate_run(folder, settings, split).numbers
-    emit(numbers, json, lambda: _facts(numbers))
+    emit(numbers, json, lambda: show_facts(numbers))
 
 
 @app.command()
@@ -363,13 +364,13 @@ def _settings(
     """The preset with the command's own values in place; prints what was derived."""
     import logging
 
-    from cllm.settings import overridden
+    from cllm.settings import describe, overridden
 
     settings = overridden(
         name, dim=dim, seed=seed, seconds=seconds, steps=steps,
         base_seconds=base_seconds, base_steps=base_steps, form=form, nested=nested,
     )  # fmt: skip
-    logging.getLogger(__name__).info("settings: %s", settings.model_dump_json())
+    logging.getLogger(__name__).info("%s: %s", name, describe(settings))
     return settings
 
 
@@ -389,15 +390,3 @@ def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
         print_scoreboard(without_none(notes), rows, Console(), run_dir=folder.path)
 
     emit(notes, json, show)
-
-
-def _facts(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    for name, value in facts.items():
-        table.add_row(
-            name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
-        )
-    Console().print(table)

@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cllm.cli_options import DEFAULT_RUN, Run, Texts
 from cllm.console import emit
 from cllm.errors import InputError
 
 if TYPE_CHECKING:
     from cllm.model import CLLM
     from cllm.run import RunFolder
-
-Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
-Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
-
-DEFAULT_RUN = Path("runs/default")
 
 
 def add_to(app: typer.Typer) -> None:

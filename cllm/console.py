@@ -46,6 +46,19 @@ def emit(value: Any, as_json: bool, show: Callable[[], None] | None = None) -> N
         show()
 
 
+def show_facts(facts: dict[str, Any]) -> None:
+    """Names and values, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(
+            name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
+        )
+    Console().print(table)
+
+
 def _fail(message: str, status: int) -> None:
     sys.stderr.write("cllm: " + " ".join(message.split()) + "\n")
     raise SystemExit(status)

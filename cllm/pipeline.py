@@ -181,6 +181,11 @@ def train_model(
     if reuse and finished(run.model, made_from):
         return
     train_part, held_part = corpus.select("train"), corpus.select("validation").first(HELD_OUT)
+    if settings.model.dim > len(train_part):
+        raise InputError(
+            f"d = {settings.model.dim} is more than the {len(train_part)} training texts: such a "
+            "vector would only number them; choose a smaller --dim, or give more texts"
+        )
     limit = run.notes()["base"]["context"]
     context = fit_context(base.tokenize(train_part.texts), limit)
     torch.manual_seed(settings.train.loop.seed)

@@ -177,6 +177,21 @@ def overridden(
         raise InputError(f"{place}: {first['msg']} (given: {first['input']!r})") from error
 
 
+def describe(settings: RunSettings) -> str:
+    """What a preset came to, in one line."""
+    b, m, t = settings.base, settings.model, settings.train
+    return (
+        f"base {b.width} wide, {b.layers}+{b.layers} layers, {_budget(b.loop)}; "
+        f"CLLM {m.form}, d = {m.dim}, {'nested' if t.nested else 'plain'}, {_budget(t.loop)}, "
+        f"batch {t.loop.batch}, lr {t.loop.lr:g}; voids in {min(settings.void_dim, m.dim)} "
+        f"coordinates; {settings.ideas} candidates an arm; seed {settings.seed}"
+    )
+
+
+def _budget(loop: LoopSettings) -> str:
+    return f"{loop.seconds:g} s" if loop.seconds else f"{loop.steps} steps"
+
+
 def _given(seconds: float | None, steps: int | None) -> dict[str, float]:
     """Own limits replace the preset's: steps alone lift the time limit."""
     if steps:

@@ -163,12 +163,12 @@ def test_more_blocks_are_more_weights_and_the_first_layer_may_be_a_perceptron() 
 # ---- the start -----------------------------------------------------------------------
 
 
-def low_rank(count: int = 500, tokens: int = 12, width: int = 8, rank: int = 5) -> Tensor:
-    weight = torch.linspace(2, 0.7, rank)
-    basis = torch.linalg.qr(noise(tokens * width, rank, seed=2))[0].T
-    x_NV = (noise(count, rank, seed=3) * weight) @ basis * (tokens * width) ** 0.5
-    x_NV = x_NV + 0.1 * noise(count, tokens * width, seed=4)
-    return (x_NV - x_NV.mean(0)).view(count, tokens, width)
+def low_rank(count: int = 500, tokens: int = 12, width: int = 8, rank: int = 3) -> Tensor:
+    """Few causes, and values that lie in the same few directions at every token."""
+    causes = noise(count, rank, seed=3) * torch.linspace(2, 0.7, rank)
+    profiles = noise(rank, tokens, 4, seed=2) @ torch.linalg.qr(noise(width, 4, seed=5))[0].T
+    x_Ntw = torch.einsum("nr,rtw->ntw", causes, profiles) + 0.1 * noise(count, tokens, width)
+    return x_Ntw - x_Ntw.mean(0)
 
 
 def r2(x: Tensor, restored: Tensor) -> float:

@@ -97,8 +97,8 @@ def test_the_floor_prevents_collapse() -> None:
 
     def settled(floor: float) -> float:
         raw = unit_noise(64, DIM).clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([raw], lr=0.02)
-        for _ in range(300):
+        optimizer = torch.optim.Adam([raw], lr=0.04)
+        for _ in range(150):
             optimizer.zero_grad()
             cluster_term(F.normalize(raw, dim=-1), floor).backward()
             optimizer.step()

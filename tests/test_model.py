@@ -306,9 +306,9 @@ def test_no_layer_grows_faster_than_the_tokens(tiny_base: BaseLM) -> None:
 @pytest.mark.parametrize("form", ["mirrored", "pooled", "direct"])
 def test_every_form_is_a_whole_model(new_cllm: New, corpus: Corpus, form: str) -> None:
     model = new_cllm(form=form)
-    vectors = model.encode(corpus.texts[:2])
+    vectors = model.encode(corpus.texts[:1])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert len(model.decode(vectors)) == 2
+    assert len(model.decode(vectors)) == 1
     assert model.parameters_count == sum(w.numel() for w in model.parameters())
 
 

@@ -1,0 +1,29 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
+Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
+
+DEFAULT_RUN = Path("runs/default")
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
+Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
+PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
+Dim = Annotated[int | None, typer.Option(help="coordinates of the vector [default: 32]")]
+Form = Annotated[str | None, typer.Option(help="mirrored, pooled or direct")]
+Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
+Seconds = Annotated[
+    float | None, typer.Option(min=0.1, help="training time instead of the preset's")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="training steps at most")]
+BaseName = Annotated[str | None, typer.Option("--base", help="folder or hub name of a base LLM")]
+Weak = Annotated[bool, typer.Option(help="go on with a base that restores too little")]
+Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI, or a local path")]
+CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
+TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
+MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]

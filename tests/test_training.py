@@ -1,0 +1,414 @@
+"""The training loop: budgets, best weights, stopping, continuing, failing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cllm import checkpoints
+from cllm.batches import Batch, TokenTexts
+from cllm.checkpoints import trained_weights
+from cllm.errors import WorkError
+from cllm.settings import LoopSettings
+from cllm.training import Fit, fit, learning_rate, make_optimizer, train_step
+
+VOCABULARY = 20
+
+
+class Counting:
+    """A small task with dropout, so that torch's random state matters too."""
+
+    def __init__(self, scores: list[float] | None = None) -> None:
+        torch.manual_seed(0)
+        self.module: nn.Module = nn.Sequential(
+            nn.Embedding(VOCABULARY, 8), nn.Dropout(0.3), nn.Linear(8, VOCABULARY)
+        )
+        self.scores = scores
+        self.steps: list[int] = []
+        self.scored = 0
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        self.steps.append(step)
+        logits = self.module(batch.ids_BT[:, :-1])
+        nats = nn.functional.cross_entropy(logits.flatten(0, 1), batch.ids_BT[:, 1:].flatten())
+        return {"loss": nats, "cross_entropy": nats * 3}
+
+    def score(self) -> float:
+        assert not self.module.training
+        self.scored += 1
+        return self.scores[self.scored - 1] if self.scores else float(self.scored)
+
+
+class Raising(Counting):
+    """Raises a signal, or makes its loss non-finite, at one step."""
+
+    def __init__(self, at: int, number: int | None = None) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        parts = dict(super().losses(batch, step))
+        if step == self.at and self.number:
+            signal.raise_signal(self.number)
+        elif step == self.at:
+            parts["loss"] = parts["loss"] * float("nan")
+        return parts
+
+
+@pytest.fixture(scope="module")
+def texts() -> TokenTexts:
+    rng = np.random.default_rng(0)
+    rows = [[*rng.integers(2, VOCABULARY, rng.integers(3, 9)), 1] for _ in range(50)]
+    return TokenTexts.of([f"text{i}" for i in range(50)], rows, 0, 20)
+
+
+def loop(**changes: Any) -> LoopSettings:
+    return LoopSettings(
+        **({"steps": 12, "batch": 8, "report_every": 2, "evaluations": 3} | changes)
+    )
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(task: Counting) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in trained_weights(task.module).items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+# ---- to the end ----------------------------------------------------------------------
+
+
+def test_training_ends_at_its_steps_and_says_how(texts: TokenTexts, tmp_path: Path) -> None:
+    task = Counting()
+    ended = fit(task, texts, loop(), tmp_path)
+    assert task.steps == list(range(12))
+    assert ended == Fit(12, ended.seconds, 3.0, 12)
+    assert ended.seconds > 0
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_training_lowers_the_loss(texts: TokenTexts, tmp_path: Path) -> None:
+    fit(Counting(), texts, loop(steps=60, lr=0.03), tmp_path)
+    losses = [line["loss"] for line in lines(tmp_path) if "loss" in line]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_budget_of_seconds_ends_it(texts: TokenTexts, tmp_path: Path) -> None:
+    ended = fit(Counting(), texts, loop(steps=10**6, seconds=0.3, report_every=1000), tmp_path)
+    assert ended.steps < 10**6
+    assert ended.seconds >= 0.3
+    assert ended.best_step == ended.steps  # scored at the end too
+
+
+def test_scoring_is_not_counted_as_training_time(texts: TokenTexts, tmp_path: Path) -> None:
+    class Slow(Counting):
+        def score(self) -> float:
+            torch.randn(10)  # scoring may draw numbers
+            import time
+
+            time.sleep(0.2)
+            return super().score()
+
+    ended = fit(Slow(), texts, loop(evaluations=3), tmp_path)
+    assert ended.seconds < 0.6
+
+
+@pytest.mark.parametrize("scores", [[5.0, 9.0, 1.0], [9.0, 9.0, 9.0], [1.0, 2.0, 3.0]])
+def test_the_best_weights_by_score_are_left(
+    texts: TokenTexts, tmp_path: Path, scores: list[float]
+) -> None:
+    task = Counting(scores)
+    seen: list[dict[str, Tensor]] = []
+    plain = task.score
+    task.score = lambda: (seen.append(weights(task)), plain())[1]
+    ended = fit(task, texts, loop(), tmp_path)
+    best = int(np.argmax(scores))
+    assert ended.best_score == scores[best]
+    assert ended.best_step == [4, 8, 12][best]
+    assert same(weights(task), seen[best])
+    assert not any(same(seen[best], other) for i, other in enumerate(seen) if i != best)
+
+
+# ---- what is written down ------------------------------------------------------------
+
+
+def test_metrics_hold_the_agreed_fields(texts: TokenTexts, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    fit(Counting([0.5, 0.7, 0.6]), texts, loop(), tmp_path, heard.append)
+    written = lines(tmp_path)
+    assert written == heard
+    reports = [line for line in written if "loss" in line]
+    assert [line["step"] for line in reports] == [2, 4, 6, 8, 10, 12]
+    for line in reports:
+        assert {"step", "epoch", "loss", "cross_entropy", "tokens_per_second", "seconds", "lr"} <= (
+            set(line)
+        )
+        assert line["epoch"] == pytest.approx(line["step"] / texts.steps_per_epoch(8))
+        assert line["cross_entropy"] == pytest.approx(3 * line["loss"])
+        assert line["tokens_per_second"] > 0
+    scored = {
+        line["step"]: line["validation_gain"] for line in written if "validation_gain" in line
+    }
+    assert scored == {4: 0.5, 8: 0.7, 12: 0.6}
+    assert [line["seconds"] for line in written] == sorted(line["seconds"] for line in written)
+
+
+def test_tensorboard_files_hold_the_same(texts: TokenTexts, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(Counting(), texts, loop(), tmp_path)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    shown = [(event.step, event.value) for event in board.Scalars("loss")]
+    written = [(line["step"], line["loss"]) for line in lines(tmp_path) if "loss" in line]
+    assert [step for step, _ in shown] == [step for step, _ in written]
+    np.testing.assert_allclose([v for _, v in shown], [v for _, v in written], rtol=1e-6)
+
+
+def test_a_fresh_run_starts_the_logs_anew(texts: TokenTexts, tmp_path: Path) -> None:
+    fit(Counting(), texts, loop(), tmp_path)
+    fit(Counting(), texts, loop(steps=4), tmp_path)
+    assert max(line["step"] for line in lines(tmp_path)) == 4
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+# ---- stopping and going on -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_exactly(
+    texts: TokenTexts, tmp_path: Path, number: signal.Signals
+) -> None:
+    straight = Counting()
+    fit(straight, texts, loop(), tmp_path / "straight")
+
+    before = signal.getsignal(number)
+    with pytest.raises(WorkError, match=r"interrupted at step 6; .*checkpoint") as caught:
+        fit(Raising(5, number), texts, loop(), tmp_path / "halves")
+    assert str(tmp_path / "halves") in str(caught.value)
+    assert signal.getsignal(number) == before
+
+    rest = Counting()
+    torch.manual_seed(99)  # whatever the new process did before
+    ended = fit(rest, texts, loop(), tmp_path / "halves")
+    assert rest.steps == list(range(6, 12))
+    assert ended.steps == 12
+    assert same(weights(rest), weights(straight))
+    for ours, theirs in zip(lines(tmp_path / "halves"), lines(tmp_path / "straight"), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours.get("loss") == pytest.approx(theirs.get("loss"), abs=1e-6)
+        assert ours.get("lr") == pytest.approx(theirs.get("lr"))
+
+
+def test_scores_before_the_stop_are_remembered(texts: TokenTexts, tmp_path: Path) -> None:
+    first = Raising(5, signal.SIGTERM)
+    first.scores = [9.0]
+    seen: list[dict[str, Tensor]] = []
+    plain = first.score
+    first.score = lambda: (seen.append(weights(first)), plain())[1]
+    with pytest.raises(WorkError):
+        fit(first, texts, loop(), tmp_path)
+    rest = Counting([1.0, 2.0])
+    ended = fit(rest, texts, loop(), tmp_path)
+    assert (ended.best_score, ended.best_step) == (9.0, 4)
+    assert same(weights(rest), seen[0])
+
+
+def test_lines_of_a_killed_run_are_not_written_twice(texts: TokenTexts, tmp_path: Path) -> None:
+    """A kill leaves a checkpoint older than the last lines, and half a line."""
+    with pytest.raises(WorkError):
+        fit(Raising(5, signal.SIGTERM), texts, loop(), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "loss": 1.0}\n{"step": 9, "lo')
+    fit(Counting(), texts, loop(), tmp_path)
+    steps = [line["step"] for line in lines(tmp_path) if "loss" in line]
+    assert steps == [2, 4, 6, 8, 10, 12]
+
+
+def test_checkpoints_are_written_by_the_clock(texts: TokenTexts, tmp_path: Path) -> None:
+    class Dying(Counting):
+        def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+            if step == 7:
+                raise MemoryError  # as if the process had died
+            return super().losses(batch, step)
+
+    with pytest.raises(MemoryError):
+        fit(Dying(), texts, loop(checkpoint_seconds=1e-9), tmp_path)
+    rest = Counting()
+    fit(rest, texts, loop(checkpoint_seconds=1e-9), tmp_path)
+    assert rest.steps == list(range(7, 12))
+
+
+@pytest.mark.parametrize("change", ["settings", "texts", "no resume"])
+def test_another_run_does_not_go_on_from_it(texts: TokenTexts, tmp_path: Path, change: str) -> None:
+    with pytest.raises(WorkError):
+        fit(Raising(5, signal.SIGTERM), texts, loop(), tmp_path)
+    other = TokenTexts(texts.names[1:], texts.rows[1:], texts.pad, 0)
+    task = Counting()
+    fit(
+        task,
+        other if change == "texts" else texts,
+        loop(lr=1e-4) if change == "settings" else loop(),
+        tmp_path,
+        resume=change != "no resume",
+    )
+    assert task.steps == list(range(12))
+    assert min(line["step"] for line in lines(tmp_path)) == 2
+
+
+def test_off_the_main_thread_it_trains_without_signals(texts: TokenTexts, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, Counting(), texts, loop(), tmp_path).result().steps == 12
+
+
+# ---- what goes wrong -----------------------------------------------------------------
+
+
+def test_a_non_finite_loss_names_step_and_texts(texts: TokenTexts, tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="loss is nan at step 4") as caught:
+        fit(Raising(4), texts, loop(), tmp_path)
+    batch = list(zip(range(5), texts.batches(8, seed=0), strict=False))[-1][1]
+    for name in batch.names:
+        assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def stopped(texts: TokenTexts, tmp_path: Path) -> Path:
+    with pytest.raises(WorkError):
+        fit(Raising(5, signal.SIGTERM), texts, loop(), tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "optimizer.safetensors", "random.safetensors", "progress.json"]
+)
+@pytest.mark.parametrize("how", ["empty", "cut short", "missing"])
+def test_a_damaged_checkpoint_is_said_to_be(
+    texts: TokenTexts, stopped: Path, name: str, how: str
+) -> None:
+    file = stopped / "checkpoint/state" / name
+    whole = file.read_bytes()
+    file.write_bytes(b"" if how == "empty" else whole[: len(whole) - 20])
+    if how == "missing":
+        file.unlink()
+        if name == "progress.json":  # then there is no checkpoint
+            return
+    with pytest.raises(WorkError, match="damaged") as caught:
+        fit(Counting(), texts, loop(), stopped)
+    assert str(stopped / "checkpoint") in str(caught.value)
+    assert "delete" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_shape_is_said_to_be_damaged(
+    texts: TokenTexts, stopped: Path
+) -> None:
+    file = stopped / "checkpoint/state/weights.safetensors"
+    found = load_file(file)
+    save_file({name: found[name] for name in list(found)[1:]}, file)
+    with pytest.raises(WorkError, match="damaged"):
+        fit(Counting(), texts, loop(), stopped)
+
+
+def test_damaged_best_weights_are_said_to_be(texts: TokenTexts, stopped: Path) -> None:
+    (stopped / "checkpoint/best.safetensors").write_bytes(b"")
+    with pytest.raises(WorkError, match=r"best\.safetensors is damaged"):
+        fit(Counting([-9.0] * 3), texts, loop(), stopped)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(
+    texts: TokenTexts, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = (stopped / "checkpoint/state/weights.safetensors").read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", full)
+        with pytest.raises(WorkError, match=r"No space left.*free some disk space"):
+            fit(Counting(), texts, loop(checkpoint_seconds=1e-9), stopped)
+    assert (stopped / "checkpoint/state/weights.safetensors").read_bytes() == old
+    rest = Counting()
+    fit(rest, texts, loop(), stopped, resume=False)  # other settings: the old one would not fit
+    assert rest.steps[0] == 0
+
+
+def test_after_a_full_disk_the_run_goes_on_from_the_old_checkpoint(
+    texts: TokenTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = loop(checkpoint_seconds=1e-9)
+    plain, calls = checkpoints.save_file, []
+
+    def filling(weights: dict[str, Tensor], path: Path) -> None:
+        calls.append(path)
+        if len(calls) > 14:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(weights, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", filling)
+        with pytest.raises(WorkError, match="No space left"):
+            fit(Counting(), texts, settings, tmp_path)
+    straight, rest = Counting(), Counting()
+    fit(rest, texts, settings, tmp_path)
+    assert 0 < rest.steps[0] < 8
+    fit(straight, texts, settings, tmp_path / "straight")
+    assert same(weights(rest), weights(straight))
+
+
+# ---- the optimizer's step ------------------------------------------------------------
+
+
+@given(
+    warmup=st.floats(0, 0.9), done=st.floats(0, 1), later=st.floats(0, 1), lr=st.floats(1e-6, 1.0)
+)
+def test_the_learning_rate_rises_then_falls_within_its_bounds(
+    warmup: float, done: float, later: float, lr: float
+) -> None:
+    settings = LoopSettings(lr=lr, warmup=warmup)
+    a, b = (learning_rate(settings, x) for x in sorted((done, later)))
+    assert 0.02 * lr * (1 - 1e-9) <= min(a, b) <= max(a, b) <= lr * (1 + 1e-9)
+    if max(done, later) < warmup:
+        assert a <= b
+    if min(done, later) >= warmup:
+        assert a >= b
+    assert learning_rate(settings, warmup) == pytest.approx(lr)
+    assert learning_rate(settings, 1.0) == pytest.approx(0.02 * lr)
+
+
+def test_the_gradient_is_clipped_and_small_weights_do_not_decay(texts: TokenTexts) -> None:
+    task = Counting()
+    optimizer = make_optimizer(task.module, loop(weight_decay=0.5))
+    by_decay = {group["weight_decay"]: group["params"] for group in optimizer.param_groups}
+    assert all(weight.ndim < 2 for weight in by_decay[0.0])
+    assert all(weight.ndim >= 2 for weight in by_decay[0.5])
+    train_step(task, texts.gather(range(8)), 0, optimizer, clip=1e-3)
+    norm = torch.stack([w.grad.norm() for w in task.module.parameters()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_frozen_weights_are_left_alone(texts: TokenTexts, tmp_path: Path) -> None:
+    task = Counting()
+    task.module[0].requires_grad_(False)
+    before = task.module[0].weight.clone()
+    fit(task, texts, loop(), tmp_path)
+    assert torch.equal(task.module[0].weight, before)
