@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CONTEXT, new_tiny_base
 from safetensors.torch import load_file, save_file
 
 from cllm.base import BaseLM
@@ -21,7 +22,6 @@ from cllm.model import CLLM
 from cllm.settings import LoopSettings, TrainSettings
 from cllm.sphere import angle
 from cllm.training import make_optimizer, train_step
-from conftest import CONTEXT, new_tiny_base
 
 # Shapes: N texts, D bottleneck, k prefix.
 New = Callable[..., CLLM]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CONTEXT, base_settings, new_tiny_base
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,6 @@ from cllm.pretrain import (
     train_denoising,
     train_reference,
 )
-from conftest import CONTEXT, base_settings, new_tiny_base
 
 ODD = ["naïve crème brûlée 200 °C", "e\u0301 \u00e9 ½ ⅓", "豚骨ラーメン 🍜", "a\tb\u00a0c  d\u200d"]
 

@@ -1,0 +1,1 @@
+"""Speed and cost, measured; each module prints one JSON object: `python -m bench.train --json`."""

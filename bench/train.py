@@ -1,0 +1,405 @@
+"""What training costs, and which form of CLLM learns most in the same time.
+
+python -m bench.train --json                  # all parts, about 45 minutes
+python -m bench.train --json --part overhead context --threads 2
+
+One JSON object on stdout, progress on stderr. Gain is reference - nats: what a validation
+text costs without its vector (the built-in corpus: its exact entropy; else the reference LM
+beside the base) less what it costs with it. The reference cancels in every difference.
+"""
+
+# Shapes: S seeds, N validation texts, T tokens, H width.
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cllm.base import BaseLM
+from cllm.batches import Batch, TokenTexts
+from cllm.codecs import make_codec
+from cllm.corpus import Corpus, built_in_corpus
+from cllm.losses import Restoring, text_nats
+from cllm.metrics import Interval, bootstrap, paired_difference
+from cllm.model import CLLM, CLLMConfig
+from cllm.pretrain import ReferenceLM, new_base, token_texts, train_denoising
+from cllm.settings import BaseSettings, LoopSettings, ModelSettings, TrainSettings
+from cllm.training import fit, make_optimizer
+
+PARTS = ("overhead", "context", "forms", "nested")
+CONTEXTS = (512, 1024, 2048, 4096, 8192)
+PARAMETERS_WITHIN = 0.15  # of the mirrored form's
+WIDTH_OF_CONTEXT_PART = 64
+Arms = dict[str, tuple[TrainSettings, dict[str, int | str]]]  # settings and shape by name
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Base, texts and the command's options."""
+
+    base: BaseLM
+    train: TokenTexts
+    validation: TokenTexts
+    reference_N: NDArray[np.float64] | None  # nats of each validation text without a vector
+    reference: str
+    options: argparse.Namespace
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text, rounded up to a multiple of 16."""
+        longest = max(map(len, (*self.train.rows, *self.validation.rows)))
+        return -(-longest // 16) * 16
+
+    def model(self, seed: int, **shape: int | str) -> CLLM:
+        """A started CLLM."""
+        torch.manual_seed(seed)
+        model = CLLM.from_base(self.base, self.context, dim=self.options.dim, **shape)
+        model.start(self.train)
+        return model
+
+
+class Unscored(Restoring):
+    """Scoring left out: it is no part of a step."""
+
+    def score(self) -> float:
+        """A constant."""
+        return 0.0
+
+
+def overhead(bench: Bench) -> dict[str, Any]:
+    """Seconds a step through `fit`, over those of forward, backward, clip and update alone.
+
+    Both take the same model, batches, optimizer and loss from the same weights; repetitions
+    alternate, and the first is a warm-up. `fit` counts making batches, the schedule, metrics
+    and TensorBoard; scoring and writing the best weights are not counted as training.
+    """
+    o = bench.options
+    model = bench.model(seed=0)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = TrainSettings(loop=LoopSettings(steps=o.steps, batch=o.batch, evaluations=1))
+    task = Unscored(model, settings, bench.validation)
+    loop_seconds: list[float] = []
+    bare_seconds: list[float] = []
+    for repeat in range(o.repeats + 1):
+        pair = [(_through_fit, loop_seconds), (_bare, bare_seconds)]
+        for measure, seconds in pair if repeat % 2 else reversed(pair):
+            model.load_state_dict(weights)
+            seconds.append(measure(task, bench.train, settings.loop))
+        say(f"overhead {repeat}: fit {loop_seconds[-1]:.4f} s, bare {bare_seconds[-1]:.4f} s")
+    ratios = np.array(loop_seconds[1:]) / np.array(bare_seconds[1:])
+    return {
+        "ratio": float(np.median(ratios)),
+        "ratio_quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
+        "ratio_range": [float(ratios.min()), float(ratios.max())],
+        "seconds_a_step": float(np.median(loop_seconds[1:])),
+        "bare_seconds_a_step": float(np.median(bare_seconds[1:])),
+        "parameters": model.parameters_count,
+    }
+
+
+def _through_fit(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(task, texts, settings, Path(folder), resume=False).seconds / settings.steps
+
+
+def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    optimizer = make_optimizer(task.module, settings)
+    batches: list[Batch] = list(
+        islice(texts.batches(settings.batch, settings.seed), settings.steps)
+    )
+    begun = time.perf_counter()
+    for step, batch in enumerate(batches):
+        loss = task.losses(batch, step)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(task.module.parameters(), settings.clip)
+        optimizer.step()
+    return (time.perf_counter() - begun) / settings.steps
+
+
+def context(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and peak memory of one array's way down, up and back, by number of tokens.
+
+    Batch of one, width 64; repetitions go round the sizes, the first is a warm-up; memory is
+    measured in a process of its own for each size.
+    """
+    seconds: dict[int, list[float]] = {tokens: [] for tokens in options.contexts}
+    models = {tokens: long_model(tokens, options.dim) for tokens in options.contexts}
+    for repeat in range(options.repeats + 1):
+        for tokens, model in models.items():
+            taken = there_and_back(model, tokens)
+            seconds[tokens] += [taken] if repeat else []
+    first = options.contexts[0]
+    medians = {tokens: float(np.median(taken)) for tokens, taken in seconds.items()}
+    rows = []
+    for tokens, median in medians.items():
+        row: dict[str, Any] = {"tokens": tokens, "seconds": median}
+        row["seconds_range"] = [min(seconds[tokens]), max(seconds[tokens])]
+        row["per_token_relative"] = median / tokens / (medians[first] / first)
+        row["peak_mib"] = _peak_of(tokens, options)
+        row["parameters"] = models[tokens].parameters_count
+        say(f"context {row}")
+        rows.append(row)
+    return {"width": WIDTH_OF_CONTEXT_PART, "dim": options.dim, "batch": 1, "sizes": rows}
+
+
+def long_model(tokens: int, dim: int) -> CLLM:
+    """A CLLM over arrays of (tokens, 64), without a base."""
+    torch.manual_seed(0)
+    return CLLM(CLLMConfig(context=tokens, width=WIDTH_OF_CONTEXT_PART, dim=dim))
+
+
+def there_and_back(model: CLLM, tokens: int) -> float:
+    """Seconds of encoding and decoding one array, forward and backward."""
+    array_BTH = torch.randn(1, tokens, WIDTH_OF_CONTEXT_PART)
+    mask_BT = torch.ones(1, tokens, dtype=torch.bool)
+    model.zero_grad(set_to_none=True)
+    begun = time.perf_counter()
+    restored_BTH = model.decode_array(model.encode_array(array_BTH, mask_BT))
+    (restored_BTH - array_BTH).square().mean().backward()
+    return time.perf_counter() - begun
+
+
+def _peak_of(tokens: int, options: argparse.Namespace) -> float | None:
+    command = [sys.executable, "-m", "bench.train", "--memory-of", str(tokens)]
+    command += ["--dim", str(options.dim), "--threads", str(options.threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak: float | None = json.loads(done.stdout)
+    return peak
+
+
+def memory_of(tokens: int, dim: int) -> float | None:
+    """MiB by which this process grew at most, model excluded; None where /proc is not Linux's."""
+    model = long_model(tokens, dim)
+    status, peaks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.exists() and peaks.exists()):
+        return None
+    peaks.write_text("5")  # the highest so far is forgotten
+    before = re.search(r"VmRSS:\s+(\d+)", status.read_text())
+    there_and_back(model, tokens)
+    highest = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+    return (int(highest[1]) - int(before[1])) / 1024 if highest and before else None
+
+
+def forms(bench: Bench) -> dict[str, Any]:
+    """Gain of the mirrored form against `pooled` and `direct`: equal parameters, equal time."""
+    blocks = equal_blocks(bench)
+    arms: Arms = {
+        form: (TrainSettings(), {"form": form, "blocks": b}) for form, b in blocks.items()
+    }
+    nats = compare(bench, arms)
+    found = _gains(bench, nats)
+    counts = {form: bench.model(0, **arms[form][1]).parameters_count for form in blocks}
+    gaps = [abs(count / counts["mirrored"] - 1) for count in counts.values()]
+    found["parameters_equal"] = max(gaps) <= PARAMETERS_WITHIN
+    found["better_baseline"] = min(("pooled", "direct"), key=lambda form: nats[form].mean())
+    for form in blocks:
+        found[form] |= {"blocks": blocks[form], "parameters": counts[form]}
+    for form in ("pooled", "direct"):
+        found[f"mirrored_minus_{form}"] = _difference(bench, nats["mirrored"], nats[form])
+    return found
+
+
+def nested(bench: Bench) -> dict[str, Any]:
+    """Gain of the whole vector, nested against plain training: same dim, same time."""
+    arms: Arms = {
+        name: (TrainSettings(nested=name == "nested"), {}) for name in ("nested", "plain")
+    }
+    nats = compare(bench, arms)
+    return _gains(bench, nats) | {
+        "nested_minus_plain": _difference(bench, nats["nested"], nats["plain"])
+    }
+
+
+def equal_blocks(bench: Bench) -> dict[str, int]:
+    """Blocks a layer for each form, so that the baselines come nearest to the mirrored form.
+
+    The mirrored form takes the fewest blocks at which both are within 15 %, else the nearest.
+    """
+    o, array = bench.options, (bench.context, bench.base.width)
+    default = ModelSettings()
+
+    def count(form: str, blocks: int) -> int:
+        codec = make_codec(
+            form, array, o.dim, blocks, default.window, perceptron=default.perceptron
+        )
+        return sum(weight.numel() for weight in codec.parameters())
+
+    baselines = {form: [count(form, b) for b in range(1, 13)] for form in ("pooled", "direct")}
+    choices: list[tuple[float, dict[str, int]]] = []
+    for mirrored_blocks in range(1, 4):
+        target = count("mirrored", mirrored_blocks)
+        gaps = {f: [abs(n / target - 1) for n in counts] for f, counts in baselines.items()}
+        nearest = {form: int(np.argmin(gap)) + 1 for form, gap in gaps.items()}
+        worst = max(min(gap) for gap in gaps.values())
+        choices.append((worst, {"mirrored": mirrored_blocks, **nearest}))
+        if worst <= PARAMETERS_WITHIN:
+            break
+    return min(choices, key=lambda choice: choice[0])[1]
+
+
+def compare(bench: Bench, arms: Arms) -> dict[str, NDArray[np.float64]]:
+    """Nats of each validation text (S, N) after training each arm with each seed.
+
+    The arms take turns in going first, so that a busy machine favours none.
+    """
+    o = bench.options
+    nats: dict[str, list[NDArray[np.float64]]] = {name: [] for name in arms}
+    for seed in range(o.seeds):
+        names = list(arms)
+        for name in names[seed % len(names) :] + names[: seed % len(names)]:
+            settings, shape = arms[name]
+            loop = LoopSettings(seconds=o.seconds, batch=o.batch, seed=seed)
+            model = bench.model(seed, **shape)
+            nats[name].append(
+                trained_nats(bench, model, settings.model_copy(update={"loop": loop}))
+            )
+            say(f"{name}, seed {seed}: {nats[name][-1].mean():.3f} nats a text")
+    return {name: np.stack(each) for name, each in nats.items()}
+
+
+def trained_nats(bench: Bench, model: CLLM, settings: TrainSettings) -> NDArray[np.float64]:
+    """Nats of each validation text (N,) after training."""
+    scored = first_texts(bench.validation, 256)
+    with tempfile.TemporaryDirectory() as folder:
+        ended = fit(Restoring(model, settings, scored), bench.train, settings.loop, Path(folder))
+    say(f"{ended.steps} steps in {ended.seconds:.0f} s")
+    with torch.inference_mode():
+        return np.asarray(text_nats(model.eval(), bench.validation))
+
+
+def _gains(bench: Bench, nats: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"reference": bench.reference, "seconds": bench.options.seconds}
+    found |= {"seeds": bench.options.seeds, "dim": bench.options.dim, "batch": bench.options.batch}
+    for name, nats_SN in nats.items():
+        found[name] = {"nats": float(nats_SN.mean()), "nats_by_seed": nats_SN.mean(1).tolist()}
+        if bench.reference_N is not None:
+            gain = bootstrap(bench.reference_N[None] - nats_SN, np.random.default_rng(0))
+            found[name] |= {"gain_nats": gain.mean, "gain_nats_ci": gain.ci}
+    return found
+
+
+def _difference(
+    bench: Bench, nats_SN: NDArray[np.float64], other_SN: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Gain minus the other's, by seeds and texts; relative to the other's gain where known."""
+    found: Interval = paired_difference(-nats_SN, -other_SN, np.random.default_rng(0))
+    row: dict[str, Any] = {"gain_nats": found.mean, "gain_nats_ci": found.ci}
+    if bench.reference_N is not None:
+        gain = float(bench.reference_N.mean() - other_SN.mean())
+        if gain > 0:
+            row |= {"relative": found.mean / gain, "relative_ci": [x / gain for x in found.ci]}
+    return row
+
+
+def prepare(options: argparse.Namespace) -> Bench:
+    """Texts and base; without --base a small one is trained first, for --base-seconds."""
+    corpus = Corpus.load(options.corpus) if options.corpus else built_in_corpus("plain", 20_000, 0)
+    training = {"forms", "nested"} & set(options.part)
+    base = (
+        BaseLM.load(options.base)
+        if options.base
+        else _own_base(corpus, options, train=bool(training))
+    )
+    train = token_texts(base, corpus.select("train"), options.context)
+    validation = token_texts(base, corpus.select("validation"), options.context)
+    validation = first_texts(validation, options.validation)
+    reference_N, name = _reference(base, corpus, validation, options)
+    return Bench(base, train, validation, reference_N, name, options)
+
+
+def _own_base(corpus: Corpus, options: argparse.Namespace, *, train: bool) -> BaseLM:
+    loop = LoopSettings(seconds=options.base_seconds, lr=3e-3)
+    settings = BaseSettings(width=128, feed_forward=256, context=options.context, loop=loop)
+    base = new_base(corpus, settings, "trained by this bench" if train else "untrained")
+    if train:
+        say(f"training a base for {options.base_seconds:.0f} s")
+        with tempfile.TemporaryDirectory() as folder:
+            train_denoising(base, corpus, settings, Path(folder))
+    return base
+
+
+def _reference(
+    base: BaseLM, corpus: Corpus, texts: TokenTexts, options: argparse.Namespace
+) -> tuple[NDArray[np.float64] | None, str]:
+    if "entropy_nats" in corpus.info:
+        return np.full(
+            len(texts), float(corpus.info["entropy_nats"])
+        ), "exact entropy of the corpus"
+    folder = Path(options.base or "") / "reference"
+    if options.base and folder.exists():
+        return ReferenceLM.load(folder, base).nats(texts), "reference LM beside the base"
+    return None, "none: only differences are known"
+
+
+def first_texts(texts: TokenTexts, n: int) -> TokenTexts:
+    """The first `n`."""
+    return TokenTexts(texts.names[:n], texts.rows[:n], texts.pad, texts.cut)
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.split("\n")[0])
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    p.add_argument("--seconds", type=float, default=90, help="of training, for each model")
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--dim", type=int, default=32)
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--base", type=Path, help="folder of a trained base; default: train one")
+    p.add_argument("--base-seconds", type=float, default=240, help="for the base made here")
+    p.add_argument("--corpus", type=Path, help="corpus.parquet; default: 20,000 built-in recipes")
+    p.add_argument("--context", type=int, default=128, help="tokens a text may have")
+    p.add_argument("--validation", type=int, default=500, help="texts scored at the end")
+    p.add_argument("--steps", type=int, default=20, help="a repetition of `overhead`")
+    p.add_argument("--repeats", type=int, default=11, help="of `overhead` and `context`")
+    p.add_argument("--contexts", type=int, nargs="+", default=list(CONTEXTS))
+    p.add_argument("--threads", type=int, default=torch.get_num_threads())
+    p.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen parts and print their numbers."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        print(json.dumps(memory_of(options.memory_of, options.dim)))
+        return
+    found: dict[str, Any] = {}
+    if "context" in options.part:
+        found["context"] = context(options)
+    measures: dict[str, Callable[[Bench], dict[str, Any]]] = {
+        "overhead": overhead, "forms": forms, "nested": nested,
+    }  # fmt: skip
+    if set(options.part) & set(measures):
+        bench = prepare(options)
+        found |= {
+            name: measure(bench) for name, measure in measures.items() if name in options.part
+        }
+        found["base"] = {"name": bench.base.name, "parameters": bench.base.parameters}
+    kept = {k: v for k, v in vars(options).items() if k not in ("json", "memory_of")}
+    print(json.dumps(found | {"options": kept, "torch": torch.__version__}, default=str))
+
+
+if __name__ == "__main__":
+    main()

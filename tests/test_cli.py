@@ -1,0 +1,228 @@
+"""Commands as a user types them: the whole chain once, small, then each verb on its result."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cllm.recipes import Grammar
+
+pytestmark = pytest.mark.chain
+
+CLLM = [sys.executable, "-c", "from cllm.cli import main; main()"]
+TEXT = Grammar("plain").generate(1, 99)[0]
+
+
+def cllm(*args, cwd, stdin=None):
+    return subprocess.run(
+        [*CLLM, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, check=False
+    )
+
+
+def answer(*args, cwd, stdin=None):
+    done = cllm(*args, cwd=cwd, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def refusal(*args, cwd, status=2, stdin=None):
+    done = cllm(*args, cwd=cwd, stdin=stdin)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("cllm: ")
+    return last
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small run folder made by `cllm run` on a JSONL file."""
+    home = tmp_path_factory.mktemp("user")
+    rows = [{"text": text} for text in Grammar("plain").generate(400, 1)]
+    (home / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (report,) = answer(
+        "run", "--corpus", "texts.jsonl", "--run", "small", "--preset", "quick", "--dim", 8,
+        "--base-seconds", 4, "--seconds", 4, "--allow-weak-base", "--json", cwd=home,
+    )  # fmt: skip
+    return home, report
+
+
+def test_run_leaves_every_part_of_the_run_folder(trained):
+    home, report = trained
+    parts = ["corpus.parquet", "base", "model", "latents", "milvus.db", "voids.parquet",
+             "ideas.parquet", "metrics.jsonl", "report.json", "report.html", "map.png"]  # fmt: skip
+    assert [p for p in parts if not (home / "small" / p).exists()] == []
+    assert json.loads((home / "small" / "report.json").read_text()) == report
+
+
+def test_report_holds_the_sections_of_the_design(trained):
+    _, report = trained
+    sections = {"corpus", "base", "model", "reconstruction", "voids", "ideas", "seconds"}
+    assert sections <= set(report)
+    assert report["model"]["origin"] == "trained here"
+    assert report["base"]["weak_base_allowed"] is True
+    assert (
+        report["corpus"]["train"] + report["corpus"]["validation"] + report["corpus"]["test"] == 400
+    )
+    found = report["reconstruction"]
+    assert found["gain_nats_ci"][0] <= found["gain_nats"] <= found["gain_nats_ci"][1]
+    assert found["nats_per_dim"] == pytest.approx(found["gain_nats"] / 8)
+    without = min(found["nats_null_vector"], found["nats_reference_lm"])
+    assert found["gain_nats"] == pytest.approx(without - found["nats_with_vector"])
+    for name in ("retrieval_content_f1", "shuffled_content_f1", "array_r2", "round_trip"):
+        assert name in found
+    assert set(found["gain_by_prefix"]) == {"2", "3", "4", "6"}
+    assert {"prior", "base"} <= set(report["ideas"])
+
+
+def test_run_again_keeps_what_is_finished(trained):
+    home, _ = trained
+    before = (home / "small" / "base" / "model.safetensors").stat().st_mtime_ns
+    done = cllm(
+        "run", "--corpus", "texts.jsonl", "--run", "small", "--preset", "quick", "--dim", 8,
+        "--base-seconds", 4, "--seconds", 4, "--allow-weak-base", "--json", cwd=home,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "kept" in done.stderr
+    assert (home / "small" / "base" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_encode_and_decode_are_a_pipe(trained):
+    home, _ = trained
+    (line,) = answer("encode", TEXT, "--run", "small", cwd=home)
+    assert len(line["vector"]) == 8
+    (back,) = answer("decode", "--run", "small", cwd=home, stdin=json.dumps(line) + "\n")
+    (again,) = answer("reconstruct", TEXT, "--run", "small", cwd=home)
+    assert back["text"] == again["reconstruction"]
+
+
+def test_neighbours_and_interpolation(trained):
+    home, _ = trained
+    (line,) = answer("neighbours", TEXT, "--run", "small", "--k", 3, cwd=home)
+    cosines = [n["cosine"] for n in line["neighbours"]]
+    assert len(cosines) == 3
+    assert cosines == sorted(cosines, reverse=True)
+    assert len(answer("interpolate", TEXT, TEXT, "--steps", 3, "--run", "small", cwd=home)) == 3
+
+
+def test_generate_repeats_by_seed(trained):
+    home, _ = trained
+    first, again = (
+        answer("generate", "--n", 4, "--seed", 5, "--run", "small", "--json", cwd=home)[0]
+        for _ in range(2)
+    )
+    assert [i["text"] for i in first["ideas"]] == [i["text"] for i in again["ideas"]]
+
+
+def test_train_replaces_only_the_model_and_embed_must_follow(trained, tmp_path):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    done = cllm("train", "--run", "copy", "--preset", "quick", "--dim", 4, "--steps", 3,
+                "--allow-weak-base", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cllm embed --replace" in refusal("evaluate", "--run", "copy", cwd=tmp_path)
+    assert "--replace" in refusal("embed", "--run", "copy", cwd=tmp_path)
+    assert cllm("embed", "--replace", "--run", "copy", cwd=tmp_path).returncode == 0
+
+
+def test_a_weak_base_is_refused(trained, tmp_path):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    message = refusal("train", "--run", "copy", "--preset", "quick", "--steps", 1, cwd=tmp_path)
+    assert "--allow-weak-base" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "--corpus", "none.jsonl"], "none.jsonl"),
+        (["run", "--corpus", "one.txt"], "one"),
+        (["run", "--corpus", "same.txt"], "equal"),
+        (["run", "--corpus", "empty.txt"], "empty"),
+        (["run", "--corpus", "texts.jsonl", "--text-column", "body"], "body"),
+        (["run", "--corpus", "texts.jsonl", "--preset", "huge"], "huge"),
+        (["train", "--run", "small", "--dim", 4000, "--allow-weak-base"], "4000"),
+        (["train", "--run", "small", "--form", "round"], "form"),
+        (["train", "--run", "nowhere"], "nowhere"),
+        (["decode", "[NaN, 1]", "--run", "small"], "finite"),
+        (["decode", "[1,2,3,4,5,6,7,8,9]", "--run", "small"], "9"),
+        (["decode", "words", "--run", "small"], "JSON"),
+        (["encode", "--run", "small"], "no text"),
+        (["encode", "x", "--run", "nowhere"], "nowhere"),
+        (["corpus", "build", "--richness", "odd"], "odd"),
+    ],
+)
+def test_bad_input_is_one_clear_line(trained, args, words):
+    home, _ = trained
+    (home / "one.txt").write_text("a single text\n")
+    (home / "same.txt").write_text("the same text\n" * 5)
+    (home / "empty.txt").write_text("")
+    assert words in refusal(*args, cwd=home, stdin="")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_model_folder_with_a_file_missing(trained, tmp_path, missing):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    (tmp_path / "copy" / "model" / missing).unlink()
+    assert missing in refusal("encode", "x", "--run", "copy", cwd=tmp_path)
+
+
+def test_a_model_folder_of_another_class(trained, tmp_path):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    shutil.copy(home / "small/base/config.json", tmp_path / "copy/model/config.json")
+    assert "not a CLLM" in refusal("encode", "x", "--run", "copy", cwd=tmp_path)
+
+
+def test_a_locked_milvus_path(trained, tmp_path):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    hold = (
+        "import sys, time; from pymilvus import MilvusClient\n"
+        "c = MilvusClient(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+    )
+    path = str(tmp_path / "copy" / "milvus.db")
+    with subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline().strip() == b"held"
+        try:
+            assert "milvus.db" in refusal("embed", "--run", "copy", cwd=tmp_path)
+        finally:
+            holder.kill()
+
+
+def test_a_read_only_disk_keeps_the_old_report(trained, tmp_path, monkeypatch):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    old = (tmp_path / "copy" / "report.json").read_text()
+    full = (
+        "import os, errno; real = os.replace\n"
+        "def replace(a, b):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "os.replace = replace\n"
+        "from cllm.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", full, "report", "--run", "copy"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "free some disk space" in done.stderr
+    assert (tmp_path / "copy" / "report.json").read_text() == old
+
+
+def test_help_needs_no_heavy_import(tmp_path: Path):
+    code = (
+        "import sys; sys.argv = ['cllm', '--help']\n"
+        "from cllm.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'ray', 'numpy', 'pyarrow'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "heavy: []" in done.stdout
