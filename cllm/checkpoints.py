@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cllm.batches import TokenTexts
-from cllm.errors import WorkError
+from cllm.errors import InputError, WorkError
 from cllm.files import digest, replacing
 from cllm.settings import LoopSettings
 
@@ -39,11 +39,12 @@ class Progress:
 class Checkpoint:
     """A folder with the newest state and the best weights of one training."""
 
-    def __init__(self, folder: Path, settings: LoopSettings, texts: TokenTexts) -> None:
+    def __init__(self, folder: Path, settings: LoopSettings, texts: TokenTexts, task: str) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.best = folder / "best.safetensors"
-        self.identity = digest(settings.model_dump_json(), *texts.names)
+        same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
+        self.identity = digest(task, same, *texts.names)
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write the newest state."""
@@ -56,9 +57,10 @@ class Checkpoint:
             (new / "progress.json").write_text(json.dumps(note))
 
     def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Put the saved state back; None where there is none of the same settings and texts.
+        """Put the saved state back; None where there is none.
 
         Raises:
+            InputError: it belongs to a training with other settings or texts.
             WorkError: the checkpoint is damaged.
         """
         if not (self.state / "progress.json").exists():
@@ -66,8 +68,10 @@ class Checkpoint:
         try:
             note = json.loads((self.state / "progress.json").read_text())
             if note["identity"] != self.identity:
-                self.remove()
-                return None
+                raise InputError(
+                    f"an unfinished training with other settings or texts lies in {self.folder}; "
+                    "finish it with the command that began it, or delete that folder"
+                )
             weights = load_file(self.state / "weights.safetensors")
             _load(module, weights)
             _set_moments(optimizer, load_file(self.state / "optimizer.safetensors"))

@@ -113,7 +113,7 @@ def restored_array(model: CLLM, tokens: TokenTexts) -> dict[str, float]:
         moved = part.to(model.device)
         array_BTH = model.base.embed(moved.ids_BT, moved.mask_BT)
         memory_BMH = model.decode_array(model.encode_array(array_BTH, moved.mask_BT))
-        whole = memory_BMH.shape[1] == model.config.context
+        whole = model.config.form == "mirrored"
         if whole:
             error += float(array_error(memory_BMH, array_BTH, moved.mask_BT)) * len(part)
         texts += len(part)

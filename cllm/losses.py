@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cllm.batches import Batch, TokenTexts
+from cllm.files import digest
 from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.pretrain import mask_token
@@ -28,7 +29,10 @@ class Restoring:
         self.model, self.settings, self.held_out = model, settings, held_out
         self.module: nn.Module = model.train()
         self.mask_id = mask_token(model.base)
-        self.prefixes = prefix_lengths(model.config.dim)
+        self.prefixes = prefix_lengths(model.config.dim) or [model.config.dim]
+        self.identity = digest(
+            settings.model_dump_json(exclude={"loop"}), model.config.to_json_string()
+        )
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted sum "loss" and its terms; "cross_entropy" is in nats a text."""
@@ -42,7 +46,7 @@ class Restoring:
         memory_BMH = model.decode_array(self._disturbed(clean_BD, batch, step))
         nats = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT).sum()
         parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / len(batch)}
-        if s.array_weight and memory_BMH.shape[1] >= array_BTH.shape[1]:  # slots restore no array
+        if s.array_weight and model.config.form == "mirrored":  # slots restore no array
             parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT)
         if s.cluster_weight:
             parts["cluster"] = cluster_term(clean_BD, s.cluster_floor)
@@ -114,6 +118,8 @@ def cluster_term(vectors_BD: Tensor, floor: float) -> Tensor:
     for equal ones, so minimising it gathers them. Below `floor` times the variance of a
     uniform spread a steep penalty takes over, so that it cannot collapse.
     """
+    if len(vectors_BD) < 2:
+        return vectors_BD.sum() * 0.0  # one text has no spread
     distances_P = torch.pdist(vectors_BD.float()).square()
     uniformity = distances_P.mul(-2).exp().mean().log()
     variance = vectors_BD.float().var(0, unbiased=False).sum()  # 1 where uniform
@@ -129,6 +135,7 @@ def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Ten
     return F.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 
+@torch.inference_mode()
 def text_nats(
     model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64
 ) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ texts = model.decode(vectors)                       # the vector and nothing els
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -148,6 +148,13 @@ class CLLM(PreTrainedModel):
     def base(self, base: BaseLM) -> None:
         self._base = base
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLLM:
+        """Move or cast (`.to`, `.cuda`, …) the base along with the weights."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        if self._base is not None:
+            self._base.model._apply(fn, recurse)
+        return self
+
     @property
     def hash(self) -> str:
         """16 hex digits over configuration, weights and base: what latents refer to."""
@@ -191,7 +198,7 @@ class CLLM(PreTrainedModel):
         """Token embeddings (B, M, H) restored from unit vectors, or from prefixes of them."""
         scale = self.config.dim**0.5  # coordinates of about unit size
         memory: Tensor = self.codec.decoder(vectors_BD * scale) * self.spread
-        return memory + self.mean if memory.shape[1] == len(self.mean) else memory
+        return memory + self.mean if self.config.form == "mirrored" else memory
 
     def null_vector(self) -> Tensor:
         """The learned vector (D,) that says nothing."""

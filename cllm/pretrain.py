@@ -23,6 +23,7 @@ from cllm.base import BaseLM
 from cllm.batches import Batch, TokenTexts
 from cllm.corpus import Corpus
 from cllm.errors import InputError
+from cllm.files import digest
 from cllm.noise import RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import BaseSettings
 from cllm.training import Fit, Report, fit
@@ -56,13 +57,18 @@ def train_tokenizer(texts: tuple[str, ...], vocabulary: int) -> Any:  # noqa: AN
     )  # fmt: skip
 
 
+def attention_heads(width: int) -> int:
+    """As many heads as divide the width into 32 coordinates or more each."""
+    return max(h for h in range(1, max(2, width // 32 + 1)) if width % h == 0)
+
+
 def new_base(corpus: Corpus, settings: BaseSettings, name: str) -> BaseLM:
     """An untrained base LLM with a tokenizer made from the training texts."""
     from transformers import PegasusConfig, PegasusForConditionalGeneration
 
     torch.manual_seed(settings.loop.seed)
     tokenizer = train_tokenizer(corpus.select("train").texts, settings.vocabulary)
-    heads = max(1, settings.width // 32)
+    heads = attention_heads(settings.width)
     config = PegasusConfig(
         vocab_size=len(tokenizer),
         d_model=settings.width,
@@ -109,6 +115,7 @@ class Denoising:
         self.base, self.settings, self.held_out = base, settings, held_out
         self.module: nn.Module = base.model.train().requires_grad_(True)
         self.mask_id = mask_token(base)
+        self.identity = digest(settings.model_dump_json(exclude={"loop"}), str(base.model.config))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""
@@ -195,7 +202,7 @@ class ReferenceLM:
             n_positions=context,
             n_embd=settings.width,
             n_layer=settings.layers,
-            n_head=max(1, settings.width // 32),
+            n_head=attention_heads(settings.width),
             n_inner=settings.feed_forward,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
@@ -250,6 +257,7 @@ class Writing:
     def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
         self.reference, self.held_out = reference, held_out
         self.module: nn.Module = reference.model.train().requires_grad_(True)
+        self.identity = digest(str(reference.model.config))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
         """Cross-entropy a token."""

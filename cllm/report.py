@@ -32,7 +32,7 @@ CURVES = (
     ("Loss", ("loss",)),
     ("Cross-entropy, nats a text", ("cross_entropy",)),
     ("Array and clustering terms", ("array", "cluster")),
-    ("Held-out gain, nats a text", ("validation_gain",)),
+    ("Held-out cross-entropy given the vector, nats a text", ("validation_nats",)),
 )
 COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito 2008
 

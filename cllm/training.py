@@ -32,6 +32,7 @@ class Task(Protocol):
     """What is trained, on what loss, and how well it does on held-out texts."""
 
     module: nn.Module
+    identity: str  # of everything but loop settings and texts; a checkpoint remembers it
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Scalars by name; "loss" is the one to go down."""
@@ -93,8 +94,9 @@ def fit(
             interrupted (a checkpoint is left behind).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)  # dropout, where a base has it
     optimizer = make_optimizer(task.module, settings)
-    checkpoint = Checkpoint(folder / "checkpoint", settings, texts)
+    checkpoint = Checkpoint(folder / "checkpoint", settings, texts, task.identity)
     progress = checkpoint.load(task.module, optimizer) if resume else None
     log = _Log(folder, report, from_step=progress.step if progress else None)
     progress = progress or Progress()
@@ -164,12 +166,9 @@ class _Run:
         log: _Log,
     ) -> None:
         self.task, self.texts, self.settings = task, texts, settings
-        self.optimizer, self.checkpoint, self.progress, self.log = (
-            optimizer,
-            checkpoint,
-            progress,
-            log,
-        )
+        self.optimizer, self.checkpoint = optimizer, checkpoint
+        self.progress, self.log = progress, log
+        self.meter = Meter()
         self.started = time.perf_counter() - progress.seconds
         self.saved = time.perf_counter()
 
@@ -183,7 +182,6 @@ class _Run:
     def train(self, stop: Stop) -> None:
         settings, progress = self.settings, self.progress
         device = next(self.task.module.parameters()).device
-        meter = Meter()
         for batch in self.texts.batches(settings.batch, settings.seed, progress.step):
             if self.done >= 1.0:
                 break
@@ -195,10 +193,10 @@ class _Run:
             )
             progress.step += 1
             progress.seconds = time.perf_counter() - self.started
-            meter.add(parts, int(batch.mask_BT.sum()))
+            self.meter.add(parts, int(batch.mask_BT.sum()))
             if progress.step % settings.report_every == 0:
-                self.log.write(self._line(meter, lr))
-                meter = Meter()
+                self.log.write(self._line(lr))
+                self.meter = Meter()
             self._score_and_save(stop)
         if progress.scored_step != progress.step:
             self._score()
@@ -227,15 +225,17 @@ class _Run:
         if score > progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
             self.checkpoint.save_best(self.task.module)
-        self.started += time.perf_counter() - begun
+        took = time.perf_counter() - begun
+        self.started += took
+        self.meter.since += took
         self.log.write(
-            {"step": progress.step, "seconds": progress.seconds, "validation_gain": score}
+            {"step": progress.step, "seconds": progress.seconds, "validation_nats": -score}
         )
 
-    def _line(self, meter: Meter, lr: float) -> dict[str, Any]:
+    def _line(self, lr: float) -> dict[str, Any]:
         epoch = self.progress.step / self.texts.steps_per_epoch(self.settings.batch)
         place = {"step": self.progress.step, "epoch": epoch, "seconds": self.progress.seconds}
-        return place | meter.line() | {"lr": lr, "done": self.done}
+        return place | self.meter.line() | {"lr": lr, "done": self.done}
 
 
 class _Log:
@@ -256,8 +256,13 @@ class _Log:
         self.report = report
 
     def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise WorkError(
+                f"cannot write {self.file.name}: {error.strerror}; free some disk space"
+            ) from error
         for name, value in line.items():
             if name != "step":
                 self.board.add_scalar(name, value, line["step"])

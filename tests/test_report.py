@@ -157,7 +157,7 @@ def test_differences_lose_nothing(original, restored):
 
 def test_curves_show_what_was_logged():
     metrics = [{"step": step, "loss": 1 / (step + 1), "array": math.nan} for step in range(5000)]
-    metrics[10]["validation_gain"] = 3.0  # one point is no curve
+    metrics[10]["validation_nats"] = 3.0  # one point is no curve
     drawn = dict(curves(metrics))
     assert list(drawn) == ["Loss"]
     assert drawn["Loss"].startswith("<svg")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cllm import checkpoints
 from cllm.batches import Batch, TokenTexts
 from cllm.checkpoints import trained_weights
-from cllm.errors import WorkError
+from cllm.errors import InputError, WorkError
 from cllm.settings import LoopSettings
 from cllm.training import Fit, fit, learning_rate, make_optimizer, train_step
 
@@ -28,6 +28,8 @@ VOCABULARY = 20
 
 
 class Counting:
+    identity = "counting"
+
     """A small task with dropout, so that torch's random state matters too."""
 
     def __init__(self, scores: list[float] | None = None) -> None:
@@ -164,7 +166,7 @@ def test_metrics_hold_the_agreed_fields(texts: TokenTexts, tmp_path: Path) -> No
         assert line["cross_entropy"] == pytest.approx(3 * line["loss"])
         assert line["tokens_per_second"] > 0
     scored = {
-        line["step"]: line["validation_gain"] for line in written if "validation_gain" in line
+        line["step"]: -line["validation_nats"] for line in written if "validation_nats" in line
     }
     assert scored == {4: 0.5, 8: 0.7, 12: 0.6}
     assert [line["seconds"] for line in written] == sorted(line["seconds"] for line in written)
@@ -255,19 +257,32 @@ def test_checkpoints_are_written_by_the_clock(texts: TokenTexts, tmp_path: Path)
     assert rest.steps == list(range(7, 12))
 
 
-@pytest.mark.parametrize("change", ["settings", "texts", "no resume"])
-def test_another_run_does_not_go_on_from_it(texts: TokenTexts, tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["settings", "texts", "task"])
+def test_another_run_neither_goes_on_from_it_nor_destroys_it(
+    texts: TokenTexts, tmp_path: Path, change: str
+) -> None:
     with pytest.raises(WorkError):
         fit(Raising(5, signal.SIGTERM), texts, loop(), tmp_path)
     other = TokenTexts(texts.names[1:], texts.rows[1:], texts.pad, 0)
     task = Counting()
-    fit(
-        task,
-        other if change == "texts" else texts,
-        loop(lr=1e-4) if change == "settings" else loop(),
-        tmp_path,
-        resume=change != "no resume",
-    )
+    task.identity = "another" if change == "task" else task.identity
+    with pytest.raises(InputError, match="unfinished training"):
+        fit(
+            task,
+            other if change == "texts" else texts,
+            loop(lr=1e-4) if change == "settings" else loop(),
+            tmp_path,
+        )
+    rest = Counting()
+    fit(rest, texts, loop(), tmp_path)
+    assert rest.steps == list(range(6, 12))
+
+
+def test_without_resume_it_starts_anew(texts: TokenTexts, tmp_path: Path) -> None:
+    with pytest.raises(WorkError):
+        fit(Raising(5, signal.SIGTERM), texts, loop(), tmp_path)
+    task = Counting()
+    fit(task, texts, loop(), tmp_path, resume=False)
     assert task.steps == list(range(12))
     assert min(line["step"] for line in lines(tmp_path)) == 2
 

@@ -1,0 +1,161 @@
+"""How the cost of a CLLM grows with the length of its texts; a part of `bench.train`."""
+
+# Shapes: B texts, T tokens, H width.
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cllm.model import CLLM, CLLMConfig
+
+WIDTH_OF_CONTEXT_PART = 64
+
+
+def context(self) -> int:
+        """Tokens of the longest text, rounded up to a multiple of 16."""
+        longest = max(map(len, (*self.train.rows, *self.validation.rows)))
+        return -(-longest // 16) * 16
+
+    def model(self, seed: int, **shape: int | str) -> CLLM:
+        """A started CLLM."""
+        torch.manual_seed(seed)
+        model = CLLM.from_base(self.base, self.context, dim=self.options.dim, **shape)
+        model.start(self.train)
+        return model
+
+
+class Unscored(Restoring):
+    """Scoring left out: it is no part of a step."""
+
+    def score(self) -> float:
+        """A constant."""
+        return 0.0
+
+
+def overhead(bench: Bench) -> dict[str, Any]:
+    """Seconds a step through `fit`, over those of forward, backward, clip and update alone.
+
+    Both take the same model, batches, optimizer and loss from the same weights; repetitions
+    alternate, and the first is a warm-up. `fit` counts making batches, the schedule, metrics
+    and TensorBoard; scoring and writing the best weights are not counted as training.
+    """
+    o = bench.options
+    model = bench.model(seed=0)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = TrainSettings(loop=LoopSettings(steps=o.steps, batch=o.batch, evaluations=1))
+    task = Unscored(model, settings, bench.validation)
+    loop_seconds: list[float] = []
+    bare_seconds: list[float] = []
+    for repeat in range(o.repeats + 1):
+        pair = [(_through_fit, loop_seconds), (_bare, bare_seconds)]
+        for measure, seconds in pair if repeat % 2 else reversed(pair):
+            model.load_state_dict(weights)
+            seconds.append(measure(task, bench.train, settings.loop))
+        say(f"overhead {repeat}: fit {loop_seconds[-1]:.4f} s, bare {bare_seconds[-1]:.4f} s")
+    ratios = np.array(loop_seconds[1:]) / np.array(bare_seconds[1:])
+    return {
+        "ratio": float(np.median(ratios)),
+        "ratio_quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
+        "ratio_range": [float(ratios.min()), float(ratios.max())],
+        "seconds_a_step": float(np.median(loop_seconds[1:])),
+        "bare_seconds_a_step": float(np.median(bare_seconds[1:])),
+        "parameters": model.parameters_count,
+    }
+
+
+def _through_fit(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(task, texts, settings, Path(folder), resume=False).seconds / settings.steps
+
+
+def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    optimizer = make_optimizer(task.module, settings)
+    batches: list[Batch] = list(
+        islice(texts.batches(settings.batch, settings.seed), settings.steps)
+    )
+    begun = time.perf_counter()
+    for step, batch in enumerate(batches):
+        loss = task.losses(batch, step)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(task.module.parameters(), settings.clip)
+        optimizer.step()
+    return (time.perf_counter() - begun) / settings.steps
+
+
+def context(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and peak memory of one array's way down, up and back, by number of tokens.
+
+    Batch of one, width 64; repetitions go round the sizes, the first is a warm-up; memory is
+    measured in a process of its own for each size.
+    """
+    seconds: dict[int, list[float]] = {tokens: [] for tokens in options.contexts}
+    models = {tokens: long_model(tokens, options.dim) for tokens in options.contexts}
+    for repeat in range(options.repeats + 1):
+        for tokens, model in models.items():
+            taken = there_and_back(model, tokens)
+            seconds[tokens] += [taken] if repeat else []
+    first = options.contexts[0]
+    medians = {tokens: float(np.median(taken)) for tokens, taken in seconds.items()}
+    rows = []
+    for tokens, median in medians.items():
+        row: dict[str, Any] = {"tokens": tokens, "seconds": median}
+        row["seconds_range"] = [min(seconds[tokens]), max(seconds[tokens])]
+        row["per_token_relative"] = median / tokens / (medians[first] / first)
+        row["peak_mib"] = _peak_of(tokens, options)
+        row["parameters"] = models[tokens].parameters_count
+        say(f"context {row}")
+        rows.append(row)
+    return {"width": WIDTH_OF_CONTEXT_PART, "dim": options.dim, "batch": 1, "sizes": rows}
+
+
+def long_model(tokens: int, dim: int) -> CLLM:
+    """A CLLM over arrays of (tokens, 64), without a base."""
+    torch.manual_seed(0)
+    return CLLM(CLLMConfig(context=tokens, width=WIDTH_OF_CONTEXT_PART, dim=dim))
+
+
+def there_and_back(model: CLLM, tokens: int) -> float:
+    """Seconds of encoding and decoding one array, forward and backward."""
+    array_BTH = torch.randn(1, tokens, WIDTH_OF_CONTEXT_PART)
+    mask_BT = torch.ones(1, tokens, dtype=torch.bool)
+    model.zero_grad(set_to_none=True)
+    begun = time.perf_counter()
+    restored_BTH = model.decode_array(model.encode_array(array_BTH, mask_BT))
+    (restored_BTH - array_BTH).square().mean().backward()
+    return time.perf_counter() - begun
+
+
+def _peak_of(tokens: int, options: argparse.Namespace) -> float | None:
+    command = [sys.executable, "-m", "bench.train", "--memory-of", str(tokens)]
+    command += ["--dim", str(options.dim), "--threads", str(options.threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak: float | None = json.loads(done.stdout)
+    return peak
+
+
+def memory_of(tokens: int, dim: int) -> float | None:
+    """MiB by which this process grew at most, model excluded; None where /proc is not Linux's."""
+    model = long_model(tokens, dim)
+    status, peaks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.exists() and peaks.exists()):
+        return None
+    peaks.write_text("5")  # the highest so far is forgotten
+    before = re.search(r"VmRSS:\s+(\d+)", status.read_text())
+    there_and_back(model, tokens)
+    highest = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+    return (int(highest[1]) - int(before[1])) / 1024 if highest and before else None
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
