@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +33,7 @@ from cllm.codecs import make_codec
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.losses import Restoring, text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
-from cllm.model import CLLM, CLLMConfig
+from cllm.model import CLLM
 from cllm.pretrain import ReferenceLM, new_base, token_texts, train_denoising
 from cllm.settings import BaseSettings, LoopSettings, ModelSettings, TrainSettings
 from cllm.training import fit, make_optimizer
@@ -59,7 +56,79 @@ class Bench:
     options: argparse.Namespace
 
     @property
-    def forms(bench: Bench) -> dict[str, Any]:
+    def context(self) -> int:
+        """Tokens of the longest text, rounded up to a multiple of 16."""
+        longest = max(map(len, (*self.train.rows, *self.validation.rows)))
+        return -(-longest // 16) * 16
+
+    def model(self, seed: int, **shape: int | str) -> CLLM:
+        """A started CLLM."""
+        torch.manual_seed(seed)
+        model = CLLM.from_base(self.base, self.context, dim=self.options.dim, **shape)
+        model.start(self.train)
+        return model
+
+
+class Unscored(Restoring):
+    """Scoring left out: it is no part of a step."""
+
+    def score(self) -> float:
+        """A constant."""
+        return 0.0
+
+
+def overhead(bench: Bench) -> dict[str, Any]:
+    """Seconds a step through `fit`, over those of forward, backward, clip and update alone.
+
+    Both take the same model, batches, optimizer and loss from the same weights; repetitions
+    alternate, and the first is a warm-up. `fit` counts making batches, the schedule, metrics
+    and TensorBoard; scoring and writing the best weights are not counted as training.
+    """
+    o = bench.options
+    model = bench.model(seed=0)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = TrainSettings(loop=LoopSettings(steps=o.steps, batch=o.batch, evaluations=1))
+    task = Unscored(model, settings, bench.validation)
+    loop_seconds: list[float] = []
+    bare_seconds: list[float] = []
+    for repeat in range(o.repeats + 1):
+        pair = [(_through_fit, loop_seconds), (_bare, bare_seconds)]
+        for measure, seconds in pair if repeat % 2 else reversed(pair):
+            model.load_state_dict(weights)
+            seconds.append(measure(task, bench.train, settings.loop))
+        say(f"overhead {repeat}: fit {loop_seconds[-1]:.4f} s, bare {bare_seconds[-1]:.4f} s")
+    ratios = np.array(loop_seconds[1:]) / np.array(bare_seconds[1:])
+    return {
+        "ratio": float(np.median(ratios)),
+        "ratio_quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
+        "ratio_range": [float(ratios.min()), float(ratios.max())],
+        "seconds_a_step": float(np.median(loop_seconds[1:])),
+        "bare_seconds_a_step": float(np.median(bare_seconds[1:])),
+        "parameters": model.parameters_count,
+    }
+
+
+def _through_fit(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(task, texts, settings, Path(folder), resume=False).seconds / settings.steps
+
+
+def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
+    optimizer = make_optimizer(task.module, settings)
+    batches: list[Batch] = list(
+        islice(texts.batches(settings.batch, settings.seed), settings.steps)
+    )
+    begun = time.perf_counter()
+    for step, batch in enumerate(batches):
+        loss = task.losses(batch, step)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(task.module.parameters(), settings.clip)
+        optimizer.step()
+    return (time.perf_counter() - begun) / settings.steps
+
+
+def forms(bench: Bench) -> dict[str, Any]:
     """Gain of the mirrored form against `pooled` and `direct`: equal parameters, equal time."""
     blocks = equal_blocks(bench)
     arms: Arms = {
