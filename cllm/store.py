@@ -255,7 +255,8 @@ class VectorStore:
 def _connect(uri: str) -> MilvusClient:
     from pymilvus import MilvusClient
 
-    for name in ("pymilvus", "milvus_lite"):  # both log a traceback for every refusal
+    # each logs a traceback for a refusal, or for a call that Milvus Lite lacks
+    for name in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if _is_lite(uri):
         _make_room(Path(uri))

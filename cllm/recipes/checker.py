@@ -43,6 +43,9 @@ class Violation:
     rule: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail}"
+
 
 @cache
 def _roles(dish: str, richness: Richness) -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""The run folder that ships: whole, small, safe, and as good as its report says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cllm.recipes import check, combination
+from cllm.run import SHIPPED, RunFolder, existing_run
+
+RUN = RunFolder(SHIPPED)
+
+
+def report():
+    return json.loads(RUN.report.read_text("utf-8"))
+
+
+def test_it_is_a_whole_run_of_at_most_20_megabytes():
+    for part in ("corpus.parquet", "base", "base/reference", "model", "latents", "voids.parquet"):
+        assert (SHIPPED / part).exists(), part
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 20e6
+    for folder in ("base", "model"):
+        assert "seed" in (SHIPPED / folder / "README.md").read_text("utf-8")
+
+
+def test_every_file_of_weights_is_safetensors():
+    kinds = {file.suffix for file in SHIPPED.rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".jsonl", ".md", ".parquet", ".safetensors"}
+
+
+def test_report_says_shipped_and_what_it_was_measured_on():
+    found = report()
+    assert found["model"]["origin"] == "shipped"
+    assert found["reconstruction"]["split"] == "test"
+    assert found["reconstruction"]["n"] >= 500
+
+
+def test_commands_without_a_run_use_it(tmp_path):
+    assert existing_run(None, tmp_path / "runs/default").shipped
+
+
+def test_it_restores_unseen_recipes_about_as_well_as_its_report_says():
+    model, corpus = RUN.load_model(), RUN.load_corpus()
+    texts = corpus.select("test").texts[:64]
+    exact = np.mean([a == b for a, b in zip(texts, model.reconstruct(texts), strict=True)])
+    told = report()["reconstruction"]["exact_match"]
+    assert abs(exact - told) <= 4 * max(0.02, (told * (1 - told) / len(texts)) ** 0.5)
+
+
+def test_latents_belong_to_the_model():
+    model = RUN.load_model()
+    latents = RUN.load_latents(model)
+    assert model.hash == latents.model_hash
+    again = model.encode(latents.texts[:8])
+    np.testing.assert_allclose(again, latents.vectors_ND[:8], atol=1e-4)
+
+
+def test_withheld_combinations_are_really_absent_from_its_corpus():
+    corpus = RUN.load_corpus()
+    withheld = {tuple(pair) for pair in corpus.info["withheld"]}
+    assert withheld
+    assert not withheld & {combination(text) for text in corpus.texts}
+    assert not any(check(text) for text in corpus.texts[:200])
+
+
+@pytest.mark.slow
+def test_demo_trains_live_and_ends_with_a_report(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from cllm.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["demo", "--seconds", "60", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "runs/demo/report.json").read_text("utf-8"))
+    assert found["model"]["origin"] == "trained here"
+    gained, ceiling = found["reconstruction"]["gain_nats"], found["corpus"]["entropy_nats"]
+    assert found["reconstruction"]["shuffled_content_f1"] < found["reconstruction"]["content_f1"]
+    assert 0 < gained < ceiling + 3
