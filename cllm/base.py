@@ -42,6 +42,11 @@ class Generation:
 GREEDY = Generation()
 
 
+def device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class BaseLM:
     """A frozen encoder-decoder and its tokenizer."""
 
@@ -81,7 +86,7 @@ class BaseLM:
         if found["missing_keys"]:  # transformers would fill them with random numbers
             lacking = ", ".join(sorted(found["missing_keys"])[:3])
             raise InputError(_cannot_load(place, ValueError(f"its weights lack {lacking}")))
-        return cls(model, tokenizer, place)
+        return cls(model, tokenizer, place).to(device())
 
     def _write_plainly(self) -> None:
         """Drop a hub model's own habits (BART's forced tokens, no-repeat rules, length limits)."""

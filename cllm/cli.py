@@ -51,10 +51,6 @@ add_to(app)
 
 def main() -> None:
     """Entry point: expected errors become one line and an exit status."""
-    import os
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     set_up_logging()
     with one_line_errors():
         app()
@@ -108,7 +104,7 @@ def run_(
     if base is None:
         pipeline.make_base(folder, settings.base, reuse=True)
     else:
-        pipeline.adapt_base(folder, base, settings.base)
+        pipeline.adapt_base(folder, base, settings.base, reuse=True)
     _chain(folder, settings, json, weak=allow_weak_base, uri=milvus)
 
 
@@ -122,9 +118,9 @@ def _chain(
 ) -> None:
     from cllm import discovery, pipeline
 
+    pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
     if not (folder.base / "reference").is_dir():
-        pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
-        pipeline.make_reference(folder, folder.load_base(), pipeline.reference_settings(settings))
+        pipeline.make_reference(folder, settings)
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
     pipeline.embed_corpus(folder, uri, replace=True)
     discovery.search_voids(folder, settings)
@@ -189,7 +185,9 @@ def pretrain(
     preset: PresetName = "standard",
     seconds: Seconds = None,
     steps: Steps = None,
-    reference_seconds: Annotated[float | None, typer.Option(help="for the reference LM")] = None,
+    reference_seconds: Annotated[
+        float | None, typer.Option(min=1, help="for the reference LM [default: as the CLLM]")
+    ] = None,
     vocabulary: Annotated[int | None, typer.Option(min=300, help="tokens")] = None,
     width: Annotated[int | None, typer.Option(min=16, help="of token embeddings")] = None,
 ) -> None:
@@ -201,10 +199,10 @@ def pretrain(
     changed = {"vocabulary": vocabulary, "width": width, "feed_forward": width and 2 * width}
     base_settings = settings.base.model_copy(update={k: v for k, v in changed.items() if v})
     settings = settings.model_copy(
-        update={"base": base_settings, "reference_seconds": reference_seconds or seconds or 0}
+        update={"base": base_settings, "reference_seconds": reference_seconds or 0}
     )
-    base = pipeline.make_base(folder, settings.base)
-    pipeline.make_reference(folder, base, pipeline.reference_settings(settings))
+    pipeline.make_base(folder, settings.base, reuse=True)
+    pipeline.make_reference(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 
@@ -223,8 +221,8 @@ def adapt(
 
     folder = _output(run)
     settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
-    adapted = pipeline.adapt_base(folder, base, settings.base)
-    pipeline.make_reference(folder, adapted, pipeline.reference_settings(settings))
+    pipeline.adapt_base(folder, base, settings.base, reuse=True)
+    pipeline.make_reference(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 
@@ -273,7 +271,7 @@ def voids(
     from cllm import discovery
 
     folder = _output(run)
-    discovery.search_voids(folder, _settings(preset, None, seed))
+    discovery.search_voids(folder, _settings(preset, None, seed, announce=False))
     emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
 
 
@@ -289,7 +287,7 @@ def generate(
     from cllm.ideas import best_first
 
     folder = _output(run)
-    settings = _settings("quick", None, seed).model_copy(update={"ideas": n})
+    settings = _settings("quick", None, seed, announce=False).model_copy(update={"ideas": n})
     ideas = discovery.write_ideas(folder, settings)
     rows = discovery.idea_rows(best_first(ideas), {})
     emit(
@@ -311,18 +309,18 @@ def evaluate(
     from cllm import discovery
 
     folder = existing(run)
-    settings = _settings("quick", None, seed).model_copy(update={"evaluated": n})
+    settings = _settings("quick", None, seed, announce=False).model_copy(update={"evaluated": n})
     numbers = discovery.evaluate_run(folder, settings, split).numbers
     emit(numbers, json, lambda: show_facts(numbers))
 
 
 @app.command()
-def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:
+def report(run: Run = None, json: Json = False) -> None:
     """Write report.html, map.png and report.json from what the run holds."""
     from cllm import discovery
 
     folder = _output(run)
-    _show(folder, discovery.report_run(folder, seed), json)
+    _show(folder, discovery.report_run(folder), json)
 
 
 # ---- shared -----------------------------------------------------------------------------
@@ -360,6 +358,7 @@ def _settings(
     base_steps: int | None = None,
     form: str | None = None,
     nested: str = "on",
+    announce: bool = True,
 ) -> RunSettings:
     """The preset with the command's own values in place; prints what was derived."""
     import logging
@@ -370,7 +369,8 @@ def _settings(
         name, dim=dim, seed=seed, seconds=seconds, steps=steps,
         base_seconds=base_seconds, base_steps=base_steps, form=form, nested=nested,
     )  # fmt: skip
-    logging.getLogger(__name__).info("%s: %s", name, describe(settings))
+    if announce:
+        logging.getLogger(__name__).info("%s: %s", name, describe(settings))
     return settings
 
 

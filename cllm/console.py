@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from cllm.errors import InputError, WorkError
 
 
 def set_up_logging(*, quiet: bool = False) -> None:
-    """Our own lines to stderr; other libraries' only from warnings on."""
+    """Our own lines to stderr; other libraries' only from warnings on, and no bars of theirs."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
@@ -33,7 +36,7 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         _fail("interrupted", 1)
     except MemoryError:
-        _fail("out of memory; use a smaller --batch, --dim or corpus", 1)
+        _fail("out of memory; use a smaller --dim, --preset or corpus", 1)
     except OSError as error:
         _fail(f"{error}; check the path and the disk", 1)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from cllm import __version__
 from cllm.corpus import Corpus
+from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
 from cllm.files import read_json, write_json
 from cllm.ideas import (
@@ -39,9 +40,12 @@ from cllm.report import IdeaRow, write_report
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cllm.sphere import prefix
-from cllm.voids import VoidSettings, find_voids, load_voids, save_voids
+from cllm.store import Latents
+from cllm.voids import Void, VoidSettings, find_voids, load_voids, save_voids
 
 log = logging.getLogger(__name__)
+
+CHANCE = 0.05  # a void of a larger p-value may be chance
 
 
 def search_voids(run: RunFolder, settings: RunSettings) -> None:
@@ -55,10 +59,11 @@ def search_voids(run: RunFolder, settings: RunSettings) -> None:
     rng = np.random.default_rng([settings.seed, 1])
     how = VoidSettings.quick() if settings.quick_voids else VoidSettings()
     search = find_voids(cloud_NK, how, rng, held_out_MK)
-    save_voids(run.voids, search.voids, train.ids)
+    save_voids(run.voids, search.voids, train.ids, model.hash)
     probes = rng.choice(len(cloud_NK), min(2000, len(cloud_NK)), replace=False)
     facts = {
         "count": len(search.enclosed),
+        "significant": sum(v.p_value is not None and v.p_value <= CHANCE for v in search.enclosed),
         "not_enclosed": len(search.voids) - len(search.enclosed),
         "radius_ratio": search.radius_ratio,
         "p_value": search.p_value,
@@ -97,7 +102,7 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     model, corpus = run.load_model(), run.load_corpus()
     latents, n, seed = run.load_latents(model), settings.ideas, settings.seed
     train = latents.select("train")
-    voids = [void for void in load_voids(run.voids, train.ids) if void.enclosed]
+    voids = enclosed_voids(run, model, train)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
     arms: dict[str, list[Candidate]] = {
@@ -107,9 +112,7 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     ideas: list[Idea] = []
     notes: dict[str, Any] = {}
     unaided = [Candidate("base", None)] * n
-    lengths = [
-        len(row) for row in rng.choice(np.array(model.tokens(train.texts[:2000]).rows, object), n)
-    ]
+    lengths = rng.choice([len(row) for row in model.tokens(train.texts[:2000]).rows], n).tolist()
     written = {arm: write_candidates(model, c, seed) if c else [] for arm, c in arms.items()}
     written["base"] = write_unaided(model.base, model.config.context, lengths, seed)
     for arm, candidates in (arms | {"base": unaided}).items():
@@ -127,6 +130,13 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     return ideas
 
 
+def enclosed_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
+    """The run's voids that texts enclose, emptiest first; none before a search."""
+    if not run.voids.exists():
+        return []
+    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.enclosed]
+
+
 def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
     """Built-in recipes: how many texts fall into combinations that were never shown."""
     if "withheld" not in corpus.info:
@@ -138,29 +148,29 @@ def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
 
 
 def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> Evaluation:
-    """Measure reconstruction on held-out texts."""
+    """Measure reconstruction on held-out texts; only the test split goes into the report."""
+    if split not in ("validation", "test"):
+        raise InputError(f"no held-out split {split!r}; there are validation and test")
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_corpus()
     reference = run.load_reference(model.base)
     rng = np.random.default_rng([settings.seed, 3])
     latents = run.load_latents(model)
     result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated)
-    if not run.shipped:
+    if split == "test" and not run.shipped:
         run.note("reconstruction", result.numbers)
         write_json(run.path / "reconstructions.json", {"pairs": result.pairs[:20]})
         run.time("evaluate", begun)
     return result
 
 
-def report_run(run: RunFolder, seed: int) -> dict[str, Any]:
+def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     """map.png, report.html and the whole of report.json."""
     model = run.load_model()
     latents, k = run.load_latents(model), model.config.void_dim
     train = latents.select("train")
     ideas = best_first(load_ideas(run.ideas)) if run.ideas.exists() else []
-    voids = (
-        [v for v in load_voids(run.voids, train.ids) if v.enclosed] if run.voids.exists() else []
-    )
+    voids = enclosed_voids(run, model, train)
     shown = [idea for idea in ideas if idea.arm == "void" and idea.vector_D is not None][:50]
     places = [idea.vector_D for idea in shown if idea.vector_D is not None]
     places_MK = prefix(np.stack(places), k) if places else None
@@ -169,7 +179,8 @@ def report_run(run: RunFolder, seed: int) -> dict[str, Any]:
         ideas_MK=places_MK, verdicts=[idea.verdict.label for idea in shown],
     )  # fmt: skip
     corpus = run.load_corpus()
-    notes = run.notes() | {"seed": seed, "versions": versions()}
+    notes = run.notes() | {"versions": versions()}
+    notes |= {} if seed is None else {"seed": seed}
     pairs = run.path / "reconstructions.json"
     write_report(
         run.path,

@@ -7,6 +7,7 @@ and by TF-IDF), shuffled vectors, and the better of two decoders without a vecto
 # Shapes: N held-out texts, T tokens, D bottleneck, K prefix length.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
-from cllm.losses import array_error, prefix_lengths, text_nats
+from cllm.losses import nats_given, null_nats, prefix_lengths
 from cllm.metrics import METRICS, Interval, TextScores, bootstrap, score_texts
 from cllm.model import CLLM
 from cllm.pretrain import ReferenceLM, token_texts
@@ -48,7 +49,7 @@ def evaluate(
     part = corpus.select(split)
     part = part.first(limit)
     tokens = token_texts(model.base, part, model.config.context)
-    references = model.base.to_text([list(row) for row in tokens.rows])  # as cut to the context
+    references = _as_cut(model, part.texts)
     vectors_ND = model.encode_tokens(tokens)
     rows = model.decode_tokens(vectors_ND)
     texts = model.base.to_text(rows)
@@ -71,15 +72,12 @@ def carried(
     rng: np.random.Generator,
 ) -> dict[str, Any]:  # fmt: skip
     """Information carried by the vector, in nats a text, and how well the array is restored."""
-    with torch.inference_mode():
-        given_N = text_nats(model, tokens)
-        null_ND = np.repeat(model.null_vector().cpu().numpy()[None], len(tokens), 0)
-        null_N = nats_given(model, tokens, null_ND)
-        prefixes = [k for k in prefix_lengths(model.config.dim) if model.config.nested]
-        by_prefix = {k: text_nats(model, tokens, k) for k in prefixes}
-        shuffled_N = nats_given(model, tokens, vectors_ND[_derangement(len(tokens), rng)])
-        fit = restored_array(model, tokens)
-    reference_N = reference.nats(tokens)
+    given_N = nats_given(model, tokens, vectors_ND)
+    null_N, reference_N = null_nats(model, tokens), reference.nats(tokens)
+    prefixes = [k for k in prefix_lengths(model.config.dim) if model.config.nested]
+    by_prefix = {k: nats_given(model, tokens, model.lift(vectors_ND[:, :k])) for k in prefixes}
+    shuffled_N = nats_given(model, tokens, vectors_ND[_derangement(len(tokens), rng)])
+    fit = restored_array(model, tokens)
     without_N = min((null_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
     gain = bootstrap(without_N - given_N, rng)
     numbers = _named("gain_nats", gain) | {
@@ -94,33 +92,29 @@ def carried(
     return numbers | ({"array_r2": fit["array_r2"]} if "array_r2" in fit else {})
 
 
-def nats_given(model: CLLM, tokens: TokenTexts, vectors_ND: NDArray[np.float32]) -> Floats:
-    """Nats of each text given any vectors (N, D)."""
-    nats_N = np.zeros(len(tokens))
-    for chosen_B, part in tokens.in_order(64):
-        moved = part.to(model.device)
-        memory = model.decode_array(torch.from_numpy(vectors_ND[chosen_B]).to(model.device))
-        nats_BT = model.base.cross_entropy(memory, moved.ids_BT, moved.mask_BT)
-        nats_N[chosen_B] = nats_BT.sum(1).cpu().numpy()
-    return nats_N
-
-
+@torch.inference_mode()
 def restored_array(model: CLLM, tokens: TokenTexts) -> dict[str, float]:
-    """Variance of the token embeddings explained, and forced token accuracy."""
-    error = texts = right = 0.0
-    whole = True
+    """Variance of all held-out token embeddings explained, and forced token accuracy."""
+    width = model.config.width
+    total_H, squares_H = torch.zeros(width).double(), torch.zeros(width).double()
+    error = right = 0.0
     for _, part in tokens.in_order(64):
         moved = part.to(model.device)
         array_BTH = model.base.embed(moved.ids_BT, moved.mask_BT)
         memory_BMH = model.decode_array(model.encode_array(array_BTH, moved.mask_BT))
-        whole = model.config.form == "mirrored"
-        if whole:
-            error += float(array_error(memory_BMH, array_BTH, moved.mask_BT)) * len(part)
-        texts += len(part)
         best_BT = model.base.logits(memory_BMH, moved.ids_BT).argmax(-1)
         right += float(((best_BT == moved.ids_BT) & moved.mask_BT).sum())
+        if model.config.form == "mirrored":
+            real_NH = array_BTH[moved.mask_BT].double().cpu()
+            restored_NH = memory_BMH[:, : array_BTH.shape[1]][moved.mask_BT].double().cpu()
+            total_H += real_NH.sum(0)
+            squares_H += real_NH.square().sum(0)
+            error += float((restored_NH - real_NH).square().sum())
     numbers = {"forced_token_accuracy": right / tokens.tokens}
-    return numbers | {"array_r2": 1 - error / texts} if whole else numbers
+    if model.config.form != "mirrored":  # slots restore no array
+        return numbers
+    spread = float((squares_H - total_H.square() / tokens.tokens).sum())
+    return numbers | {"array_r2": 1 - error / spread}
 
 
 def round_trip(
@@ -134,10 +128,16 @@ def round_trip(
 def _retrieval(
     references: list[str], vectors_ND: NDArray[np.float32], train: Latents, model: CLLM
 ) -> RetrievalScores:
-    by_words = TfidfIndex(train.texts).nearest(references)[1][:, 0]
+    train_texts = _as_cut(model, train.texts)  # else longer texts would be held against it
+    by_words = TfidfIndex(train_texts).nearest(references)[1][:, 0]
     by_latent = latent_nearest(vectors_ND, train.vectors_ND)[1][:, 0]
     rows = {"latent": by_latent, "tfidf": by_words}
-    return retrieval_scores(references, train.texts, rows, lambda t: model.base.tokenize(list(t)))
+    return retrieval_scores(references, train_texts, rows, lambda t: model.base.tokenize(list(t)))
+
+
+def _as_cut(model: CLLM, texts: Sequence[str]) -> list[str]:
+    """Texts as the model sees them: cut to its context."""
+    return model.base.to_text([list(row) for row in model.tokens(texts).rows])
 
 
 def _shuffled(

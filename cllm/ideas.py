@@ -107,7 +107,7 @@ def write_unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int)
     rows: list[list[int]] = []
     hidden = mask_token(base)
     for start in range(0, len(lengths), 64):
-        tokens = [[hidden] * (length - 1) + [base.eos] for length in lengths[start : start + 64]]
+        tokens = [[hidden] * length for length in lengths[start : start + 64]]
         ids_BT, mask_BT = base.pad_rows(tokens)
         with torch.inference_mode():
             memory_BTH = base.embed(ids_BT, mask_BT)

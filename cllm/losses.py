@@ -98,9 +98,8 @@ class Restoring:
 
 
 def prefix_lengths(dim: int) -> list[int]:
-    """Lengths a nested vector is cut to: 2, 3, 4, 6, 8, 12, 16, 24, … below dim."""
-    powers = [2**i for i in range(1, 13)]
-    return [k for p in powers for k in (p, p * 3 // 2) if k < dim]
+    """Lengths a nested vector is cut to: the powers of two below dim."""
+    return [2**i for i in range(1, 13) if 2**i < dim]
 
 
 def array_error(memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
@@ -135,21 +134,29 @@ def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Ten
     return F.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 
-@torch.inference_mode()
 def text_nats(
     model: CLLM, texts: TokenTexts, prefix: int | None = None, batch: int = 64
 ) -> NDArray[np.float64]:
     """Nats of each text given its vector (or the first `prefix` coordinates), (N,)."""
+    vectors_ND = model.encode_tokens(texts, batch)
+    return nats_given(model, texts, model.lift(vectors_ND[:, :prefix]), batch)
+
+
+def null_nats(model: CLLM, texts: TokenTexts) -> NDArray[np.float64]:
+    """Nats of each text given the learned vector that says nothing, (N,)."""
+    null_D = model.null_vector().detach().cpu().numpy()
+    return nats_given(model, texts, np.repeat(null_D[None], len(texts), 0))
+
+
+@torch.inference_mode()
+def nats_given(
+    model: CLLM, texts: TokenTexts, vectors_ND: NDArray[np.float32], batch: int = 64
+) -> NDArray[np.float64]:
+    """Nats of each text given any unit vector for it, (N,)."""
     nats_N = np.zeros(len(texts))
     for chosen_B, part in texts.in_order(batch):
         moved = part.to(model.device)
-        vectors_BD = model.vectors_of(moved)
-        if prefix is not None:
-            vectors_BD = F.normalize(
-                F.pad(vectors_BD[:, :prefix], (0, model.config.dim - prefix)), dim=-1
-            )
-        nats_BT = model.base.cross_entropy(
-            model.decode_array(vectors_BD), moved.ids_BT, moved.mask_BT
-        )
+        memory_BMH = model.decode_array(torch.from_numpy(vectors_ND[chosen_B]).to(model.device))
+        nats_BT = model.base.cross_entropy(memory_BMH, moved.ids_BT, moved.mask_BT)
         nats_N[chosen_B] = nats_BT.sum(1).cpu().numpy()
     return nats_N

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,7 +80,9 @@ class CLLM(PreTrainedModel):
         """PyTorch's own initialisation is kept; transformers' default would overwrite it."""
 
     @classmethod
-    def from_base(cls, base: BaseLM | str | Path, context: int, **shape: int | str | bool) -> CLLM:
+    def from_base(
+        cls, base: BaseLM | str | Path, context: int = 128, **shape: int | str | bool
+    ) -> CLLM:
         """An untrained CLLM over a base LLM, for texts of up to `context` tokens.
 
         `shape` are fields of ModelSettings (dim, form, blocks, ...).
@@ -88,7 +91,13 @@ class CLLM(PreTrainedModel):
             InputError: the vector would be larger than the array it is to hold.
         """
         base = base if isinstance(base, BaseLM) else BaseLM.load(base)
-        settings = ModelSettings.model_validate(shape)
+        try:
+            settings = ModelSettings.model_validate(shape)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"{first['loc'][0]}: {first['msg']} (given: {first['input']!r})"
+            ) from error
         config = CLLMConfig(
             context=context,
             width=base.width,
@@ -97,6 +106,7 @@ class CLLM(PreTrainedModel):
         )
         model = cls(config)
         model.base = base
+        nn.Module.to(model, base.device)
         return model
 
     @classmethod
@@ -130,6 +140,7 @@ class CLLM(PreTrainedModel):
                 f"{base.hash}; load the base that belongs to it, or train again with `cllm train`"
             )
         model.base = base
+        nn.Module.to(model, base.device)
         model.requires_grad_(False).train(False)
         return model
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import torch
 from pydantic import BaseModel
 
 from cllm.base import BaseLM
+from cllm.batches import TokenTexts
 from cllm.cards import write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, replacing, write_json
-from cllm.losses import Restoring
+from cllm.losses import Restoring, null_nats, prefix_lengths, text_nats
 from cllm.model import CLLM
 from cllm.pretrain import (
     HELD_OUT,
@@ -35,7 +36,7 @@ from cllm.pretrain import (
 )
 from cllm.progress import training_progress
 from cllm.run import RunFolder
-from cllm.settings import BaseSettings, LoopSettings, RunSettings
+from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, save_latents
 from cllm.training import fit
 
@@ -46,6 +47,8 @@ COLLECTION = "texts"
 
 def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     """Put the corpus into the run and its facts into the report."""
+    if run.notes().get("corpus", {}).get("hash") != corpus.hash:
+        run.forget("model", "reconstruction", "voids", "ideas")
     corpus.save(run.corpus)
     facts: dict[str, Any] = {"texts": len(corpus), "hash": corpus.hash}
     facts |= {split: len(corpus.select(split)) for split in ("train", "validation", "test")}
@@ -73,42 +76,45 @@ def finished(folder: Path, wanted: str) -> bool:
     return True
 
 
-def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> BaseLM:
+def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Train a small base LLM on the run's corpus until it restores held-out texts; freeze it."""
     corpus = run.load_corpus()
-    if reuse and finished(run.base, identity(settings, corpus.hash)):
-        run.note("base", read_json(run.base / "training.json")["facts"])
-        return run.load_base()
-    begun = time.perf_counter()
-    base = new_base(corpus, settings, name=f"{corpus.info.get('source', 'corpus')} base")
-    with training_progress("base LLM") as report:
-        train_denoising(base, corpus, settings, run.path / "training" / "base", report)
-    return _keep_base(run, base, corpus, settings, time.perf_counter() - begun)
+
+    def new() -> BaseLM:
+        return new_base(corpus, settings, name=f"{corpus.info.get('source', 'corpus')} base")
+
+    _train_base(run, new, corpus, settings, "from scratch", reuse=reuse)
 
 
-def adapt_base(run: RunFolder, name: str, settings: BaseSettings) -> BaseLM:
+def adapt_base(run: RunFolder, name: str, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Fine-tune a hub model (or a folder's) until its encoder and decoder restore the corpus."""
     corpus = run.load_corpus()
+    _train_base(run, lambda: BaseLM.load(name), corpus, settings, name, reuse=reuse)
+
+
+def _train_base(
+    run: RunFolder, make: Callable[[], BaseLM], corpus: Corpus, settings: BaseSettings,
+    origin: str, *, reuse: bool,
+) -> None:  # fmt: skip
+    made_from = identity(settings, corpus.hash, origin)
+    if reuse and finished(run.base, made_from):
+        run.note("base", read_json(run.base / "training.json")["facts"])
+        return
     begun = time.perf_counter()
-    base = BaseLM.load(name)
-    with training_progress(f"adapting {name}") as report:
-        train_denoising(base, corpus, settings, run.path / "training" / "base", report)
-    return _keep_base(run, base, corpus, settings, time.perf_counter() - begun)
-
-
-def _keep_base(
-    run: RunFolder, base: BaseLM, corpus: Corpus, settings: BaseSettings, seconds: float
-) -> BaseLM:
+    base = make()
+    with training_progress("base LLM") as report:
+        result = train_denoising(base, corpus, settings, run.path / "training" / "base", report)
     facts = base_facts(base, corpus, settings.context)
     with replacing(run.base) as new:
         base.save(new)
-        note = {"identity": identity(settings, corpus.hash), "settings": settings.model_dump()}
-        write_json(new / "training.json", note | {"facts": facts})
+        note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
+        write_json(new / "training.json", note)
         write_base_card(new, facts, corpus, settings.loop.seed)
+    result.checkpoint.remove()
+    run.forget("model", "reconstruction", "voids", "ideas")
     run.note("base", facts)
-    run.note("seconds", run.notes().get("seconds", {}) | {"base": round(seconds, 2)})
+    run.time("base", begun)
     log.info("the base restores %.2f %% of held-out tokens", 100 * facts["restored_tokens"])
-    return base
 
 
 def base_facts(base: BaseLM, corpus: Corpus, context: int) -> dict[str, Any]:
@@ -119,33 +125,40 @@ def base_facts(base: BaseLM, corpus: Corpus, context: int) -> dict[str, Any]:
         "parameters": base.parameters,
         "hash": base.hash,
         "context": context,
+        "corpus_hash": corpus.hash,
         "restored_tokens": restored_tokens(base, held_out),
     }
 
 
-def make_reference(run: RunFolder, base: BaseLM, settings: BaseSettings) -> None:
-    """Train the LM that says what a text costs without a vector; kept inside the base's folder."""
+def make_reference(run: RunFolder, settings: RunSettings) -> None:
+    """Train the LM that says what a text costs without a vector; kept inside the base's folder.
+
+    It gets the CLLM's own budget, unless `reference_seconds` says otherwise.
+    """
+    base, budget = run.load_base(), settings.train.loop
+    seconds = settings.reference_seconds or budget.seconds
+    loop = settings.base.loop.model_copy(update={"seconds": seconds, "steps": budget.steps})
+    how = settings.base.model_copy(update={"loop": loop})
     begun = time.perf_counter()
     with training_progress("reference LM") as report:
         folder = run.path / "training" / "reference"
-        reference = train_reference(base, run.load_corpus(), settings, folder, report)
+        reference, result = train_reference(base, run.load_corpus(), how, folder, report)
     with replacing(run.base / "reference") as new:
         reference.save(new)
+        write_json(new / "training.json", {"seconds": result.seconds, "steps": result.steps})
+    result.checkpoint.remove()
     run.time("reference", begun)
 
 
-def borrow_base(run: RunFolder, source: Path) -> BaseLM:
+def borrow_base(run: RunFolder, source: Path) -> None:
     """Copy another run's base (and its reference LM) into this one."""
     import shutil
 
-    base = BaseLM.load(source)
-    facts = base_facts(
-        base, run.load_corpus(), read_json(source / "training.json")["facts"]["context"]
-    )
+    told = read_json(source / "training.json")["facts"]
+    facts = base_facts(BaseLM.load(source), run.load_corpus(), told["context"])
     with replacing(run.base) as new:
         shutil.copytree(source, new)
-    run.note("base", facts)
-    return base
+    run.note("base", facts | {"name": told["name"]})
 
 
 def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> None:
@@ -156,7 +169,7 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     """
     facts = run.notes().get("base", {})
     share = facts.get("restored_tokens")
-    if share is None:
+    if share is None or facts.get("corpus_hash") != run.load_corpus().hash:
         raise InputError(
             f"{run.base} was never tested on this corpus; make it with `cllm pretrain`"
         )
@@ -179,6 +192,7 @@ def train_model(
     base, corpus = run.load_base(), run.load_corpus()
     made_from = identity(settings, base.hash, corpus.hash)
     if reuse and finished(run.model, made_from):
+        run.note("model", read_json(run.model / "training.json")["facts"])
         return
     train_part, held_part = corpus.select("train"), corpus.select("validation").first(HELD_OUT)
     if settings.model.dim > len(train_part):
@@ -190,23 +204,46 @@ def train_model(
     context = fit_context(base.tokenize(train_part.texts), limit)
     torch.manual_seed(settings.train.loop.seed)
     model = CLLM.from_base(base, context=context, **settings.model.model_dump())
-    model.config.void_dim = min(settings.void_dim, settings.model.dim)
     model.config.nested = settings.train.nested
     texts = token_texts(base, train_part, context)
     model.start(texts)
-    task = Restoring(model, settings.train, token_texts(base, held_part, context))
+    held_out = token_texts(base, held_part, context)
+    task = Restoring(model, settings.train, held_out)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
         result = fit(task, texts, settings.train.loop, run.path, report)
     model.train(False)
+    model.config.void_dim = settings.void_dim or choose_void_dim(run, model, held_out)
     facts = model_facts(model) | {"steps": result.steps, "best_step": result.best_step}
     with replacing(run.model) as new:
         model.save_pretrained(new)
-        note = {"identity": made_from, "settings": settings.model_dump()}
+        base.tokenizer.save_pretrained(new)
+        note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
         write_json(new / "training.json", note)
         write_model_card(new, facts, corpus, settings)
+    result.checkpoint.remove()
+    run.forget("reconstruction", "voids", "ideas")
     run.note("model", facts)
+    run.note("seed", settings.seed)
     run.time("train", begun)
+
+
+def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
+    """The shortest prefix of 4 or more that says something of validation texts.
+
+    "Something": a gain over the cheaper of null vector and reference LM. A plain model has no
+    prefixes, and where none gains the whole vector is taken.
+    """
+    dim: int = model.config.dim
+    if not model.config.nested:
+        return dim
+    without = null_nats(model, validation).mean()
+    if (run.base / "reference").is_dir():
+        without = min(without, run.load_reference(model.base).nats(validation).mean())
+    for k in prefix_lengths(dim):
+        if k >= 4 and text_nats(model, validation, k).mean() < without:
+            return k
+    return dim
 
 
 def model_facts(model: CLLM) -> dict[str, Any]:
@@ -234,23 +271,10 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     """Vectors of every text into latents/, then into Milvus (Lite in the run folder by default)."""
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_corpus()
-    vectors_ND = model.encode(corpus.texts)
-    save_latents(run.latents, corpus.ids, corpus.splits, vectors_ND, corpus.texts, model.hash)
-    index_latents(run, model, uri, replace=replace)
-    run.time("embed", begun)
-
-
-def index_latents(run: RunFolder, model: CLLM, uri: str | None, *, replace: bool) -> None:
-    """Fill the Milvus collection from latents/; safe to repeat."""
-    latents = run.load_latents(model)
-    with VectorStore.open(
+    with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, COLLECTION, model.hash, model.config.dim, replace=replace
     ) as store:
-        store.upsert(latents)
-
-
-def reference_settings(settings: RunSettings) -> BaseSettings:
-    """The base's settings with the reference LM's own time budget."""
-    seconds = settings.reference_seconds or settings.train.loop.seconds
-    loop: LoopSettings = settings.base.loop.model_copy(update={"seconds": seconds})
-    return settings.base.model_copy(update={"loop": loop})
+        vectors_ND = model.encode(corpus.texts)
+        save_latents(run.latents, corpus.ids, corpus.splits, vectors_ND, corpus.texts, model.hash)
+        store.upsert(run.load_latents(model))
+    run.time("embed", begun)

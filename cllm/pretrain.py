@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cllm.base import BaseLM
+from cllm.base import BaseLM, device
 from cllm.batches import Batch, TokenTexts
 from cllm.corpus import Corpus
 from cllm.errors import InputError
@@ -90,7 +90,7 @@ def new_base(corpus: Corpus, settings: BaseSettings, name: str) -> BaseLM:
     )
     model = PegasusForConditionalGeneration(config)
     _start_copying(model)
-    return BaseLM(model, tokenizer, name)
+    return BaseLM(model, tokenizer, name).to(device())
 
 
 @torch.no_grad()
@@ -193,17 +193,18 @@ class ReferenceLM:
 
     @classmethod
     def new(cls, base: BaseLM, settings: BaseSettings, context: int) -> ReferenceLM:
-        """Untrained, sized like the base's decoder (GPT-2 style, pre-norm)."""
+        """Untrained, of the size of the base's decoder (GPT-2 style, pre-norm)."""
         from transformers import GPT2Config, GPT2LMHeadModel
 
         torch.manual_seed(settings.loop.seed)
+        layers, inner = decoder_size(base.model.config)
         config = GPT2Config(
             vocab_size=base.vocabulary,
             n_positions=context,
-            n_embd=settings.width,
-            n_layer=settings.layers,
-            n_head=attention_heads(settings.width),
-            n_inner=settings.feed_forward,
+            n_embd=base.width,
+            n_layer=layers,
+            n_head=attention_heads(base.width),
+            n_inner=inner,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
@@ -223,7 +224,7 @@ class ReferenceLM:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(
-                f"{folder} holds no reference LM; make it with `cllm pretrain --reference`"
+                f"{folder} holds no reference LM; make it with `cllm pretrain` or `cllm run`"
             ) from error
         return cls(model.eval().requires_grad_(False).to(base.device), base.start)
 
@@ -249,6 +250,13 @@ class ReferenceLM:
             moved = part.to(device)
             nats_N[chosen_B] = self.cross_entropy(moved.ids_BT, moved.mask_BT).sum(1).cpu().numpy()
         return nats_N
+
+
+def decoder_size(config: Any) -> tuple[int, int]:  # noqa: ANN401 - any seq2seq configuration
+    """Layers and MLP width of a base's decoder, as BART and T5 name them."""
+    layers = getattr(config, "decoder_layers", None) or config.num_decoder_layers
+    inner = getattr(config, "decoder_ffn_dim", None) or config.d_ff
+    return int(layers), int(inner)
 
 
 class Writing:
@@ -296,14 +304,16 @@ def train_denoising(
 
 def train_reference(
     base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
-) -> ReferenceLM:
+) -> tuple[ReferenceLM, Fit]:
     """Train the reference LM on the corpus with the same loop settings."""
     train = token_texts(base, corpus.select("train"), settings.context)
     held_out = token_texts(base, corpus.select("validation"), settings.context)
     reference = ReferenceLM.new(base, settings, settings.context)
-    fit(Writing(reference, _first(held_out, HELD_OUT)), train, settings.loop, folder, report)
+    reference.model.to(base.device)
+    task = Writing(reference, _first(held_out, HELD_OUT))
+    result = fit(task, train, settings.loop, folder, report)
     reference.model.eval().requires_grad_(False)
-    return reference
+    return reference, result
 
 
 def _first(texts: TokenTexts, n: int) -> TokenTexts:

@@ -126,6 +126,12 @@ class RunFolder:
         """Replace one section of report.json."""
         write_json(self.report, self.notes() | {section: value})
 
+    def forget(self, *sections: str) -> None:
+        """Drop sections of report.json that a new corpus, base or model has made untrue."""
+        notes = self.notes()
+        if notes.keys() & set(sections):
+            write_json(self.report, {k: v for k, v in notes.items() if k not in sections})
+
     def time(self, step: str, begun: float) -> None:
         """Note how long a step took that began at `time.perf_counter()` = `begun`."""
         seconds = self.notes().get("seconds", {})
@@ -134,7 +140,8 @@ class RunFolder:
     def metrics(self) -> list[dict[str, float]]:
         """Lines of metrics.jsonl, oldest first; none where nothing was trained here."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        whole = path.read_text().rpartition("\n")[0] if path.exists() else ""  # no half line
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 def existing_run(path: Path | None, default: Path) -> RunFolder:

@@ -57,7 +57,7 @@ RESTORED = (
 )
 EMPTY = (
     ("count", "voids kept", "enclosed, not overlapping"),
-    ("radius_ratio", "emptiness ρ", "distance to the texts ÷ the texts' own, at the centre"),
+    ("radius_ratio", "radius ratio", "largest radius ÷ the largest in null clouds, on average"),
     ("p_value", "p-value", "against the emptiest place of null clouds"),
     ("hopkins", "Hopkins", "about 0.5: spread evenly; near 1: clustered"),
     ("uniformity", "uniformity", "lower: more even over the sphere"),
@@ -193,6 +193,12 @@ def _emptiness(found: Numbers) -> str:
     if not count:
         return "No void was found."
     voids = "One void was found" if count == 1 else f"{count:,} voids were found"
+    significant = found.get("significant")
+    if significant is not None and p_value is not None and p_value <= CHANCE:
+        return (
+            f"{count:,} enclosed places without texts were found, {significant:,} of them emptier "
+            f"than chance explains (p ≤ {CHANCE:g} each)."
+        )
     if p_value is None:
         return f"{voids}; whether chance explains them was not measured."
     if p_value <= CHANCE:

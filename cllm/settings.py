@@ -46,12 +46,12 @@ class BaseSettings(Settings):
     layers: int = Field(2, ge=1, description="of the encoder, and of the decoder")
     feed_forward: int = Field(512, ge=16, description="width of the MLPs")
     context: int = Field(128, ge=4, description="tokens a text may have, end token included")
-    mask: float = Field(0.15, ge=0, lt=1, description="mean share of masked tokens; 0 = off")
+    mask: float = Field(0.45, ge=0, lt=1, description="mean share of masked tokens; 0 = off")
     unconditional: float = Field(
         0.1, ge=0, lt=1, description="share of texts masked wholly; 0 = off"
     )
     memory_noise: float = Field(
-        0.3, ge=0, description="Gaussian noise on token embeddings; 0 = off"
+        1.0, ge=0, description="Gaussian noise on token embeddings; 0 = off"
     )
     minimum_restored: float = Field(
         0.99, gt=0, le=1, description="of held-out tokens, to freeze it"
@@ -74,7 +74,7 @@ class TrainSettings(Settings):
 
     nested: bool = Field(True, description="trailing coordinates cut off at random")
     full_length: float = Field(
-        0.8, gt=0, le=1, description="share of texts that keep all coordinates"
+        0.6, gt=0, le=1, description="share of texts that keep all coordinates"
     )
     vector_noise: float = Field(
         0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off"
@@ -99,7 +99,7 @@ class RunSettings(Settings):
     train: TrainSettings = TrainSettings()
     reference_seconds: float = Field(0, ge=0, description="for the reference LM; 0 = as the CLLM")
     void_dim: int = Field(
-        4, ge=2, description="coordinates of the prefix in which voids are sought"
+        0, ge=0, description="coordinates in which voids are sought; 0 = chosen on validation"
     )
     ideas: int = Field(200, ge=1, description="candidates an arm")
     evaluated: int = Field(1000, ge=2, description="held-out texts scored at most")
@@ -110,7 +110,7 @@ class RunSettings(Settings):
 def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
     """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
     minutes, width, layers, blocks = _SIZES[name]
-    dim = dim or 32
+    dim = 32 if dim is None else dim
     loop = LoopSettings(seed=seed)
     return RunSettings(
         base=BaseSettings(
@@ -123,7 +123,6 @@ def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSetting
                 update={"seconds": minutes[1] * 60.0, "batch": 32, "evaluations": 12}
             )
         ),
-        void_dim=min(4, dim),
         quick_voids=name == "quick",
         evaluated=500 if name == "quick" else 1000,
         ideas=100 if name == "quick" else 400,
@@ -183,8 +182,8 @@ def describe(settings: RunSettings) -> str:
     return (
         f"base {b.width} wide, {b.layers}+{b.layers} layers, {_budget(b.loop)}; "
         f"CLLM {m.form}, d = {m.dim}, {'nested' if t.nested else 'plain'}, {_budget(t.loop)}, "
-        f"batch {t.loop.batch}, lr {t.loop.lr:g}; voids in {min(settings.void_dim, m.dim)} "
-        f"coordinates; {settings.ideas} candidates an arm; seed {settings.seed}"
+        f"batch {t.loop.batch}, lr {t.loop.lr:g}; "
+        f"{settings.ideas} candidates an arm; seed {settings.seed}"
     )
 
 

@@ -49,6 +49,7 @@ class Fit:
     seconds: float
     best_score: float
     best_step: int
+    checkpoint: Checkpoint  # remove it once the result is safe
 
 
 @dataclass
@@ -107,8 +108,7 @@ def fit(
     finally:
         log.close()
     checkpoint.load_best(task.module)
-    checkpoint.remove()
-    return Fit(progress.step, progress.seconds, progress.best_score, progress.best_step)
+    return Fit(progress.step, progress.seconds, progress.best_score, progress.best_step, checkpoint)
 
 
 def make_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
@@ -137,13 +137,15 @@ def train_step(
     Raises:
         WorkError: the loss is not finite.
     """
-    parts = task.losses(batch, step)
+    device = batch.ids_BT.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        parts = task.losses(batch, step)
     loss = parts["loss"]
     if not torch.isfinite(loss):
         raise WorkError(
             f"the loss is {float(loss.detach())} at step {step}; texts of that batch: "
             f"{', '.join(batch.names[:8])}{' …' if len(batch) > 8 else ''}; "
-            "lower --lr, or look at these texts"
+            "look at these texts, or train with a lower `lr` (LoopSettings)"
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

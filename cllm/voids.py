@@ -193,7 +193,7 @@ def prune(centre_CK: Floats, radius_C: Floats, max_overlap: float) -> Ints:
     return np.asarray(kept, dtype=np.int64)
 
 
-def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str]) -> None:
+def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash: str = "") -> None:
     """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
     import pyarrow as pa
 
@@ -209,13 +209,23 @@ def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str]) -> None:
             [[ids[row] for row in void.rim] for void in voids], pa.list_(pa.string())
         ),
     }
-    write_parquet(path, pa.table(columns))
+    write_parquet(path, pa.table(columns).replace_schema_metadata({"model_hash": model_hash}))
 
 
-def load_voids(path: Path, ids: Sequence[str]) -> tuple[Void, ...]:
-    """Read `voids.parquet`; `ids` as for `save_voids`. InputError: damaged, or another cloud's."""
+def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Void, ...]:
+    """Read `voids.parquet`; arguments as for `save_voids`.
+
+    InputError: damaged, of another cloud, or of another model than `model_hash`.
+    """
     columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
-    rows = read_parquet(path, columns).to_pylist()
+    table = read_parquet(path, columns)
+    made_by = (table.schema.metadata or {}).get(b"model_hash", b"").decode()
+    if made_by != model_hash:
+        raise InputError(
+            f"{path} was made with model {made_by or 'unknown'}, not {model_hash}; "
+            "search again with `cllm voids`"
+        )
+    rows = table.to_pylist()
     row_of = {name: row for row, name in enumerate(ids)}
     missing = {name for row in rows for name in row["neighbours"]} - row_of.keys()
     if missing:

@@ -43,15 +43,16 @@ def main() -> None:
 
 
 def make(run: RunFolder, settings: RunSettings) -> None:
-    """The chain, skipping what the run folder already holds."""
+    """The chain, going on after what the run folder already holds."""
     if not run.corpus.exists():
         pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
-    if not run.base.is_dir():
-        pipeline.make_base(run, settings.base)
+    pipeline.make_base(run, settings.base, reuse=True)
     if not (run.base / "reference").is_dir():
-        pipeline.make_reference(run, run.load_base(), pipeline.reference_settings(settings))
-    if not run.model.is_dir():
-        pipeline.train_model(run, settings)
+        pipeline.make_reference(run, settings)
+    pipeline.train_model(run, settings, reuse=True)
+    for folder in (run.base, run.base / "reference", run.model):
+        halve(folder / "model.safetensors")  # before anything is measured
+    run.note("model", run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"})
     pipeline.embed_corpus(run, replace=True)
     discovery.search_voids(run, settings)
     discovery.write_ideas(run, settings)
@@ -60,14 +61,9 @@ def make(run: RunFolder, settings: RunSettings) -> None:
 
 
 def ship(run: RunFolder, place: Path) -> None:
-    """Copy the run, weights in half precision; vectors are made again from those weights."""
+    """Copy the run, without what can be made again."""
     with replacing(place) as new:
         shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        for folder in (new / "base", new / "base" / "reference", new / "model"):
-            halve(folder / "model.safetensors")
-    shipped = RunFolder(place)
-    notes = shipped.notes()
-    shipped.note("model", notes["model"] | {"origin": "shipped"})
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     log.info("shipped %s: %.1f MB", place, size / 1e6)
 

@@ -74,7 +74,7 @@ def test_report_holds_the_sections_of_the_design(trained):
     assert found["gain_nats"] == pytest.approx(without - found["nats_with_vector"])
     for name in ("retrieval_content_f1", "shuffled_content_f1", "array_r2", "round_trip"):
         assert name in found
-    assert set(found["gain_by_prefix"]) == {"2", "3", "4", "6"}
+    assert set(found["gain_by_prefix"]) == {"2", "4"}
     assert {"prior", "base"} <= set(report["ideas"])
 
 

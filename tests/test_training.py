@@ -101,8 +101,10 @@ def test_training_ends_at_its_steps_and_says_how(texts: TokenTexts, tmp_path: Pa
     task = Counting()
     ended = fit(task, texts, loop(), tmp_path)
     assert task.steps == list(range(12))
-    assert ended == Fit(12, ended.seconds, 3.0, 12)
+    assert ended == Fit(12, ended.seconds, 3.0, 12, ended.checkpoint)
     assert ended.seconds > 0
+    assert (tmp_path / "checkpoint/best.safetensors").exists()  # until the caller has saved
+    ended.checkpoint.remove()
     assert not (tmp_path / "checkpoint").exists()
 
 
