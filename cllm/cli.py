@@ -122,7 +122,7 @@ def _chain(
     if not (folder.base / "reference").is_dir():
         pipeline.make_reference(folder, settings)
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
-    pipeline.embed_corpus(folder, uri, replace=True)
+    pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's may be another run's
     discovery.search_voids(folder, settings)
     discovery.write_ideas(folder, settings)
     discovery.evaluate_run(folder, settings)

@@ -9,6 +9,7 @@ texts = model.decode(vectors)                       # the vector and nothing els
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,8 @@ from cllm.errors import InputError
 from cllm.files import digest, read_json
 from cllm.settings import ModelSettings
 from cllm.sphere import slerp
+
+log = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 
@@ -236,8 +239,14 @@ class CLLM(PreTrainedModel):
         return vectors_ND
 
     def encode(self, texts: Sequence[str], batch: int = 64) -> Vectors:
-        """Unit vectors, float32 (N, D). Texts beyond the context are cut."""
-        return self.encode_tokens(self.tokens(texts), batch)
+        """Unit vectors, float32 (N, D). Texts beyond the context are cut, with a warning."""
+        tokens = self.tokens(texts)
+        if tokens.cut:
+            log.warning(
+                "%d of %d texts are longer than %d tokens and were cut",
+                tokens.cut, len(tokens), self.config.context,
+            )  # fmt: skip
+        return self.encode_tokens(tokens, batch)
 
     @torch.inference_mode()
     def decode_tokens(

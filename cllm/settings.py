@@ -132,7 +132,7 @@ def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSetting
 
 # Per preset: minutes for (base, CLLM and reference LM each), base width, base layers, CLLM blocks.
 _SIZES: dict[Preset, tuple[tuple[float, float], int, int, int]] = {
-    "quick": ((1.5, 2.5), 128, 2, 1),
+    "quick": ((1.5, 3.5), 128, 2, 1),
     "standard": ((25, 70), 192, 2, 1),
     "full": ((120, 600), 256, 3, 2),
 }
