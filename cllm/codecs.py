@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from cllm.layers import Block, Collapse, Expand, Level, Perceptron, Regroup
+from cllm.layers import Block, Collapse, Expand, Level, Perceptron, Regroup, attention_heads
 from cllm.reductions import plan_reductions
 
 SLOTS = 16
@@ -152,7 +152,7 @@ class Pool(nn.Module):
     def __init__(self, width: int, slots: int) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.randn(1, slots, width) * width**-0.5)
-        self.attention = nn.MultiheadAttention(width, max(1, width // 32), batch_first=True)
+        self.attention = nn.MultiheadAttention(width, attention_heads(width), batch_first=True)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTH: Tensor) -> Tensor:

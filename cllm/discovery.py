@@ -113,7 +113,7 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     notes: dict[str, Any] = {}
     unaided = [Candidate("base", None)] * n
     lengths = rng.choice([len(row) for row in model.tokens(train.texts[:2000]).rows], n).tolist()
-    written = {arm: write_candidates(model, c, seed) if c else [] for arm, c in arms.items()}
+    written = {arm: write_candidates(model, c, seed) for arm, c in arms.items()}
     written["base"] = write_unaided(model.base, model.config.context, lengths, seed)
     for arm, candidates in (arms | {"base": unaided}).items():
         if not candidates:
@@ -171,7 +171,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     train = latents.select("train")
     ideas = best_first(load_ideas(run.ideas)) if run.ideas.exists() else []
     voids = enclosed_voids(run, model, train)
-    shown = [idea for idea in ideas if idea.arm == "void" and idea.vector_D is not None][:50]
+    shown = [idea for idea in ideas if idea.arm == "void"][:50]
     places = [idea.vector_D for idea in shown if idea.vector_D is not None]
     places_MK = prefix(np.stack(places), k) if places else None
     draw_map(

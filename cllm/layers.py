@@ -17,6 +17,11 @@ from torch.nn import functional as F
 Level = tuple[int, int]  # (tokens, width)
 
 
+def attention_heads(width: int) -> int:
+    """As many heads as divide the width into 32 coordinates or more each."""
+    return max(h for h in range(1, max(2, width // 32 + 1)) if width % h == 0)
+
+
 class Perceptron(nn.Module):
     """Pre-norm MLP on each token, with a residual: (B, t, w) to (B, t, w)."""
 

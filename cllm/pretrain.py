@@ -24,6 +24,7 @@ from cllm.batches import Batch, TokenTexts
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest
+from cllm.layers import attention_heads
 from cllm.noise import RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import BaseSettings
 from cllm.training import Fit, Report, fit
@@ -55,11 +56,6 @@ def train_tokenizer(texts: tuple[str, ...], vocabulary: int) -> Any:  # noqa: AN
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, mask_token=MASK,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
-
-
-def attention_heads(width: int) -> int:
-    """As many heads as divide the width into 32 coordinates or more each."""
-    return max(h for h in range(1, max(2, width // 32 + 1)) if width % h == 0)
 
 
 def new_base(corpus: Corpus, settings: BaseSettings, name: str) -> BaseLM:
