@@ -34,8 +34,9 @@ from cllm.corpus import Corpus, built_in_corpus
 from cllm.losses import Restoring, text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
 from cllm.model import CLLM
-from cllm.pretrain import ReferenceLM, new_base, token_texts, train_denoising
-from cllm.settings import BaseSettings, LoopSettings, ModelSettings, TrainSettings
+from cllm.pretrain import new_base, token_texts, train_denoising, train_low_rank
+from cllm.reference import ReferenceLM
+from cllm.settings import LoopSettings, ModelSettings, TrainSettings, overridden
 from cllm.training import fit, make_optimizer
 
 PARTS = ("overhead", "context", "forms", "nested")
@@ -256,13 +257,14 @@ def prepare(options: argparse.Namespace) -> Bench:
 
 
 def _own_base(corpus: Corpus, options: argparse.Namespace, *, train: bool) -> BaseLM:
-    loop = LoopSettings(seconds=options.base_seconds, lr=3e-3)
-    settings = BaseSettings(width=128, feed_forward=256, context=options.context, loop=loop)
+    preset = overridden("quick", base_seconds=options.base_seconds).base
+    settings = preset.model_copy(update={"context": options.context})
     base = new_base(corpus, settings, "trained by this bench" if train else "untrained")
     if train:
         say(f"training a base for {options.base_seconds:.0f} s")
         with tempfile.TemporaryDirectory() as folder:
-            train_denoising(base, corpus, settings, Path(folder))
+            train_denoising(base, corpus, settings, Path(folder, "denoising"))
+            train_low_rank(base, corpus, settings, Path(folder, "low_rank"))
     return base
 
 

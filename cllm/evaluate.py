@@ -20,7 +20,8 @@ from cllm.corpus import Corpus
 from cllm.losses import nats_given, null_nats, prefix_lengths
 from cllm.metrics import METRICS, Interval, TextScores, bootstrap, score_texts
 from cllm.model import CLLM
-from cllm.pretrain import ReferenceLM, token_texts
+from cllm.pretrain import token_texts
+from cllm.reference import ReferenceLM
 from cllm.retrieval import RetrievalScores, TfidfIndex, latent_nearest, retrieval_scores
 from cllm.sphere import ExactIndex, angle
 from cllm.store import Latents

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 
+MIN_SAMPLE, SAMPLE_VALUES = 64, 100_000_000  # texts and values that a start is learnt from
+
 
 class CLLMConfig(PreTrainedConfig):
     """Shape of a CLLM and of the base it belongs to."""
@@ -186,17 +188,28 @@ class CLLM(PreTrainedModel):
 
     @torch.no_grad()
     def start(self, texts: TokenTexts, sample: int = 1024) -> None:
-        """Learn the mean array of the texts and begin as a principal component analysis."""
-        part = texts.gather(range(min(sample, len(texts)))).to(self.device)
-        array_BTH = self.base.embed(part.ids_BT, part.mask_BT) * part.mask_BT[..., None]
-        length = array_BTH.shape[1]
-        count_T1 = part.mask_BT.sum(0)[:, None].clamp(min=1)
-        self.mean[:length] = array_BTH.sum(0) / count_T1
-        centred_BTH = (array_BTH - self.mean[:length]) * part.mask_BT[..., None]
-        self.spread.copy_(
-            (centred_BTH.square().sum() / part.mask_BT.sum() / array_BTH.shape[2]).sqrt()
-        )
-        self.codec.start(self.standardised(array_BTH, part.mask_BT))
+        """Learn the mean array of the texts and begin as a principal component analysis.
+
+        A sample is looked at, smaller where arrays are large, so that it fits into memory.
+        """
+        sample = max(MIN_SAMPLE, min(sample, SAMPLE_VALUES // self.mean.numel()))
+        arrays_NTH, mask_NT = self._arrays(texts, min(sample, len(texts)))
+        self.mean.copy_(arrays_NTH.sum(0) / mask_NT.sum(0)[:, None].clamp(min=1))
+        centred_NTH = (arrays_NTH - self.mean) * mask_NT[..., None]
+        self.spread.copy_((centred_NTH.square().sum() / mask_NT.sum() / arrays_NTH.shape[2]).sqrt())
+        self.codec.start(centred_NTH / self.spread)
+
+    def _arrays(self, texts: TokenTexts, sample: int, batch: int = 64) -> tuple[Tensor, Tensor]:
+        """Token embeddings (N, context, H) of the first texts, zero where masked, and the mask."""
+        context, width = self.mean.shape
+        arrays_NTH = self.mean.new_zeros(sample, context, width)
+        mask_NT = torch.zeros(sample, context, dtype=torch.bool, device=self.device)
+        for first in range(0, sample, batch):
+            part = texts.gather(range(first, min(first + batch, sample))).to(self.device)
+            place = slice(first, first + len(part)), slice(part.ids_BT.shape[1])
+            arrays_NTH[place] = self.base.embed(part.ids_BT, part.mask_BT) * part.mask_BT[..., None]
+            mask_NT[place] = part.mask_BT
+        return arrays_NTH, mask_NT
 
     def standardised(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         """Deviation from the mean array over its spread, padded with zeros: (B, context, H)."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 
 from cllm.base import BaseLM
-from cllm.batches import TokenTexts
+from cllm.batches import TokenTexts, fit_context
 from cllm.cards import write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
@@ -32,9 +31,10 @@ from cllm.pretrain import (
     restored_tokens,
     token_texts,
     train_denoising,
-    train_reference,
+    train_low_rank,
 )
 from cllm.progress import training_progress
+from cllm.reference import train_reference
 from cllm.run import RunFolder
 from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, save_latents
@@ -54,12 +54,6 @@ def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     facts |= {split: len(corpus.select(split)) for split in ("train", "validation", "test")}
     kept = ("source", "entropy_nats", "richness", "rows", "bad_rows", "near_duplicates")
     run.note("corpus", facts | {k: corpus.info[k] for k in kept if k in corpus.info})
-
-
-def fit_context(base_tokens: Sequence[Sequence[int]], limit: int) -> int:
-    """The context that holds 99.5 % of the texts, a multiple of 8, at most `limit` tokens."""
-    wanted = float(np.quantile([len(row) for row in base_tokens], 0.995))
-    return int(min(limit, -(-wanted // 8) * 8))
 
 
 def identity(settings: BaseModel, *upstream: str) -> str:
@@ -102,15 +96,20 @@ def _train_base(
         return
     begun = time.perf_counter()
     base = make()
+    folder = run.path / "training" / "base"
     with training_progress("base LLM") as report:
-        result = train_denoising(base, corpus, settings, run.path / "training" / "base", report)
+        stages = [train_denoising(base, corpus, settings, folder, report)]
+    if settings.rank:
+        with training_progress("base LLM, low rank") as report:
+            stages += [train_low_rank(base, corpus, settings, folder / "low_rank", report)]
     facts = base_facts(base, corpus, settings.context)
     with replacing(run.base) as new:
         base.save(new)
         note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
         write_json(new / "training.json", note)
         write_base_card(new, facts, corpus, settings.loop.seed)
-    result.checkpoint.remove()
+    for stage in stages:
+        stage.checkpoint.remove()
     run.forget("model", "reconstruction", "voids", "ideas")
     run.note("base", facts)
     run.time("base", begun)

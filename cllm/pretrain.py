@@ -1,12 +1,13 @@
 """Make a base LLM fit to be frozen: train a small one, or adapt one from the hub.
 
-Both learn to restore texts from masked ones with noise on the token embeddings,
-so that the decoder forgives an imperfect array. Beside the base stands its
-*reference*: a decoder LM of the same size and training time without any
-encoder, which says how many nats a text costs without its vector.
+Two stages. *Denoising*: encoder and decoder learn to restore texts from masked
+ones with noise on the token embeddings. *Low rank*: with the encoder fixed, the
+decoder learns to write from the first k principal components of the token
+embeddings, which is what a small vector leaves of them. A decoder that has seen
+only whole arrays takes an imperfect one at its word; this one knows what is likely.
 """
 
-# Shapes: B texts, T tokens, H width, V vocabulary.
+# Shapes: B texts, T tokens, M memory positions, H width, D principal components.
 from __future__ import annotations
 
 import logging
@@ -15,17 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cllm.base import BaseLM, device
-from cllm.batches import Batch, TokenTexts
+from cllm.batches import Batch, TokenTexts, fit_context
 from cllm.corpus import Corpus
-from cllm.errors import InputError
 from cllm.files import digest
 from cllm.layers import attention_heads
-from cllm.noise import RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
+from cllm.model import CLLM
+from cllm.noise import PREFIX_STREAM, RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import BaseSettings
 from cllm.training import Fit, Report, fit
 
@@ -115,18 +114,23 @@ class Denoising:
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""
-        ids_BT = self.masked(batch, step)
-        memory_BTH = self.base.embed(ids_BT, batch.mask_BT)
-        size = self.settings.memory_noise
-        if size:
-            seed = self.settings.loop.seed
-            noise = normal(seed, step, batch.keys_B, memory_BTH[0].numel(), VECTOR_STREAM)
-            level_B11 = uniform(seed, step, batch.keys_B, 2, RATE_STREAM)[:, 1, None, None]
-            noise_BTH = torch.from_numpy(noise.reshape(memory_BTH.shape) * level_B11)
-            memory_BTH = memory_BTH + size * noise_BTH.to(memory_BTH)
+        memory_BTH = self.base.embed(self.masked(batch, step), batch.mask_BT)
+        memory_BTH = self.disturbed(memory_BTH, batch, step, self.settings.memory_noise)
         nats_BT = self.base.cross_entropy(memory_BTH, batch.ids_BT, batch.mask_BT, batch.mask_BT)
-        loss = nats_BT.sum() / batch.mask_BT.sum()
-        return {"loss": loss, "cross_entropy": nats_BT.sum() / len(batch)}
+        return _per_token(nats_BT, batch)
+
+    def disturbed(
+        self, memory_BMH: Tensor, batch: Batch, step: int, size: float | Tensor
+    ) -> Tensor:
+        """Memory with Gaussian noise of up to `size`, at a level drawn by text."""
+        if not self.settings.memory_noise:
+            return memory_BMH
+        seed = self.settings.loop.seed
+        noise = normal(seed, step, batch.keys_B, memory_BMH[0].numel(), VECTOR_STREAM)
+        level_B11 = uniform(seed, step, batch.keys_B, 2, RATE_STREAM)[:, 1, None, None]
+        noise_BMH = torch.from_numpy(noise.reshape(memory_BMH.shape) * level_B11)
+        noise_BMH = noise_BMH.to(memory_BMH)
+        return memory_BMH + size * noise_BMH
 
     def masked(self, batch: Batch, step: int) -> Tensor:
         """Ids (B, T) with a share of tokens replaced by the mask, from none to all, by text."""
@@ -156,6 +160,72 @@ class Denoising:
         return -total / len(self.held_out)
 
 
+class LowRank(Denoising):
+    """Task: restore the text from what a small vector could hold of its token embeddings.
+
+    An untrained CLLM is a hierarchical PCA. Most texts keep the first k of its components, k
+    even on a log scale; the others are masked as in denoising. The whole context is memory, as
+    it is for a CLLM: no mask, no length.
+    """
+
+    masked_share = 0.3
+    noise = 0.3  # of the denoising stage's, on arrays of low rank
+
+    def __init__(
+        self, base: BaseLM, settings: BaseSettings, train: TokenTexts, held_out: TokenTexts,
+        context: int,
+    ) -> None:  # fmt: skip
+        super().__init__(base, settings, held_out)
+        base.encoder.requires_grad_(False)  # the components stay what they are
+        self.dim = min(settings.rank, context * base.width)
+        self.collapse = CLLM.from_base(base, context=context, dim=self.dim)
+        self.collapse.start(train, sample=4096)
+        self.collapse.requires_grad_(False)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Cross-entropy a token."""
+        return _per_token(self.nats(batch, step), batch)
+
+    def nats(self, batch: Batch, step: int) -> Tensor:
+        """Nats of each token (B, T), given a memory as drawn for this step."""
+        memory_BMH = self.memory(batch, step)
+        return self.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+
+    @torch.no_grad()
+    def memory(self, batch: Batch, step: int) -> Tensor:
+        """The memory (B, context, H) of each text."""
+        kept_BD, whole_B = self.kept(batch, step)
+        ids_BT = torch.where(whole_B[:, None], self.masked(batch, step), batch.ids_BT)
+        x_BMH = self.collapse.standardised(self.base.embed(ids_BT, batch.mask_BT), batch.mask_BT)
+        codec = self.collapse.codec
+        low_BMH = codec.decoder(codec.encoder(x_BMH) * kept_BD)
+        memory_BMH = torch.where(whole_B[:, None, None], x_BMH, low_BMH)
+        memory_BMH = memory_BMH * self.collapse.spread + self.collapse.mean
+        size_B = torch.where(whole_B, 1.0, self.noise) * self.settings.memory_noise
+        return self.disturbed(memory_BMH, batch, step, size_B[:, None, None])
+
+    def kept(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Which components each text keeps, (B, D), and which texts keep the whole array, (B,)."""
+        draw_B2 = uniform(self.settings.loop.seed, step, batch.keys_B, 2, PREFIX_STREAM)
+        first_B = np.floor((self.dim + 1) ** draw_B2[:, 0])  # 1 .. D, even in the log
+        kept_BD = torch.from_numpy(np.arange(self.dim) < first_B[:, None])
+        whole_B = torch.from_numpy(draw_B2[:, 1] < self.masked_share)
+        return kept_BD.to(batch.ids_BT.device), whole_B.to(batch.ids_BT.device)
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Minus the nats a held-out text, drawn as in training, but once and for all."""
+        total = 0.0
+        for _, batch in self.held_out.in_order(64):
+            total += float(self.nats(batch.to(self.base.device), 0).sum())
+        return -total / len(self.held_out)
+
+
+def _per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
+    total = nats_BT.sum()
+    return {"loss": total / batch.mask_BT.sum(), "cross_entropy": total / len(batch)}
+
+
 def mask_token(base: BaseLM) -> int:
     """The token that stands for a hidden one: <mask> (BART), the first sentinel (T5), or <unk>."""
     tokenizer = base.tokenizer
@@ -181,99 +251,6 @@ def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
     return right / whole
 
 
-class ReferenceLM:
-    """A decoder-only LM with the base's tokenizer and decoder size, no encoder, no vector."""
-
-    def __init__(self, model: Any, start: int) -> None:  # noqa: ANN401
-        self.model, self.start = model, start
-
-    @classmethod
-    def new(cls, base: BaseLM, settings: BaseSettings, context: int) -> ReferenceLM:
-        """Untrained, of the size of the base's decoder (GPT-2 style, pre-norm)."""
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        torch.manual_seed(settings.loop.seed)
-        layers, inner = decoder_size(base.model.config)
-        config = GPT2Config(
-            vocab_size=base.vocabulary,
-            n_positions=context,
-            n_embd=base.width,
-            n_layer=layers,
-            n_head=attention_heads(base.width),
-            n_inner=inner,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=base.start,
-            eos_token_id=base.eos,
-        )
-        return cls(GPT2LMHeadModel(config), base.start)
-
-    @classmethod
-    def load(cls, folder: Path, base: BaseLM) -> ReferenceLM:
-        """From `base/reference`."""
-        from transformers import GPT2LMHeadModel
-
-        try:
-            model = GPT2LMHeadModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"{folder} holds no reference LM; make it with `cllm pretrain` or `cllm run`"
-            ) from error
-        return cls(model.eval().requires_grad_(False).to(base.device), base.start)
-
-    def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder."""
-        self.model.save_pretrained(folder)
-
-    def cross_entropy(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Nats of each token, (B, T), 0 where masked."""
-        start_B1 = torch.full_like(ids_BT[:, :1], self.start)
-        logits_BTV = self.model(torch.cat([start_B1, ids_BT[:, :-1]], 1), use_cache=False).logits
-        nats_BT = F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
-        )
-        return nats_BT.view_as(ids_BT) * mask_BT
-
-    @torch.inference_mode()
-    def nats(self, texts: TokenTexts, batch: int = 64) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Nats of each text, (N,)."""
-        nats_N = np.zeros(len(texts))
-        device = next(self.model.parameters()).device
-        for chosen_B, part in texts.in_order(batch):
-            moved = part.to(device)
-            nats_N[chosen_B] = self.cross_entropy(moved.ids_BT, moved.mask_BT).sum(1).cpu().numpy()
-        return nats_N
-
-
-def decoder_size(config: Any) -> tuple[int, int]:  # noqa: ANN401 - any seq2seq configuration
-    """Layers and MLP width of a base's decoder, as BART and T5 name them."""
-    layers = getattr(config, "decoder_layers", None) or config.num_decoder_layers
-    inner = getattr(config, "decoder_ffn_dim", None) or config.d_ff
-    return int(layers), int(inner)
-
-
-class Writing:
-    """Task: predict the next token, given nothing but the ones before."""
-
-    def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
-        self.reference, self.held_out = reference, held_out
-        self.module: nn.Module = reference.model.train().requires_grad_(True)
-        self.identity = digest(str(reference.model.config))
-
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
-        """Cross-entropy a token."""
-        nats_BT = self.reference.cross_entropy(batch.ids_BT, batch.mask_BT)
-        loss = nats_BT.sum() / batch.mask_BT.sum()
-        return {"loss": loss, "cross_entropy": nats_BT.sum() / len(batch)}
-
-    def score(self) -> float:
-        """Minus the nats a held-out text."""
-        return -float(self.reference.nats(self.held_out).mean())
-
-
 def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
     """The corpus as token rows, cut to the context; says how many were cut."""
     rows = base.tokenize(corpus.texts)
@@ -288,29 +265,32 @@ def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
 def train_denoising(
     base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
 ) -> Fit:
-    """Train the base to restore the corpus; freezes it at its best and leaves it in `base`."""
-    train = token_texts(base, corpus.select("train"), settings.context)
-    held_out = token_texts(base, corpus.select("validation"), settings.context)
-    task = Denoising(base, settings, _first(held_out, HELD_OUT))
-    result = fit(task, train, settings.loop, folder, report)
+    """First stage: the base learns to restore the corpus. Leaves its best weights in `base`."""
+    train, held_out = _texts(base, corpus, settings.context)
+    task = Denoising(base, settings, held_out)
+    return _frozen(base, fit(task, train, settings.loop, folder, report))
+
+
+def train_low_rank(
+    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
+) -> Fit:
+    """Second stage: the decoder learns to write from low-rank arrays; the encoder stays."""
+    rows = base.tokenize(corpus.select("train").texts)
+    context = fit_context(rows, settings.context)  # as a CLLM will have it
+    train, held_out = _texts(base, corpus, context)
+    task = LowRank(base, settings, train, held_out, context)
+    return _frozen(base, fit(task, train, settings.low_rank_loop, folder, report))
+
+
+def _texts(base: BaseLM, corpus: Corpus, context: int) -> tuple[TokenTexts, TokenTexts]:
+    held_out = corpus.select("validation").first(HELD_OUT)
+    return (
+        token_texts(base, corpus.select("train"), context),
+        token_texts(base, held_out, context),
+    )
+
+
+def _frozen(base: BaseLM, result: Fit) -> Fit:
     base.model.eval().requires_grad_(False)
     base.__dict__.pop("hash", None)  # of the weights before
     return result
-
-
-def train_reference(
-    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
-) -> tuple[ReferenceLM, Fit]:
-    """Train the reference LM on the corpus with the same loop settings."""
-    train = token_texts(base, corpus.select("train"), settings.context)
-    held_out = token_texts(base, corpus.select("validation"), settings.context)
-    reference = ReferenceLM.new(base, settings, settings.context)
-    reference.model.to(base.device)
-    task = Writing(reference, _first(held_out, HELD_OUT))
-    result = fit(task, train, settings.loop, folder, report)
-    reference.model.eval().requires_grad_(False)
-    return reference, result
-
-
-def _first(texts: TokenTexts, n: int) -> TokenTexts:
-    return TokenTexts(texts.names[:n], texts.rows[:n], texts.pad, texts.cut)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cllm.base import BaseLM
     from cllm.corpus import Corpus
     from cllm.model import CLLM
-    from cllm.pretrain import ReferenceLM
+    from cllm.reference import ReferenceLM
     from cllm.store import Latents
 
 SHIPPED = Path(__file__).parent / "assets" / "recipes"
@@ -94,7 +94,7 @@ class RunFolder:
 
     def load_reference(self, base: BaseLM) -> ReferenceLM:
         """The LM without a vector that belongs to the base."""
-        from cllm.pretrain import ReferenceLM
+        from cllm.reference import ReferenceLM
 
         return ReferenceLM.load(self.base / "reference", base)
 

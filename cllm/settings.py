@@ -6,7 +6,7 @@ prints what it derived. 0 means "off" where a field says so.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,7 +56,12 @@ class BaseSettings(Settings):
     minimum_restored: float = Field(
         0.99, gt=0, le=1, description="of held-out tokens, to freeze it"
     )
+    rank: int = Field(
+        256, ge=0, le=4096,
+        description="principal components the decoder learns to write from; 0 = off",
+    )  # fmt: skip
     loop: LoopSettings = LoopSettings()
+    low_rank_loop: LoopSettings = LoopSettings(batch=32, lr=1e-3)
 
 
 class ModelSettings(Settings):
@@ -109,20 +114,21 @@ class RunSettings(Settings):
 
 def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
     """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
-    minutes, width, layers, blocks = _SIZES[name]
+    size = _SIZES[name]
     dim = 32 if dim is None else dim
     loop = LoopSettings(seed=seed)
+
+    def for_minutes(minutes: float, **changed: float) -> LoopSettings:
+        return loop.model_copy(update={"seconds": minutes * 60.0, **changed})
+
     return RunSettings(
         base=BaseSettings(
-            width=width, layers=layers, feed_forward=2 * width,
-            loop=loop.model_copy(update={"seconds": minutes[0] * 60.0, "lr": 3e-3}),
+            width=size.width, layers=size.layers, feed_forward=2 * size.width,
+            loop=for_minutes(size.denoising, lr=3e-3),
+            low_rank_loop=for_minutes(size.low_rank, batch=32, lr=1e-3),
         ),
-        model=ModelSettings(dim=dim, blocks=blocks),
-        train=TrainSettings(
-            loop=loop.model_copy(
-                update={"seconds": minutes[1] * 60.0, "batch": 32, "evaluations": 12}
-            )
-        ),
+        model=ModelSettings(dim=dim, blocks=size.blocks),
+        train=TrainSettings(loop=for_minutes(size.training, batch=32, evaluations=12)),
         quick_voids=name == "quick",
         evaluated=500 if name == "quick" else 1000,
         ideas=100 if name == "quick" else 400,
@@ -130,11 +136,21 @@ def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSetting
     )  # fmt: skip
 
 
-# Per preset: minutes for (base, CLLM and reference LM each), base width, base layers, CLLM blocks.
-_SIZES: dict[Preset, tuple[tuple[float, float], int, int, int]] = {
-    "quick": ((1.5, 3.5), 128, 2, 1),
-    "standard": ((25, 70), 192, 2, 1),
-    "full": ((120, 600), 256, 3, 2),
+class _Size(NamedTuple):
+    """Minutes of the base's two stages and of the CLLM (and the reference LM); widths, depths."""
+
+    denoising: float
+    low_rank: float
+    training: float
+    width: int
+    layers: int
+    blocks: int
+
+
+_SIZES: dict[Preset, _Size] = {
+    "quick": _Size(1, 1, 3.5, 128, 2, 1),
+    "standard": _Size(30, 25, 50, 192, 2, 1),
+    "full": _Size(120, 120, 600, 256, 3, 2),
 }
 
 
@@ -157,12 +173,18 @@ def overridden(
         raise InputError(f"--nested is {nested!r}; it must be on or off")
     try:
         s = preset(name, dim=dim, seed=seed)
-        train_loop, base_loop = _given(seconds, steps), _given(base_seconds, base_steps)
+        train_loop = _given(seconds, steps)
+        base_loop = _given(base_seconds and base_seconds / 2, base_steps)  # each stage's
         model = s.model.model_dump() | ({"form": form} if form else {})
         return RunSettings(
             **s.model_dump(exclude={"base", "model", "train"}),
             model=ModelSettings(**model),
-            base=s.base.model_copy(update={"loop": s.base.loop.model_copy(update=base_loop)}),
+            base=s.base.model_copy(
+                update={
+                    "loop": s.base.loop.model_copy(update=base_loop),
+                    "low_rank_loop": s.base.low_rank_loop.model_copy(update=base_loop),
+                }
+            ),
             train=s.train.model_copy(
                 update={
                     "nested": nested == "on",
@@ -180,7 +202,8 @@ def describe(settings: RunSettings) -> str:
     """What a preset came to, in one line."""
     b, m, t = settings.base, settings.model, settings.train
     return (
-        f"base {b.width} wide, {b.layers}+{b.layers} layers, {_budget(b.loop)}; "
+        f"base {b.width} wide, {b.layers}+{b.layers} layers, "
+        f"{_budget(b.loop)} and {_budget(b.low_rank_loop)}; "
         f"CLLM {m.form}, d = {m.dim}, {'nested' if t.nested else 'plain'}, {_budget(t.loop)}, "
         f"batch {t.loop.batch}, lr {t.loop.lr:g}; "
         f"{settings.ideas} candidates an arm; seed {settings.seed}"

@@ -202,6 +202,7 @@ class _Run:
             self._score_and_save(stop)
         if progress.scored_step != progress.step:
             self._score()
+        self.checkpoint.save(self.task.module, self.optimizer, progress)  # to go on after it
 
     def _score_and_save(self, stop: Stop) -> None:
         if self.done * self.settings.evaluations >= self.progress.evaluations + 1:

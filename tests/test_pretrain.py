@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import CONTEXT, base_settings, new_tiny_base
@@ -14,16 +13,15 @@ from hypothesis import strategies as st
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
-from cllm.errors import InputError
 from cllm.pretrain import (
     Denoising,
-    ReferenceLM,
+    LowRank,
     mask_token,
     new_base,
     restored_tokens,
     token_texts,
     train_denoising,
-    train_reference,
+    train_low_rank,
 )
 
 ODD = ["naïve crème brûlée 200 °C", "e\u0301 \u00e9 ½ ⅓", "豚骨ラーメン 🍜", "a\tb\u00a0c  d\u200d"]
@@ -152,6 +150,68 @@ def test_a_few_steps_lower_the_loss_and_freeze_the_base(corpus: Corpus, tmp_path
     assert base.hash != before  # not the one of the weights before
 
 
+# ---- low rank ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def low_rank(fresh: BaseLM, texts: TokenTexts) -> LowRank:
+    settings = base_settings().model_copy(update={"rank": 32})
+    return LowRank(fresh, settings, texts, texts, CONTEXT)
+
+
+def test_kept_components_are_the_first_ones_even_in_the_log(
+    low_rank: LowRank, texts: TokenTexts
+) -> None:
+    kept_BD, whole_B = low_rank.kept(texts.gather(range(len(texts))), 0)
+    first_B = kept_BD.sum(1)
+    assert torch.equal(kept_BD, torch.arange(low_rank.dim) < first_B[:, None])
+    assert first_B.min() == 1
+    assert low_rank.dim // 2 < first_B.max() <= low_rank.dim
+    below_root = (first_B < (low_rank.dim + 1) ** 0.5).float().mean().item()
+    assert below_root == pytest.approx(0.5, abs=0.1)
+    assert whole_B.float().mean().item() == pytest.approx(low_rank.masked_share, abs=0.1)
+
+
+def test_more_components_restore_more_of_the_array(low_rank: LowRank, texts: TokenTexts) -> None:
+    batch = texts.gather(range(32))
+    array_BTH = low_rank.base.embed(batch.ids_BT, batch.mask_BT)
+    codec, collapse = low_rank.collapse.codec, low_rank.collapse
+    code_BD = codec.encoder(collapse.standardised(array_BTH, batch.mask_BT))
+    errors = []
+    for k in (1, 4, 16, 32):
+        kept_BD = code_BD * (torch.arange(low_rank.dim) < k)
+        low_BMH = codec.decoder(kept_BD) * collapse.spread + collapse.mean
+        length = array_BTH.shape[1]
+        errors.append((low_BMH[:, :length] - array_BTH)[batch.mask_BT].square().mean().item())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.9 * errors[0]
+
+
+def test_a_memory_is_a_texts_own_and_says_nothing_of_its_length(
+    low_rank: LowRank, texts: TokenTexts
+) -> None:
+    whole, part = texts.gather(range(8)), texts.gather([5, 2], length=75)
+    memory_BMH, alone_BMH = low_rank.memory(whole, 3), low_rank.memory(part, 3)
+    assert memory_BMH.shape == (8, CONTEXT, low_rank.base.width)
+    torch.testing.assert_close(memory_BMH[[5, 2]], alone_BMH, atol=1e-4, rtol=1e-3)
+
+
+def test_low_rank_training_leaves_the_encoder_and_helps_at_low_rank(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    base = new_tiny_base(corpus)
+    loop = base_settings(steps=12, batch=16, lr=2e-2, evaluations=1).loop
+    settings = base_settings().model_copy(update={"rank": 16, "low_rank_loop": loop})
+    held_out = token_texts(base, corpus.select("validation"), CONTEXT)
+    untrained = LowRank(base, settings, held_out, held_out, CONTEXT).score()
+    before = {n: w.clone() for n, w in base.encoder.state_dict().items()}
+    fit = train_low_rank(base, corpus, settings, tmp_path)
+    assert fit.best_score > untrained + 5  # nats a text; tied token embeddings are fixed
+    for name, weight in base.encoder.state_dict().items():
+        assert torch.equal(weight, before[name])
+    assert not any(w.requires_grad for w in base.model.parameters())
+
+
 # ---- restoring -----------------------------------------------------------------------
 
 
@@ -211,44 +271,6 @@ def test_mask_tokens_of_other_families(tiny_base: BaseLM) -> None:
 
     assert mask_token(Stand(99)) == 99
     assert mask_token(Stand(None)) == 2
-
-
-# ---- the reference LM ----------------------------------------------------------------
-
-
-def test_reference_nats_are_the_models_own_loss(tiny_base: BaseLM, texts: TokenTexts) -> None:
-    reference = ReferenceLM.new(tiny_base, base_settings(), CONTEXT)
-    few = TokenTexts(texts.names[:5], texts.rows[:5], texts.pad, 0)
-    nats_N = reference.nats(few, batch=2)
-    for row, nats in zip(few.rows, nats_N, strict=True):
-        ids = torch.tensor([[tiny_base.start, *row.tolist()]])
-        with torch.no_grad():
-            own = reference.model(ids, labels=ids).loss.item() * len(row)
-        assert nats == pytest.approx(own, rel=1e-4)
-
-
-def test_trained_reference_beats_an_even_guess_and_comes_back(
-    tiny_base: BaseLM, corpus: Corpus, texts: TokenTexts, tmp_path: Path
-) -> None:
-    settings = base_settings(steps=10, batch=16, lr=2e-2, evaluations=1)
-    reference, _ = train_reference(tiny_base, corpus, settings, tmp_path / "fit")
-    few = TokenTexts(texts.names[:8], texts.rows[:8], texts.pad, 0)
-    nats_N = reference.nats(few)
-    assert nats_N.mean() < 0.8 * np.log(tiny_base.vocabulary) * texts.tokens / len(texts)
-    reference.save(tmp_path / "reference")
-    again = ReferenceLM.load(tmp_path / "reference", tiny_base)
-    np.testing.assert_allclose(again.nats(few), nats_N, rtol=1e-5)
-
-
-def test_a_folder_without_a_safe_reference_is_refused(tiny_base: BaseLM, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cllm pretrain"):
-        ReferenceLM.load(tmp_path, tiny_base)
-    reference = ReferenceLM.new(tiny_base, base_settings(), CONTEXT)
-    reference.save(tmp_path)
-    torch.save(reference.model.state_dict(), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="no reference LM"):
-        ReferenceLM.load(tmp_path, tiny_base)
 
 
 def test_texts_beyond_the_context_are_cut_and_said(

@@ -185,8 +185,19 @@ def test_tensorboard_files_hold_the_same(texts: TokenTexts, tmp_path: Path) -> N
     np.testing.assert_allclose([v for _, v in shown], [v for _, v in written], rtol=1e-6)
 
 
+def test_a_finished_training_is_kept_until_its_checkpoint_is_removed(
+    texts: TokenTexts, tmp_path: Path
+) -> None:
+    """So that a chain killed between two trainings goes on after the first."""
+    first = fit(Counting(), texts, loop(), tmp_path)
+    task = Counting()
+    again = fit(task, texts, loop(), tmp_path)
+    assert (again.steps, again.best_step) == (first.steps, first.best_step)
+    assert task.steps == []
+
+
 def test_a_fresh_run_starts_the_logs_anew(texts: TokenTexts, tmp_path: Path) -> None:
-    fit(Counting(), texts, loop(), tmp_path)
+    fit(Counting(), texts, loop(), tmp_path).checkpoint.remove()
     fit(Counting(), texts, loop(steps=4), tmp_path)
     assert max(line["step"] for line in lines(tmp_path)) == 4
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1

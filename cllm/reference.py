@@ -1,0 +1,135 @@
+"""The reference LM: what a text costs without its vector.
+
+A decoder-only LM with the base's tokenizer and its decoder's size, trained on the
+same split; `gain_nats` counts from it where it is cheaper than the null vector.
+"""
+
+# Shapes: B texts, T tokens, N texts in all, V vocabulary.
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cllm.base import BaseLM
+from cllm.batches import Batch, TokenTexts
+from cllm.corpus import Corpus
+from cllm.errors import InputError
+from cllm.files import digest
+from cllm.layers import attention_heads
+from cllm.pretrain import HELD_OUT, token_texts
+from cllm.settings import BaseSettings
+from cllm.training import Fit, Report, fit
+
+
+class ReferenceLM:
+    """A decoder-only LM with the base's tokenizer and decoder size, no encoder, no vector."""
+
+    def __init__(self, model: Any, start: int) -> None:  # noqa: ANN401
+        self.model, self.start = model, start
+
+    @classmethod
+    def new(cls, base: BaseLM, settings: BaseSettings, context: int) -> ReferenceLM:
+        """Untrained, of the size of the base's decoder (GPT-2 style, pre-norm)."""
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        torch.manual_seed(settings.loop.seed)
+        layers, inner = decoder_size(base.model.config)
+        config = GPT2Config(
+            vocab_size=base.vocabulary,
+            n_positions=context,
+            n_embd=base.width,
+            n_layer=layers,
+            n_head=attention_heads(base.width),
+            n_inner=inner,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=base.start,
+            eos_token_id=base.eos,
+        )
+        return cls(GPT2LMHeadModel(config), base.start)
+
+    @classmethod
+    def load(cls, folder: Path, base: BaseLM) -> ReferenceLM:
+        """From `base/reference`."""
+        from transformers import GPT2LMHeadModel
+
+        try:
+            model = GPT2LMHeadModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"{folder} holds no reference LM; make it with `cllm pretrain` or `cllm run`"
+            ) from error
+        return cls(model.eval().requires_grad_(False).to(base.device), base.start)
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        self.model.save_pretrained(folder)
+
+    def cross_entropy(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Nats of each token, (B, T), 0 where masked."""
+        start_B1 = torch.full_like(ids_BT[:, :1], self.start)
+        logits_BTV = self.model(torch.cat([start_B1, ids_BT[:, :-1]], 1), use_cache=False).logits
+        nats_BT = F.cross_entropy(
+            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
+        )
+        return nats_BT.view_as(ids_BT) * mask_BT
+
+    @torch.inference_mode()
+    def nats(self, texts: TokenTexts, batch: int = 64) -> NDArray[np.float64]:
+        """Nats of each text, (N,)."""
+        nats_N = np.zeros(len(texts))
+        device = next(self.model.parameters()).device
+        for chosen_B, part in texts.in_order(batch):
+            moved = part.to(device)
+            nats_N[chosen_B] = self.cross_entropy(moved.ids_BT, moved.mask_BT).sum(1).cpu().numpy()
+        return nats_N
+
+
+def decoder_size(config: Any) -> tuple[int, int]:  # noqa: ANN401 - any seq2seq configuration
+    """Layers and MLP width of a base's decoder, as BART and T5 name them."""
+    layers = getattr(config, "decoder_layers", None) or config.num_decoder_layers
+    inner = getattr(config, "decoder_ffn_dim", None) or config.d_ff
+    return int(layers), int(inner)
+
+
+class Writing:
+    """Task: predict the next token, given nothing but the ones before."""
+
+    def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
+        self.reference, self.held_out = reference, held_out
+        self.module: nn.Module = reference.model.train().requires_grad_(True)
+        self.identity = digest(str(reference.model.config))
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
+        """Cross-entropy a token."""
+        nats_BT = self.reference.cross_entropy(batch.ids_BT, batch.mask_BT)
+        loss = nats_BT.sum() / batch.mask_BT.sum()
+        return {"loss": loss, "cross_entropy": nats_BT.sum() / len(batch)}
+
+    def score(self) -> float:
+        """Minus the nats a held-out text."""
+        return -float(self.reference.nats(self.held_out).mean())
+
+
+def train_reference(
+    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
+) -> tuple[ReferenceLM, Fit]:
+    """Train the reference LM on the corpus with the same loop settings."""
+    train = token_texts(base, corpus.select("train"), settings.context)
+    held_out = token_texts(base, corpus.select("validation").first(HELD_OUT), settings.context)
+    reference = ReferenceLM.new(base, settings, settings.context)
+    reference.model.to(base.device)
+    task = Writing(reference, held_out)
+    result = fit(task, train, settings.loop, folder, report)
+    reference.model.eval().requires_grad_(False)
+    return reference, result
