@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from cllm.batches import Batch, TokenTexts
 from cllm.files import digest
 from cllm.model import CLLM
-from cllm.noise import PREFIX_STREAM, RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
+from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.pretrain import mask_token
 from cllm.settings import TrainSettings
 
@@ -43,11 +43,17 @@ class Restoring:
             if s.token_noise:
                 noisy_BTH = model.base.embed(self._masked(batch, step), batch.mask_BT)
         clean_BD = model.encode_array(noisy_BTH, batch.mask_BT)
-        memory_BMH = model.decode_array(self._disturbed(clean_BD, batch, step))
-        nats = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT).sum()
-        parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / len(batch)}
+        kept_BD = self._kept(batch, step).to(clean_BD.device)
+        memory_BMH = model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
+        # a prefix leaves so many nats that at full weight it would outshout the whole vector
+        weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, s.prefix_weight)
+        nats_BT = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+        parts = {
+            "loss": (nats_BT * weight_B1).sum() / batch.mask_BT.sum(),
+            "cross_entropy": nats_BT.sum() / len(batch),
+        }
         if s.array_weight and model.config.form == "mirrored":  # slots restore no array
-            parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT)
+            parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT, weight_B1)
         if s.cluster_weight:
             parts["cluster"] = cluster_term(clean_BD, s.cluster_floor)
         if s.negative_weight:
@@ -68,7 +74,7 @@ class Restoring:
         hidden_BT = torch.from_numpy(draw_BT < self.settings.token_noise).to(batch.ids_BT.device)
         return batch.ids_BT.masked_fill(hidden_BT & batch.mask_BT, self.mask_id)
 
-    def _disturbed(self, clean_BD: Tensor, batch: Batch, step: int) -> Tensor:
+    def _disturbed(self, clean_BD: Tensor, kept_BD: Tensor, batch: Batch, step: int) -> Tensor:
         """Vectors moved by noise, cut to a prefix, or replaced by the null vector; by text."""
         s = self.settings
         moved_BD = clean_BD
@@ -76,20 +82,20 @@ class Restoring:
             noise_BD = normal(s.loop.seed, step, batch.keys_B, clean_BD.shape[1], VECTOR_STREAM)
             size = s.vector_noise / clean_BD.shape[1] ** 0.5
             moved_BD = clean_BD + size * torch.from_numpy(noise_BD).to(clean_BD)
-        if s.nested:
-            keep_BD = self._kept(batch, step).to(clean_BD)
-            moved_BD = moved_BD * keep_BD
-        moved_BD = F.normalize(moved_BD, dim=-1)
-        draw_B = uniform(s.loop.seed, step, batch.keys_B, 1, RATE_STREAM)[:, 0]
-        null_B1 = torch.from_numpy(draw_B < s.null).to(clean_BD.device)[:, None]
-        return torch.where(null_B1, self.model.null_vector().expand_as(moved_BD), moved_BD)
+        moved_BD = F.normalize(moved_BD * kept_BD, dim=-1)
+        return torch.where(kept_BD.any(1, keepdim=True), moved_BD, self.model.null_vector())
 
     def _kept(self, batch: Batch, step: int) -> Tensor:
-        """Which coordinates each text keeps (B, D): all, or a prefix drawn evenly by length."""
+        """Which coordinates each text keeps (B, D): all, a prefix drawn evenly by length, or none.
+
+        Texts that keep none train the null vector.
+        """
         s, dim = self.settings, self.model.config.dim
-        draw_B2 = uniform(s.loop.seed, step, batch.keys_B, 2, PREFIX_STREAM)
-        chosen_B = (draw_B2[:, 1] * len(self.prefixes)).astype(int)
-        length_B = np.where(draw_B2[:, 0] < s.full_length, dim, np.array(self.prefixes)[chosen_B])
+        draw_B3 = uniform(s.loop.seed, step, batch.keys_B, 3, PREFIX_STREAM)
+        chosen_B = (draw_B3[:, 1] * len(self.prefixes)).astype(int)
+        whole_B = draw_B3[:, 0] < (s.full_length if s.nested else 1.0)
+        length_B = np.where(whole_B, dim, np.array(self.prefixes)[chosen_B])
+        length_B = np.where(draw_B3[:, 2] < s.null, 0, length_B)
         return torch.from_numpy(np.arange(dim)[None, :] < length_B[:, None])
 
     def _negative(self, clean_BD: Tensor, array_BTH: Tensor, batch: Batch) -> Tensor:
@@ -102,12 +108,20 @@ def prefix_lengths(dim: int) -> list[int]:
     return [2**i for i in range(1, 13) if 2**i < dim]
 
 
-def array_error(memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Squared error of the restored token embeddings over their variance; 1 for their mean."""
+def array_error(
+    memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor, weight_B1: Tensor | None = None
+) -> Tensor:
+    """Squared error of the restored token embeddings over their variance; 1 for their mean.
+
+    Texts may be weighted; the weights are not divided out.
+    """
     length = array_BTH.shape[1]
     real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, :length][mask_BT]
     spread = (real_NH - real_NH.mean(0)).square().mean()
-    return (restored_NH - real_NH).square().mean() / spread
+    error_N = (restored_NH - real_NH).square().mean(1)
+    if weight_B1 is not None:
+        error_N = error_N * weight_B1.expand_as(mask_BT)[mask_BT]
+    return error_N.mean() / spread
 
 
 def cluster_term(vectors_BD: Tensor, floor: float) -> Tensor:

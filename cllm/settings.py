@@ -79,8 +79,9 @@ class TrainSettings(Settings):
 
     nested: bool = Field(True, description="trailing coordinates cut off at random")
     full_length: float = Field(
-        0.6, gt=0, le=1, description="share of texts that keep all coordinates"
+        0.7, gt=0, le=1, description="share of texts that keep all coordinates"
     )
+    prefix_weight: float = Field(0.2, gt=0, le=1, description="weight of a text cut to a prefix")
     vector_noise: float = Field(
         0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off"
     )

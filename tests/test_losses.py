@@ -148,7 +148,7 @@ def test_a_low_temperature_looks_at_the_nearest_confusable_text() -> None:
 def test_terms_are_off_when_their_weight_is_zero(
     task_of: Callable[..., Restoring], batch: Batch
 ) -> None:
-    off = parts(task_of(**ALONE), batch)
+    off = parts(task_of(**ALONE | {"prefix_weight": 1.0}), batch)
     assert set(off) == {"loss", "cross_entropy"}
     assert off["loss"] == pytest.approx(off["cross_entropy"] * 8 / int(batch.mask_BT.sum()))
     for name in ("array", "cluster", "negative"):
@@ -194,13 +194,38 @@ def test_each_kind_of_noise_can_be_off_alone(
 # ---- prefixes ------------------------------------------------------------------------
 
 
+def disturbed(task: Restoring, clean_BD: torch.Tensor, batch: Batch, step: int) -> torch.Tensor:
+    return task._disturbed(clean_BD, task._kept(batch, step), batch, step)
+
+
+@torch.no_grad()
+def test_prefixes_weigh_less_than_whole_vectors(
+    task_of: Callable[..., Restoring], batch: Batch
+) -> None:
+    """The loss falls by what the prefixes lose, and not where all texts are whole."""
+    nested = QUIET | ALONE | {"nested": True, "full_length": 0.5}
+    full, light = (task_of(**nested | {"prefix_weight": w}) for w in (1.0, 0.25))
+    for step in range(8):
+        kept_BD = full._kept(batch, step)
+        whole_B = kept_BD.all(1)
+        array_BTH = full.model.base.embed(batch.ids_BT, batch.mask_BT)
+        vectors_BD = full._disturbed(
+            full.model.encode_array(array_BTH, batch.mask_BT), kept_BD, batch, step
+        )
+        memory_BMH = full.model.decode_array(vectors_BD)
+        nats_B = full.model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT).sum(1)
+        wanted = (nats_B * torch.where(whole_B, 1.0, 0.25)).sum() / batch.mask_BT.sum()
+        assert float(light.losses(batch, step)["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+        assert (float(full.losses(batch, step)["loss"]) > float(wanted)) == (not whole_B.all())
+
+
 def test_plain_training_leaves_vectors_whole(
     task_of: Callable[..., Restoring], batch: Batch
 ) -> None:
     clean_BD = unit_noise(8, DIM)
     task = task_of(**QUIET)
     for step in range(20):
-        torch.testing.assert_close(task._disturbed(clean_BD, batch, step), clean_BD)
+        torch.testing.assert_close(disturbed(task, clean_BD, batch, step), clean_BD)
 
 
 @torch.no_grad()
@@ -211,7 +236,7 @@ def test_a_nested_vector_is_cut_to_a_prefix_and_back_on_the_sphere(
     task = task_of(**QUIET | {"nested": True})
     lengths = []
     for step in range(60):
-        cut_BD = task._disturbed(clean_BD, batch, step)
+        cut_BD = disturbed(task, clean_BD, batch, step)
         torch.testing.assert_close(cut_BD.norm(dim=-1), torch.ones(8))
         for cut_D, clean_D in zip(cut_BD, clean_BD, strict=True):
             length = int(cut_D.count_nonzero())
@@ -245,7 +270,7 @@ def test_vector_noise_moves_by_about_its_angle(
 ) -> None:
     clean_BD = unit_noise(8, DIM)
     task = task_of(**QUIET | {"vector_noise": 0.1})
-    moved = torch.stack([task._disturbed(clean_BD, batch, step) for step in range(50)])
+    moved = torch.stack([disturbed(task, clean_BD, batch, step) for step in range(50)])
     angles = torch.arccos((moved * clean_BD).sum(-1).clamp(-1, 1))
     assert float(angles.square().mean().sqrt()) == pytest.approx(0.1, rel=0.15)
 
@@ -258,7 +283,7 @@ def test_a_share_of_texts_trains_the_null_vector(
     null_D = task.model.null_vector()
     clean_BD = unit_noise(8, DIM)
     hits = [
-        (task._disturbed(clean_BD, batch, step) - null_D).abs().amax(1) < 1e-6 for step in range(60)
+        (disturbed(task, clean_BD, batch, step) - null_D).abs().amax(1) < 1e-6 for step in range(60)
     ]
     assert float(torch.stack(hits).float().mean()) == pytest.approx(0.25, abs=0.06)
 
