@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -141,16 +140,6 @@ class BaseLM:
     def to_text(self, tokens: Tokens) -> list[str]:
         """Texts of token rows, special tokens left out."""
         return [t.strip() for t in self.tokenizer.decode(tokens, skip_special_tokens=True)]
-
-    def pad_rows(self, tokens: Tokens, length: int | None = None) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) and mask (B, T); T is `length` or the longest row."""
-        length = length or max(map(len, tokens))
-        ids_BT = np.full((len(tokens), length), self.pad, dtype=np.int64)
-        for i, row in enumerate(tokens):
-            ids_BT[i, : len(row)] = row
-        lengths_B1 = np.array([len(row) for row in tokens])[:, None]
-        mask_BT = np.arange(length)[None, :] < lengths_B1
-        return torch.from_numpy(ids_BT).to(self.device), torch.from_numpy(mask_BT).to(self.device)
 
     def embed(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Token embeddings (B, T, H): the last hidden states of the encoder."""

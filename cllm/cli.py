@@ -24,13 +24,14 @@ from cllm.cli_options import (
     Run,
     Seconds,
     Seed,
+    Set,
     Steps,
     TextColumn,
     Uri,
     Weak,
 )
 from cllm.cli_text import add_to, existing
-from cllm.console import emit, one_line_errors, set_up_logging, show_facts
+from cllm.console import emit, one_line_errors, set_up_logging, show_facts, stop_on_sigterm
 from cllm.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ add_to(app)
 def main() -> None:
     """Entry point: expected errors become one line and an exit status."""
     set_up_logging()
+    stop_on_sigterm()
     with one_line_errors():
         app()
 
@@ -61,15 +63,20 @@ def main() -> None:
 
 @app.command()
 def demo(
-    run: Run = None, json: Json = False, seed: Seed = 0, seconds: Seconds = None, dim: Dim = None
+    run: Annotated[Path, typer.Option("--run", help="run folder")] = Path("runs/demo"),
+    json: Json = False,
+    seed: Seed = 0,
+    seconds: Seconds = None,
+    dim: Dim = None,
+    changes: Set = None,
 ) -> None:
     """The whole chain on the built-in recipes: shipped base, CLLM trained live."""
     from cllm import pipeline
     from cllm.corpus import Corpus
     from cllm.run import SHIPPED
 
-    folder = _output(run or Path("runs/demo"))
-    settings = _settings("quick", dim, seed, seconds=seconds)
+    folder = _output(run)
+    settings = _settings("quick", dim, seed, seconds=seconds, changes=changes)
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
     _chain(folder, settings, json)
@@ -92,15 +99,18 @@ def run_(
     max_bad_rows: MaxBad = 100,
     allow_weak_base: Weak = False,
     milvus: Uri = None,
+    changes: Set = None,
 ) -> None:
     """The whole chain on your texts; trains a small base first unless --base names one."""
     from cllm import pipeline
 
-    folder = _output(run)
     settings = _settings(
-        preset, dim, seed, seconds=seconds, base_seconds=base_seconds, form=form, nested=nested
-    )
-    pipeline.keep_corpus(folder, _read_corpus(corpus, text_column, max_bad_rows, seed))
+        preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
+        form=form, nested=nested, changes=changes,
+    )  # fmt: skip
+    texts = _read_corpus(corpus, text_column, max_bad_rows, seed)  # first: it may be refused
+    folder = _output(run)
+    pipeline.keep_corpus(folder, texts)
     if base is None:
         pipeline.make_base(folder, settings.base, reuse=True)
     else:
@@ -147,11 +157,11 @@ def corpus_build(
     from cllm import pipeline
     from cllm.corpus import built_in_corpus
 
-    folder = _output(run)
     if file is None:
         corpus = built_in_corpus(richness, n, seed)  # type: ignore[arg-type]  # checked there
     else:
         corpus = _read_corpus(file, text_column, max_bad_rows, seed)
+    folder = _output(run)
     pipeline.keep_corpus(folder, corpus)
     emit(folder.notes()["corpus"], json, lambda: show_facts(folder.notes()["corpus"]))
 
@@ -160,6 +170,7 @@ def corpus_build(
 def corpus_check(
     file: Annotated[Path, typer.Argument(help="JSONL, CSV, Parquet or text; .gz too")],
     json: Json = False,
+    seed: Seed = 0,
     text_column: TextColumn = "text",
     max_bad_rows: MaxBad = 100,
 ) -> None:
@@ -170,9 +181,10 @@ def corpus_check(
     from cllm.reading import read_rows
 
     reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
-    corpus = build_corpus(reading)
+    corpus = build_corpus(reading, seed=seed)
+    facts = {"texts": len(corpus)} | corpus.info
     bad = [asdict(row) | {"file": str(row.file)} for row in reading.bad]
-    emit(corpus.info | {"texts": len(corpus), "bad": bad}, json, lambda: show_facts(corpus.info))
+    emit(facts | {"bad": bad}, json, lambda: show_facts(facts))
     for row in reading.bad:
         sys.stderr.write(f"{row}\n")
 
@@ -188,19 +200,15 @@ def pretrain(
     reference_seconds: Annotated[
         float | None, typer.Option(min=1, help="for the reference LM [default: as the CLLM]")
     ] = None,
-    vocabulary: Annotated[int | None, typer.Option(min=300, help="tokens")] = None,
-    width: Annotated[int | None, typer.Option(min=16, help="of token embeddings")] = None,
+    changes: Set = None,
 ) -> None:
     """Train a small base LLM (and its reference LM) on the run's corpus."""
     from cllm import pipeline
 
     folder = _output(run)
-    settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
-    changed = {"vocabulary": vocabulary, "width": width, "feed_forward": width and 2 * width}
-    base_settings = settings.base.model_copy(update={k: v for k, v in changed.items() if v})
-    settings = settings.model_copy(
-        update={"base": base_settings, "reference_seconds": reference_seconds or 0}
-    )
+    settings = _settings(
+        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
+    ).model_copy(update={"reference_seconds": reference_seconds or 0})
     pipeline.make_base(folder, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
@@ -215,12 +223,15 @@ def adapt(
     preset: PresetName = "standard",
     seconds: Seconds = None,
     steps: Steps = None,
+    changes: Set = None,
 ) -> None:
     """Fine-tune a hub model until it restores the run's texts, then freeze it."""
     from cllm import pipeline
 
     folder = _output(run)
-    settings = _settings(preset, None, seed, base_seconds=seconds, base_steps=steps)
+    settings = _settings(
+        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
+    )
     pipeline.adapt_base(folder, base, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
@@ -238,12 +249,15 @@ def train(
     seconds: Seconds = None,
     steps: Steps = None,
     allow_weak_base: Weak = False,
+    changes: Set = None,
 ) -> None:
     """Train the CLLM over the run's base; goes on where it was interrupted."""
     from cllm import pipeline
 
     folder = _output(run)
-    settings = _settings(preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested)
+    settings = _settings(
+        preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested, changes=changes
+    )
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
     emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))
 
@@ -252,6 +266,7 @@ def train(
 def embed(
     run: Run = None,
     json: Json = False,
+    seed: Seed = 0,  # noqa: ARG001 - nothing is drawn here; every verb takes it
     milvus: Uri = None,
     replace: Annotated[bool, typer.Option(help="replace another model's collection")] = False,
 ) -> None:
@@ -315,7 +330,7 @@ def evaluate(
 
 
 @app.command()
-def report(run: Run = None, json: Json = False) -> None:
+def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa: ARG001
     """Write report.html, map.png and report.json from what the run holds."""
     from cllm import discovery
 
@@ -348,27 +363,16 @@ def _read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> 
 
 
 def _settings(
-    name: str,
-    dim: int | None,
-    seed: int,
-    *,
-    seconds: float | None = None,
-    steps: int | None = None,
-    base_seconds: float | None = None,
-    base_steps: int | None = None,
-    form: str | None = None,
-    nested: str = "on",
-    announce: bool = True,
-) -> RunSettings:
+    name: str, dim: int | None, seed: int, *,
+    announce: bool = True, changes: list[str] | None = None,
+    **own: Any,  # noqa: ANN401 - as `overridden` takes them
+) -> RunSettings:  # fmt: skip
     """The preset with the command's own values in place; prints what was derived."""
     import logging
 
     from cllm.settings import describe, overridden
 
-    settings = overridden(
-        name, dim=dim, seed=seed, seconds=seconds, steps=steps,
-        base_seconds=base_seconds, base_steps=base_steps, form=form, nested=nested,
-    )  # fmt: skip
+    settings = overridden(name, dim=dim, seed=seed, changes=changes or (), **own)
     if announce:
         logging.getLogger(__name__).info("%s: %s", name, describe(settings))
     return settings

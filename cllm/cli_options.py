@@ -27,3 +27,7 @@ Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI
 CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
 TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
 MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="any setting, like train.cluster_weight=0.1; may be repeated"),
+]

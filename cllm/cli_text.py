@@ -1,18 +1,19 @@
 """Commands that use a trained model: texts or vectors in, JSON lines out.
 
+They take --json and --seed as every command does; JSON they write anyway, and nothing is drawn.
 Without --run and with nothing trained yet they use the model that ships.
 """
 
+# ruff: noqa: ARG001 - options that every command takes
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cllm.cli_options import DEFAULT_RUN, Run, Texts
+from cllm.cli_options import DEFAULT_RUN, Json, Run, Seed, Texts
 from cllm.console import emit
 from cllm.errors import InputError
 
@@ -27,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def encode(texts: Texts = None, run: Run = None) -> None:
+def encode(texts: Texts = None, run: Run = None, json: Json = False, seed: Seed = 0) -> None:
     """Texts to vectors, a JSON line each."""
     lines = _texts(texts)
     for text, vector_D in zip(lines, _model(run).encode(lines), strict=True):
@@ -39,6 +40,8 @@ def decode(
         list[str] | None, typer.Argument(help='JSON: "[0.1, ...]"; or stdin')
     ] = None,
     run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
 ) -> None:
     """Vectors (or prefixes of them) to texts, a JSON line each."""
     import numpy as np
@@ -46,11 +49,13 @@ def decode(
     rows = [_vector(line) for line in _texts(vectors)]
     model = _model(run)
     for row in rows:
-        (text,) = model.decode(np.array([row], np.float32))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            vector_1D = np.array([row], np.float32)
+        (text,) = model.decode(vector_1D)
         emit({"vector": row, "text": text}, True)
 
 
-def reconstruct(texts: Texts = None, run: Run = None) -> None:
+def reconstruct(texts: Texts = None, run: Run = None, json: Json = False, seed: Seed = 0) -> None:
     """Texts through their vectors and back, a JSON line each."""
     lines = _texts(texts)
     for text, again in zip(lines, _model(run).reconstruct(lines), strict=True):
@@ -62,6 +67,8 @@ def interpolate(
     last: str,
     steps: Annotated[int, typer.Option(min=2, help="texts, both ends included")] = 5,
     run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
 ) -> None:
     """Texts along the great circle between two texts, a JSON line each."""
     for i, text in enumerate(_model(run).interpolate(first, last, steps)):
@@ -72,6 +79,8 @@ def neighbours(
     texts: Texts = None,
     run: Run = None,
     k: Annotated[int, typer.Option("--k", min=1, help="neighbours a text")] = 5,
+    json: Json = False,
+    seed: Seed = 0,
 ) -> None:
     """The nearest texts of the corpus in the latent space (exact), a JSON line each."""
     from cllm.retrieval import latent_nearest
@@ -108,12 +117,15 @@ def _texts(given: list[str] | None) -> list[str]:
 
 
 def _vector(line: str) -> list[float]:
+    import json
+
     try:
         value = json.loads(line)
     except ValueError as error:
         raise InputError(f"not a JSON vector: {line[:60]!r} ({error})") from error
     row = value.get("vector") if isinstance(value, dict) else value
-    if not isinstance(row, list) or not all(isinstance(x, int | float) for x in row) or not row:
+    numbers = isinstance(row, list) and all(type(x) in (int, float) for x in row)
+    if not row or not numbers:
         raise InputError(
             f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
         )

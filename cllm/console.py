@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,19 @@ def set_up_logging(*, quiet: bool = False) -> None:
     logging.captureWarnings(True)
 
 
+CTRL_C = 130  # what typer makes of it
+INTERRUPTED = "interrupted; finished steps are kept, the same command goes on after them"
+
+
+def stop_on_sigterm() -> None:
+    """End on SIGTERM as on Ctrl-C, with a line and a status. Training has its own way."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn expected errors into one line on stderr and their exit status (2 or 1)."""
@@ -34,7 +48,11 @@ def one_line_errors() -> Iterator[None]:
     except (InputError, WorkError) as error:
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _fail("interrupted", 1)
+        _fail(INTERRUPTED, 1)
+    except SystemExit as leaving:
+        if leaving.code == CTRL_C:
+            _fail(INTERRUPTED, 1)
+        raise
     except MemoryError:
         _fail("out of memory; use a smaller --dim, --preset or corpus", 1)
     except OSError as error:

@@ -8,6 +8,8 @@ Each step writes its own part of the run folder and its section of report.json.
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -180,7 +182,8 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     )  # fmt: skip
     corpus = run.load_corpus()
     notes = run.notes() | {"versions": versions()}
-    notes |= {} if seed is None else {"seed": seed}
+    if seed is not None:  # at the end of a chain
+        notes |= {"seed": seed, "peak_memory_gb": peak_memory()}
     pairs = run.path / "reconstructions.json"
     write_report(
         run.path,
@@ -210,6 +213,12 @@ def idea_rows(ideas: Sequence[Idea], text_of: dict[str, str]) -> list[IdeaRow]:
         )
         for idea in ordered
     ]
+
+
+def peak_memory() -> float:
+    """The most main memory this process has had, in GB."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes * (1024 if sys.platform != "darwin" else 1) / 1e9, 2)
 
 
 def versions() -> dict[str, str]:

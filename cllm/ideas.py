@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from cllm.base import GREEDY, BaseLM, Generation
+from cllm.batches import TokenTexts
 from cllm.files import read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import yield_ci
+from cllm.metrics import Interval, bootstrap, yield_ci
 from cllm.model import CLLM
 from cllm.pretrain import mask_token
 from cllm.sphere import ExactIndex, angle, prefix, unit
@@ -104,15 +105,14 @@ def write_candidates(model: CLLM, candidates: Sequence[Candidate], seed: int) ->
 def write_unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int) -> list[str]:
     """Texts the base samples when every token of its input is masked; `lengths` in tokens."""
     torch.manual_seed(seed)
+    hidden = [[mask_token(base)] * length for length in lengths]
+    inputs = TokenTexts.of([str(i) for i in range(len(hidden))], hidden, base.pad, context)
     rows: list[list[int]] = []
-    hidden = mask_token(base)
-    for start in range(0, len(lengths), 64):
-        tokens = [[hidden] * length for length in lengths[start : start + 64]]
-        ids_BT, mask_BT = base.pad_rows(tokens)
+    for start in range(0, len(inputs), 64):
+        batch = inputs.gather(range(start, min(start + 64, len(inputs)))).to(base.device)
         with torch.inference_mode():
-            memory_BTH = base.embed(ids_BT, mask_BT)
-        how = Generation(sample=True)
-        rows += base.write(memory_BTH, context, how, mask_BT)
+            memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
+        rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
     return base.to_text(rows)
 
 
@@ -170,15 +170,29 @@ def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
         "duplicate": labels.count("duplicate"),
         "nonsense": labels.count("nonsense"),
         "novel": labels.count("novel"),
+        "distinct": len({idea.text for idea in ideas}),
     }
     if ideas and ideas[0].hit is not None:
-        share = yield_ci(np.array([idea.yields for idea in ideas], float), rng)
+        share = _yield(ideas, rng)
         counts |= {
             "hit": sum(bool(i.hit) for i in ideas),
             "yield": share.mean,
             "yield_ci": share.ci,
         }
     return counts
+
+
+def _yield(ideas: Sequence[Idea], rng: np.random.Generator) -> Interval:
+    """Share that yields. Voids are resampled, not texts: those of one void are not independent."""
+    by_place: dict[object, list[bool]] = {}
+    for idea in ideas:
+        place = idea.id if idea.void_id is None else idea.void_id
+        by_place.setdefault(place, []).append(idea.yields)
+    shares_V = np.array([np.mean(found) for found in by_place.values()])
+    if len(by_place) == len(ideas) or np.ptp(shares_V) == 0:
+        return yield_ci(shares_V, rng)
+    found = bootstrap(shares_V, rng)
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
 
 def best_first(ideas: Sequence[Idea]) -> list[Idea]:

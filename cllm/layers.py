@@ -48,9 +48,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, window: int) -> None:
         super().__init__()
-        self.heads = max(
-            h for h in (1, 2, 4, 8, 16) if width % h == 0 and (width // h >= 32 or h == 1)
-        )
+        self.heads = attention_heads(width)
         self.window = window
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)

@@ -273,7 +273,9 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, COLLECTION, model.hash, model.config.dim, replace=replace
     ) as store:
-        vectors_ND = model.encode(corpus.texts)
+        tokens = model.tokens(corpus.texts)
+        vectors_ND = model.encode_tokens(tokens)
         save_latents(run.latents, corpus.ids, corpus.splits, vectors_ND, corpus.texts, model.hash)
         store.upsert(run.load_latents(model))
+    run.note("corpus", run.notes().get("corpus", {}) | {"tokens": tokens.tokens, "cut": tokens.cut})
     run.time("embed", begun)

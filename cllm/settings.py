@@ -6,7 +6,9 @@ prints what it derived. 0 means "off" where a field says so.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -166,33 +168,28 @@ def overridden(
     base_steps: int | None = None,
     form: str | None = None,
     nested: str = "on",
+    changes: Sequence[str] = (),
 ) -> RunSettings:
-    """A preset with a command's own values in place; InputError names what does not fit."""
+    """A preset with a command's own values in place; InputError names what does not fit.
+
+    `changes` are lines like "train.cluster_weight=0.1", for any field there is.
+    """
     if name not in _SIZES:
         raise InputError(f"no preset {name!r}; there are {', '.join(_SIZES)}")
     if nested not in ("on", "off"):
         raise InputError(f"--nested is {nested!r}; it must be on or off")
+    own: dict[str, object] = {"train.nested": nested == "on"}
+    if form:
+        own["model.form"] = form
+    own |= _limits("train.loop", seconds, steps)
+    for stage in ("base.loop", "base.low_rank_loop"):  # half the time each
+        own |= _limits(stage, base_seconds and base_seconds / 2, base_steps)
+    own |= dict(map(_change, changes))
     try:
-        s = preset(name, dim=dim, seed=seed)
-        train_loop = _given(seconds, steps)
-        base_loop = _given(base_seconds and base_seconds / 2, base_steps)  # each stage's
-        model = s.model.model_dump() | ({"form": form} if form else {})
-        return RunSettings(
-            **s.model_dump(exclude={"base", "model", "train"}),
-            model=ModelSettings(**model),
-            base=s.base.model_copy(
-                update={
-                    "loop": s.base.loop.model_copy(update=base_loop),
-                    "low_rank_loop": s.base.low_rank_loop.model_copy(update=base_loop),
-                }
-            ),
-            train=s.train.model_copy(
-                update={
-                    "nested": nested == "on",
-                    "loop": s.train.loop.model_copy(update=train_loop),
-                }
-            ),
-        )
+        values = preset(name, dim=dim, seed=seed).model_dump()
+        for place, value in own.items():
+            _put(values, place, value)
+        return RunSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -215,8 +212,29 @@ def _budget(loop: LoopSettings) -> str:
     return f"{loop.seconds:g} s" if loop.seconds else f"{loop.steps} steps"
 
 
-def _given(seconds: float | None, steps: int | None) -> dict[str, float]:
+def _limits(loop: str, seconds: float | None, steps: int | None) -> dict[str, object]:
     """Own limits replace the preset's: steps alone lift the time limit."""
     if steps:
-        return {"steps": steps, "seconds": seconds or 0.0}
-    return {"seconds": seconds} if seconds else {}
+        return {f"{loop}.steps": steps, f"{loop}.seconds": seconds or 0.0}
+    return {f"{loop}.seconds": seconds} if seconds else {}
+
+
+def _change(line: str) -> tuple[str, object]:
+    place, equals, value = line.partition("=")
+    if not equals:
+        raise InputError(f"--set {line!r} has no '='; write it like train.cluster_weight=0.1")
+    try:
+        return place.strip(), json.loads(value)
+    except ValueError:
+        return place.strip(), value.strip()  # a word
+
+
+def _put(values: dict[str, Any], place: str, value: object) -> None:
+    *sections, field = place.split(".")
+    inner = values
+    for section in sections:
+        inner = inner.get(section, {})
+    if not isinstance(inner, dict) or field not in inner or isinstance(inner[field], dict):
+        known = sorted(inner) if isinstance(inner, dict) and inner else sorted(values)
+        raise InputError(f"no setting {place!r}; there are {', '.join(known)}")
+    inner[field] = value

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cllm.errors import InputError
+from cllm.errors import InputError, WorkError
 from cllm.files import read_parquet, replacing
 from cllm.sphere import require_unit
 
@@ -280,13 +280,15 @@ def _make_room(path: Path) -> None:
 
 @contextmanager
 def _milvus_errors(uri: str) -> Iterator[None]:
-    """Turn what pymilvus raises into one line with the next step."""
+    """Turn what pymilvus raises into one line with the next step; a full disk is no bad input."""
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
     except MilvusException as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        if "no space left" in reason.lower():
+            raise WorkError(f"Milvus at {uri}: {reason}; free some disk space") from error
         if _is_lite(uri):
             hint = "another process may hold it: stop that one, or choose another Milvus path"
         else:

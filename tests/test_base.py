@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cllm.base import BaseLM, Generation
+from cllm.batches import TokenTexts
 from cllm.errors import InputError
 
 # Shapes: B texts, T tokens, M memory positions, H width.
@@ -35,6 +36,12 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "base"))
 
 
+def padded(base: BaseLM, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    names = [str(i) for i in range(len(rows))]
+    batch = TokenTexts.of(names, rows, base.pad, context=99).gather(range(len(rows)))
+    return batch.ids_BT, batch.mask_BT
+
+
 def damaged(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
@@ -44,15 +51,15 @@ def damaged(folder: Path, **changes: object) -> None:
 
 
 def test_embeddings_have_the_width_and_ignore_padding(base: BaseLM) -> None:
-    ids_BT, mask_BT = base.pad_rows(ROWS)
+    ids_BT, mask_BT = padded(base, ROWS)
     array_BTH = base.embed(ids_BT, mask_BT)
     assert array_BTH.shape == (3, 7, base.width)
-    alone_BTH = base.embed(*base.pad_rows(ROWS[:1]))
+    alone_BTH = base.embed(*padded(base, ROWS[:1]))
     torch.testing.assert_close(array_BTH[0, :5], alone_BTH[0], atol=1e-5, rtol=1e-4)
 
 
 def test_cross_entropy_is_the_models_own_loss(base: BaseLM) -> None:
-    ids_BT, mask_BT = base.pad_rows(ROWS)
+    ids_BT, mask_BT = padded(base, ROWS)
     array_BTH = base.embed(ids_BT, mask_BT)
     nats_BT = base.cross_entropy(array_BTH, ids_BT, mask_BT, mask_BT)
     assert nats_BT.shape == ids_BT.shape
@@ -63,7 +70,7 @@ def test_cross_entropy_is_the_models_own_loss(base: BaseLM) -> None:
 
 
 def test_masked_memory_does_not_count_and_unmasked_does(base: BaseLM) -> None:
-    ids_BT, mask_BT = base.pad_rows(ROWS[:1])
+    ids_BT, mask_BT = padded(base, ROWS[:1])
     array_BTH = base.embed(ids_BT, mask_BT)
     strong_BTH = 30 * torch.randn(1, 3, base.width, generator=torch.Generator().manual_seed(0))
     longer_BTH = torch.cat([array_BTH, strong_BTH], 1)
@@ -84,7 +91,7 @@ def test_nothing_of_it_is_trained(base: BaseLM) -> None:
 
 
 def memory_of(base: BaseLM) -> torch.Tensor:
-    return base.embed(*base.pad_rows([ROWS[0], ROWS[2][:5]]))
+    return base.embed(*padded(base, [ROWS[0], ROWS[2][:5]]))
 
 
 def push(base: BaseLM, token: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +133,7 @@ def test_beams_find_nothing_less_likely(base: BaseLM) -> None:
     memory_BMH = memory_of(base)
 
     def nats(rows: list[list[int]]) -> torch.Tensor:
-        ids_BT, mask_BT = base.pad_rows(rows)
+        ids_BT, mask_BT = padded(base, rows)
         return base.cross_entropy(memory_BMH, ids_BT, mask_BT).sum(1) / mask_BT.sum(1)
 
     searched = nats(base.write(memory_BMH, 5, Generation(beams=8)))
