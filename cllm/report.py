@@ -115,6 +115,7 @@ class Report(BaseModel):
     ideas: dict[str, ArmCounts] | None = None
     seconds: dict[str, float] | None = None
     seed: int | None = None
+    peak_memory_gb: float | None = None
     versions: dict[str, str] | None = None
 
 

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -194,12 +196,12 @@ def test_a_locked_milvus_path(trained, tmp_path):
             holder.kill()
 
 
-def test_a_read_only_disk_keeps_the_old_report(trained, tmp_path, monkeypatch):
+def test_an_interrupted_rename_keeps_the_old_report(trained, tmp_path):
     home, _ = trained
     shutil.copytree(home / "small", tmp_path / "copy")
     old = (tmp_path / "copy" / "report.json").read_text()
     full = (
-        "import os, errno; real = os.replace\n"
+        "import os, errno\n"
         "def replace(a, b):\n"
         "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "os.replace = replace\n"
@@ -212,6 +214,108 @@ def test_a_read_only_disk_keeps_the_old_report(trained, tmp_path, monkeypatch):
     assert done.returncode == 1
     assert "free some disk space" in done.stderr
     assert (tmp_path / "copy" / "report.json").read_text() == old
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip(f"no disk can be mounted here: {made.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_keeps_the_old_corpus(small_disk):
+    answer("corpus", "build", "--n", 200, "--run", "small", "--json", cwd=small_disk)
+    message = refusal("corpus", "build", "--n", 20_000, "--run", "small", cwd=small_disk, status=1)
+    assert "space" in message
+    checked = answer("corpus", "check", "small/corpus.parquet", "--json", cwd=small_disk)
+    assert checked[0]["texts"] == 200
+    assert [p.name for p in (small_disk / "small").iterdir() if "tmp" in p.name] == []
+
+
+def test_milvus_on_a_full_disk_is_no_bad_input(trained, small_disk):
+    home, _ = trained
+    message = refusal(
+        "embed", "--run", "small", "--milvus", small_disk / "m.db", cwd=home, status=1
+    )
+    assert "free some disk space" in message
+
+
+def test_not_a_number_in_the_latents(trained, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    (shard,) = (tmp_path / "copy" / "latents").glob("*.parquet")
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
+    rows[3]["vector"][0] = float("nan")
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), shard)
+    message = refusal("voids", "--run", "copy", "--preset", "quick", cwd=tmp_path)
+    assert table["id"][3].as_py() in message
+
+
+def test_a_text_beyond_the_context_is_cut_with_a_count(trained):
+    home, _ = trained
+    done = cllm("encode", TEXT, " ".join([TEXT] * 5), "--run", "small", cwd=home)
+    assert done.returncode == 0
+    assert "1 of 2 texts are longer than" in done.stderr
+
+
+def interrupted(*args, cwd, after, by=signal.SIGTERM):
+    """What a command says when it gets a signal after a line that starts with `after`."""
+    with subprocess.Popen(
+        [*CLLM, *map(str, args)], cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.startswith(after):
+                process.send_signal(by)
+                break
+        said = process.stderr.read()
+        return process.wait(), said
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_goes_on_where_it_was(trained, tmp_path, by):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "model")
+    command = ("train", "--run", "copy", "--preset", "quick", "--dim", 4, "--allow-weak-base")
+    status, said = interrupted(
+        *command, "--steps", 100_000, cwd=tmp_path, after="CLLM: step 20", by=by
+    )
+    assert status == 1, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("cllm: interrupted at step ")
+    step = int(last.split("at step ")[1].split(";")[0])
+    done = cllm(*command, "--steps", step + 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["step"] == 20  # of the first part
+    assert json.loads(lines[-1])["step"] == step + 5
+    assert (tmp_path / "copy" / "model" / "model.safetensors").exists()
+
+
+def test_a_signal_outside_training_ends_in_one_line(tmp_path):
+    with (tmp_path / "in.jsonl").open("w") as file:
+        file.writelines(f'{{"text": "text number {i} of many"}}\n' for i in range(300_000))
+    with subprocess.Popen(
+        [*CLLM, "corpus", "check", "in.jsonl"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert said.strip().startswith("cllm: interrupted")
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_help_needs_no_heavy_import(tmp_path: Path):
