@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
+from cllm.cards import write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
@@ -162,6 +163,11 @@ def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> 
     if split == "test" and not run.shipped:
         run.note("reconstruction", result.numbers)
         write_json(run.path / "reconstructions.json", {"pairs": result.pairs[:20]})
+        told = read_json(run.model / "training.json")
+        write_model_card(
+            run.model, run.notes().get("model", told["facts"]), corpus,
+            told["settings"]["seed"], told.get("command", "an older version"), result.numbers,
+        )  # fmt: skip
         run.time("evaluate", begun)
     return result
 

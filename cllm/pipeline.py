@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts, fit_context
-from cllm.cards import write_base_card, write_model_card
+from cllm.cards import command_line, write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, replacing, write_json
@@ -70,6 +70,11 @@ def finished(folder: Path, wanted: str) -> bool:
     return True
 
 
+def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str, Any]) -> None:
+    note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
+    write_json(folder / "training.json", note | {"command": command_line()})
+
+
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Train a small base LLM on the run's corpus until it restores held-out texts; freeze it."""
     corpus = run.load_corpus()
@@ -105,9 +110,8 @@ def _train_base(
     facts = base_facts(base, corpus, settings.context)
     with replacing(run.base) as new:
         base.save(new)
-        note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
-        write_json(new / "training.json", note)
-        write_base_card(new, facts, corpus, settings.loop.seed)
+        _remember(new, made_from, settings, facts)
+        write_base_card(new, facts, corpus, settings.loop.seed, command_line())
     for stage in stages:
         stage.checkpoint.remove()
     run.forget("model", "reconstruction", "voids", "ideas")
@@ -217,9 +221,8 @@ def train_model(
     with replacing(run.model) as new:
         model.save_pretrained(new)
         base.tokenizer.save_pretrained(new)
-        note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
-        write_json(new / "training.json", note)
-        write_model_card(new, facts, corpus, settings)
+        _remember(new, made_from, settings, facts)
+        write_model_card(new, facts, corpus, settings.seed, command_line(), {})
     result.checkpoint.remove()
     run.forget("reconstruction", "voids", "ideas")
     run.note("model", facts)

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from cllm import discovery, pipeline
+from cllm.cards import write_base_card
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
-from cllm.files import replacing
+from cllm.files import read_json, replacing, write_json
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
 
@@ -27,9 +28,9 @@ def main() -> None:
     """Train what is missing in the run folder, evaluate, and put it in place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/assets"))
-    parser.add_argument("--seconds", type=float, default=2400, help="for the CLLM")
-    parser.add_argument("--base-seconds", type=float, default=300)
-    parser.add_argument("--reference-seconds", type=float, default=900)
+    parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM")
+    parser.add_argument("--base-seconds", type=float, default=1400)
+    parser.add_argument("--reference-seconds", type=float, default=240)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     set_up_logging()
@@ -52,7 +53,12 @@ def make(run: RunFolder, settings: RunSettings) -> None:
     pipeline.train_model(run, settings, reuse=True)
     for folder in (run.base, run.base / "reference", run.model):
         halve(folder / "model.safetensors")  # before anything is measured
-    run.note("model", run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"})
+    facts = run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"}
+    run.note("model", facts)
+    for folder, known in ((run.base, run.notes()["base"]), (run.model, facts)):
+        told = read_json(folder / "training.json")
+        write_json(folder / "training.json", told | {"facts": known, "command": "make assets"})
+    write_base_card(run.base, run.notes()["base"], run.load_corpus(), settings.seed, "make assets")
     pipeline.embed_corpus(run, replace=True)
     discovery.search_voids(run, settings)
     discovery.write_ideas(run, settings)

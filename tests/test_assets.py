@@ -19,8 +19,14 @@ def test_it_is_a_whole_run_of_at_most_20_megabytes():
     for part in ("corpus.parquet", "base", "base/reference", "model", "latents", "voids.parquet"):
         assert (SHIPPED / part).exists(), part
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 20e6
+
+
+def test_cards_tell_command_seed_corpus_and_scores():
     for folder in ("base", "model"):
-        assert "seed" in (SHIPPED / folder / "README.md").read_text("utf-8")
+        card = (SHIPPED / folder / "README.md").read_text("utf-8")
+        for fact in ("make assets", "| seed | 0 |", RUN.load_corpus().hash):
+            assert fact in card
+    assert f"| exact match | {report()['reconstruction']['exact_match']:.4g} |" in card
 
 
 def test_every_file_of_weights_is_safetensors():

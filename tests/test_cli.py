@@ -60,6 +60,18 @@ def test_run_leaves_every_part_of_the_run_folder(trained):
     assert json.loads((home / "small" / "report.json").read_text()) == report
 
 
+def test_cards_tell_command_seed_corpus_and_scores(trained):
+    home, report = trained
+    base, model = (
+        (home / "small" / part / "README.md").read_text("utf-8") for part in ("base", "model")
+    )
+    for card in (base, model):
+        assert "run --corpus texts.jsonl --run small" in card
+        assert "| seed | 0 |" in card
+        assert report["corpus"]["hash"] in card
+    assert f"| content f1 | {report['reconstruction']['content_f1']:.4g} |" in model
+
+
 def test_report_holds_the_sections_of_the_design(trained):
     _, report = trained
     sections = {"corpus", "base", "model", "reconstruction", "voids", "ideas", "seconds"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,20 @@ def test_low_rank_training_leaves_the_encoder_and_helps_at_low_rank(
     for name, weight in base.encoder.state_dict().items():
         assert torch.equal(weight, before[name])
     assert not any(w.requires_grad for w in base.model.parameters())
+
+
+@pytest.mark.parametrize("family", ["tiny_t5", "tiny_bart"])
+def test_low_rank_training_works_in_other_families(
+    family: str, request: pytest.FixtureRequest, corpus: Corpus, tmp_path: Path
+) -> None:
+    given: BaseLM = request.getfixturevalue(family)
+    base = BaseLM(copy.deepcopy(given.model), given.tokenizer, given.name)
+    loop = base_settings(steps=2, batch=8, evaluations=1).loop
+    settings = base_settings().model_copy(update={"rank": 16, "low_rank_loop": loop})
+    assert np.isfinite(train_low_rank(base, corpus, settings, tmp_path).best_score)
+    assert base.hash != given.hash
+    for name, weight in base.encoder.state_dict().items():
+        assert torch.equal(weight, given.encoder.state_dict()[name])
 
 
 # ---- restoring -----------------------------------------------------------------------
