@@ -35,7 +35,7 @@ class Restoring:
         )
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The weighted sum "loss" and its terms; "cross_entropy" is in nats a text."""
+        """The weighted sum "loss" and its terms; "cross_entropy" is their weighted nats a text."""
         s, model = self.settings, self.model
         with torch.no_grad():
             array_BTH = model.base.embed(batch.ids_BT, batch.mask_BT)
@@ -48,10 +48,8 @@ class Restoring:
         # a prefix leaves so many nats that at full weight it would outshout the whole vector
         weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, s.prefix_weight)
         nats_BT = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
-        parts = {
-            "loss": (nats_BT * weight_B1).sum() / batch.mask_BT.sum(),
-            "cross_entropy": nats_BT.sum() / len(batch),
-        }
+        nats = (nats_BT * weight_B1).sum()
+        parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / weight_B1.sum()}
         if s.array_weight and model.config.form == "mirrored":  # slots restore no array
             parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT, weight_B1)
         if s.cluster_weight:

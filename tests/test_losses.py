@@ -148,11 +148,12 @@ def test_a_low_temperature_looks_at_the_nearest_confusable_text() -> None:
 def test_terms_are_off_when_their_weight_is_zero(
     task_of: Callable[..., Restoring], batch: Batch
 ) -> None:
-    off = parts(task_of(**ALONE | {"prefix_weight": 1.0}), batch)
+    alone = ALONE | {"prefix_weight": 1.0}
+    off = parts(task_of(**alone), batch)
     assert set(off) == {"loss", "cross_entropy"}
     assert off["loss"] == pytest.approx(off["cross_entropy"] * 8 / int(batch.mask_BT.sum()))
     for name in ("array", "cluster", "negative"):
-        on = parts(task_of(**ALONE | {f"{name}_weight": 0.7}), batch)
+        on = parts(task_of(**alone | {f"{name}_weight": 0.7}), batch)
         assert set(on) == {"loss", "cross_entropy", name}
         assert on["loss"] == pytest.approx(off["loss"] + 0.7 * on[name], rel=1e-5)
 
