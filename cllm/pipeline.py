@@ -42,8 +42,6 @@ from cllm.training import fit
 
 log = logging.getLogger(__name__)
 
-COLLECTION = "texts"
-
 
 def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     """Put the corpus into the run and its facts into the report."""
@@ -270,11 +268,15 @@ def model_facts(model: CLLM) -> dict[str, Any]:
 
 
 def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = False) -> None:
-    """Vectors of every text into latents/, then into Milvus (Lite in the run folder by default)."""
+    """Vectors of every text into latents/, then into Milvus (Lite in the run folder by default).
+
+    On a server, where runs meet, each corpus has a collection of its own.
+    """
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_corpus()
+    collection = f"texts_{corpus.hash}" if uri else "texts"
     with VectorStore.open(  # first, so that a collection of another model is refused at once
-        uri or run.milvus, COLLECTION, model.hash, model.config.dim, replace=replace
+        uri or run.milvus, collection, model.hash, model.config.dim, replace=replace
     ) as store:
         tokens = model.tokens(corpus.texts)
         vectors_ND = model.encode_tokens(tokens)
