@@ -28,7 +28,7 @@ from torch import nn
 
 from bench._context import context, memory_of, say
 from cllm.base import BaseLM
-from cllm.batches import Batch, TokenTexts
+from cllm.batches import Batch, TokenTexts, fit_context
 from cllm.codecs import make_codec
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.losses import Restoring, text_nats
@@ -52,15 +52,15 @@ class Bench:
     base: BaseLM
     train: TokenTexts
     validation: TokenTexts
+    choosing: TokenTexts  # other validation texts, by which the best weights are chosen
     reference_N: NDArray[np.float64] | None  # nats of each validation text without a vector
     reference: str
     options: argparse.Namespace
 
     @property
     def context(self) -> int:
-        """Tokens of the longest text, rounded up to a multiple of 16."""
-        longest = max(map(len, (*self.train.rows, *self.validation.rows)))
-        return -(-longest // 16) * 16
+        """Tokens of a text at most."""
+        return fit_context(self.train.rows, self.options.context)
 
     def model(self, seed: int, **shape: int | str) -> CLLM:
         """A started CLLM."""
@@ -119,13 +119,17 @@ def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
     batches: list[Batch] = list(
         islice(texts.batches(settings.batch, settings.seed), settings.steps)
     )
+    device = task.model.device
     begun = time.perf_counter()
     for step, batch in enumerate(batches):
-        loss = task.losses(batch, step)["loss"]
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = task.losses(batch.to(device), step)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(task.module.parameters(), settings.clip)
         optimizer.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - begun) / settings.steps
 
 
@@ -207,10 +211,11 @@ def compare(bench: Bench, arms: Arms) -> dict[str, NDArray[np.float64]]:
 
 
 def trained_nats(bench: Bench, model: CLLM, settings: TrainSettings) -> NDArray[np.float64]:
-    """Nats of each validation text (N,) after training."""
-    scored = first_texts(bench.validation, 256)
+    """Nats of each validation text (N,) after training; others choose the best weights."""
     with tempfile.TemporaryDirectory() as folder:
-        ended = fit(Restoring(model, settings, scored), bench.train, settings.loop, Path(folder))
+        ended = fit(
+            Restoring(model, settings, bench.choosing), bench.train, settings.loop, Path(folder)
+        )
     say(f"{ended.steps} steps in {ended.seconds:.0f} s")
     with torch.inference_mode():
         return np.asarray(text_nats(model.eval(), bench.validation))
@@ -250,10 +255,13 @@ def prepare(options: argparse.Namespace) -> Bench:
         else _own_base(corpus, options, train=bool(training))
     )
     train = token_texts(base, corpus.select("train"), options.context)
-    validation = token_texts(base, corpus.select("validation"), options.context)
-    validation = first_texts(validation, options.validation)
+    context = fit_context(train.rows, options.context)  # as the base's low-rank stage has it
+    train = token_texts(base, corpus.select("train"), context)
+    held_out = token_texts(base, corpus.select("validation"), context)
+    validation = some(held_out, 0, options.validation)
+    choosing = some(held_out, options.validation, options.validation + 256)
     reference_N, name = _reference(base, corpus, validation, options)
-    return Bench(base, train, validation, reference_N, name, options)
+    return Bench(base, train, validation, choosing, reference_N, name, options)
 
 
 def _own_base(corpus: Corpus, options: argparse.Namespace, *, train: bool) -> BaseLM:
@@ -281,9 +289,11 @@ def _reference(
     return None, "none: only differences are known"
 
 
-def first_texts(texts: TokenTexts, n: int) -> TokenTexts:
-    """The first `n`."""
-    return TokenTexts(texts.names[:n], texts.rows[:n], texts.pad, texts.cut)
+def some(texts: TokenTexts, first: int, last: int) -> TokenTexts:
+    """The texts from `first` on, before `last`."""
+    if len(texts) <= first:
+        raise SystemExit(f"only {len(texts)} validation texts; give a smaller --validation")
+    return TokenTexts(texts.names[first:last], texts.rows[first:last], texts.pad, texts.cut)
 
 
 def parser() -> argparse.ArgumentParser:

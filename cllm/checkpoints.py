@@ -44,7 +44,7 @@ class Checkpoint:
         self.state = folder / "state"
         self.best = folder / "best.safetensors"
         same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
-        self.identity = digest(task, same, *texts.names)
+        self.identity = digest(task, same, *texts.names, *(row.tobytes() for row in texts.rows))
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write the newest state."""
@@ -52,7 +52,7 @@ class Checkpoint:
             new.mkdir()
             save_file(trained_weights(module), new / "weights.safetensors")
             save_file(_moments(optimizer), new / "optimizer.safetensors")
-            save_file({"torch": torch.get_rng_state()}, new / "random.safetensors")
+            save_file(_random_state(), new / "random.safetensors")
             note = {"identity": self.identity, "progress": asdict(progress)}
             (new / "progress.json").write_text(json.dumps(note))
 
@@ -75,7 +75,10 @@ class Checkpoint:
             weights = load_file(self.state / "weights.safetensors")
             _load(module, weights)
             _set_moments(optimizer, load_file(self.state / "optimizer.safetensors"))
-            torch.set_rng_state(load_file(self.state / "random.safetensors")["torch"])
+            random = load_file(self.state / "random.safetensors")
+            torch.set_rng_state(random["torch"])
+            if "cuda" in random and torch.cuda.is_available():
+                torch.cuda.set_rng_state(random["cuda"])
             return Progress(**note["progress"])
         except (*_DAMAGE, KeyError, TypeError) as error:
             raise WorkError(self._damaged(self.state, error)) from error
@@ -110,6 +113,11 @@ def trained_weights(module: nn.Module) -> dict[str, Tensor]:
         for name, weight in module.named_parameters()
         if weight.requires_grad
     }
+
+
+def _random_state() -> dict[str, Tensor]:
+    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"torch": torch.get_rng_state()} | cuda
 
 
 def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -79,7 +79,7 @@ def demo(
     settings = _settings("quick", dim, seed, seconds=seconds, changes=changes)
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
-    _chain(folder, settings, json)
+    _chain(folder, settings, json, own_base=False)
 
 
 @app.command("run")
@@ -106,7 +106,7 @@ def run_(
 
     settings = _settings(
         preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
-        form=form, nested=nested, changes=changes,
+        form=form, nested=nested, changes=changes, adapting=base is not None,
     )  # fmt: skip
     texts = _read_corpus(corpus, text_column, max_bad_rows, seed)  # first: it may be refused
     folder = _output(run)
@@ -123,14 +123,15 @@ def _chain(
     settings: RunSettings,
     json: bool,
     *,
+    own_base: bool = True,
     weak: bool = False,
     uri: str | None = None,
 ) -> None:
     from cllm import discovery, pipeline
 
     pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
-    if not (folder.base / "reference").is_dir():
-        pipeline.make_reference(folder, settings)
+    if own_base:  # a borrowed one brings its reference LM along
+        pipeline.make_reference(folder, settings, reuse=True)
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
     pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's may be another run's
     discovery.search_voids(folder, settings)
@@ -230,7 +231,7 @@ def adapt(
 
     folder = _output(run)
     settings = _settings(
-        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
+        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes, adapting=True
     )
     pipeline.adapt_base(folder, base, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
@@ -389,7 +390,8 @@ def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
     def show() -> None:
         corpus = folder.load_corpus()
         text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
-        ideas = best_first(load_ideas(folder.ideas)) if folder.ideas.exists() else []
+        there = folder.ideas.exists()
+        ideas = best_first(load_ideas(folder.ideas, notes["model"]["hash"])) if there else []
         rows = discovery.idea_rows(ideas, text_of)
         print_scoreboard(without_none(notes), rows, Console(), run_dir=folder.path)
 

@@ -7,6 +7,7 @@
 # Shapes: B texts, T tokens, H width, D bottleneck, S slots.
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from cllm.layers import Block, Collapse, Expand, Level, Perceptron, Regroup, attention_heads
 from cllm.reductions import plan_reductions
+
+log = logging.getLogger(__name__)
 
 SLOTS = 16
 
@@ -80,13 +83,14 @@ class Mirrored(Codec):
             x = there(x)
 
 
-LARGEST_PCA = 3072  # beyond it a reduction stays a random rotation
+LARGEST_PCA = 4096  # beyond it a reduction stays a random rotation
 
 
 def principal_axes(x_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` principal axes (count, V) and the spread along each (count,)."""
     values = x_NV.shape[1]
     if values > LARGEST_PCA:
+        log.info("a reduction of %d values starts as a random rotation, not as a PCA", values)
         axes = nn.init.orthogonal_(x_NV.new_empty(count, values))
     else:
         _, vectors = torch.linalg.eigh(x_NV.T @ x_NV / len(x_NV))

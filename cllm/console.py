@@ -27,6 +27,7 @@ def set_up_logging(*, quiet: bool = False) -> None:
     logging.captureWarnings(True)
 
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 CTRL_C = 130  # what typer makes of it
 INTERRUPTED = "interrupted; finished steps are kept, the same command goes on after them"
 
@@ -53,7 +54,10 @@ def one_line_errors() -> Iterator[None]:
         if leaving.code == CTRL_C:
             _fail(INTERRUPTED, 1)
         raise
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:  # torch's own are RuntimeErrors
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(sign in words for sign in _NO_MEMORY):
+            raise
         _fail("out of memory; use a smaller --dim, --preset or corpus", 1)
     except OSError as error:
         _fail(f"{error}; check the path and the disk", 1)

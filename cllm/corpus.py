@@ -15,9 +15,12 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cllm.errors import InputError
 from cllm.files import digest, read_parquet, write_parquet
 from cllm.near_duplicates import Near, find_near
+from cllm.noise import text_keys
 from cllm.reading import Reading, Row
 
 if TYPE_CHECKING:
@@ -61,9 +64,14 @@ class Corpus:
         )
         return Corpus(ids, texts, titles, groups, splits, self.info)
 
-    def first(self, n: int) -> Corpus:
-        """The first `n` texts."""
-        ids, texts, titles, groups, splits = (column[:n] for column in self._columns)
+    def sample(self, n: int) -> Corpus:
+        """`n` texts at most, drawn by their ids, so that the order of a file does not matter."""
+        if n >= len(self):
+            return self
+        chosen = sorted(np.argsort(text_keys(self.ids), kind="stable")[:n].tolist())
+        ids, texts, titles, groups, splits = (
+            tuple(column[i] for i in chosen) for column in self._columns
+        )
         return Corpus(ids, texts, titles, groups, splits, self.info)
 
     @cached_property

@@ -102,7 +102,7 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
 def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     """Every arm's candidates, written and judged, into ideas.parquet."""
     begun = time.perf_counter()
-    model, corpus = run.load_model(), run.load_corpus()
+    model, corpus = run.load_model(), run.load_trained_corpus()
     latents, n, seed = run.load_latents(model), settings.ideas, settings.seed
     train = latents.select("train")
     voids = enclosed_voids(run, model, train)
@@ -127,7 +127,7 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
         )
         notes[arm] = funnel(found, rng) | _withheld(found, corpus)
         ideas += found
-    save_ideas(run.ideas, ideas)
+    save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
@@ -155,14 +155,16 @@ def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> 
     if split not in ("validation", "test"):
         raise InputError(f"no held-out split {split!r}; there are validation and test")
     begun = time.perf_counter()
-    model, corpus = run.load_model(), run.load_corpus()
+    model, corpus = run.load_model(), run.load_trained_corpus()
     reference = run.load_reference(model.base)
     rng = np.random.default_rng([settings.seed, 3])
     latents = run.load_latents(model)
     result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated)
     if split == "test" and not run.shipped:
         run.note("reconstruction", result.numbers)
-        write_json(run.path / "reconstructions.json", {"pairs": result.pairs[:20]})
+        write_json(
+            run.path / "reconstructions.json", {"model": model.hash, "pairs": result.pairs[:20]}
+        )
         told = read_json(run.model / "training.json")
         write_model_card(
             run.model, run.notes().get("model", told["facts"]), corpus,
@@ -177,7 +179,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     model = run.load_model()
     latents, k = run.load_latents(model), model.config.void_dim
     train = latents.select("train")
-    ideas = best_first(load_ideas(run.ideas)) if run.ideas.exists() else []
+    ideas = best_first(load_ideas(run.ideas, model.hash)) if run.ideas.exists() else []
     voids = enclosed_voids(run, model, train)
     shown = [idea for idea in ideas if idea.arm == "void"][:50]
     places = [idea.vector_D for idea in shown if idea.vector_D is not None]
@@ -191,11 +193,13 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     if seed is not None:  # at the end of a chain
         notes |= {"seed": seed, "peak_memory_gb": peak_memory()}
     pairs = run.path / "reconstructions.json"
+    told = read_json(pairs) if pairs.exists() else {}
+    of_this_model = told.get("model") == model.hash
     write_report(
         run.path,
         notes,
         ideas=idea_rows(ideas, dict(zip(corpus.ids, corpus.texts, strict=True))),
-        reconstructions=[(a, b) for a, b in read_json(pairs)["pairs"]] if pairs.exists() else [],
+        reconstructions=[(a, b) for a, b in told["pairs"]] if of_this_model else [],
         metrics=run.metrics(),
     )
     return run.notes()

@@ -20,7 +20,7 @@ from cllm.base import GREEDY, BaseLM, Generation
 from cllm.batches import TokenTexts
 from cllm.files import read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import Interval, bootstrap, yield_ci
+from cllm.metrics import Interval, bootstrap, wilson, yield_ci
 from cllm.model import CLLM
 from cllm.pretrain import mask_token
 from cllm.sphere import ExactIndex, angle, prefix, unit
@@ -158,7 +158,7 @@ def land(
     arrived_nK = prefix(arrived_nD, void_dim)
     moved_n = angle(arrived_nK, prefix(points_nD, void_dim))
     nearest_n = index.search(arrived_nK, 1)[0][:, 0]
-    return moved_n / index.median_nearest(), moved_n < nearest_n
+    return moved_n / max(index.median_nearest(), 1e-6), moved_n < nearest_n
 
 
 def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
@@ -188,9 +188,11 @@ def _yield(ideas: Sequence[Idea], rng: np.random.Generator) -> Interval:
     for idea in ideas:
         place = idea.id if idea.void_id is None else idea.void_id
         by_place.setdefault(place, []).append(idea.yields)
+    if len(by_place) == len(ideas):
+        return yield_ci(np.array([idea.yields for idea in ideas]), rng)
     shares_V = np.array([np.mean(found) for found in by_place.values()])
-    if len(by_place) == len(ideas) or np.ptp(shares_V) == 0:
-        return yield_ci(shares_V, rng)
+    if np.ptp(shares_V) == 0:  # nothing to resample
+        return wilson(sum(idea.yields for idea in ideas), len(ideas))
     found = bootstrap(shares_V, rng)
     return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
@@ -202,8 +204,8 @@ def best_first(ideas: Sequence[Idea]) -> list[Idea]:
     )
 
 
-def save_ideas(path: Path, ideas: Sequence[Idea]) -> None:
-    """Write ideas.parquet."""
+def save_ideas(path: Path, ideas: Sequence[Idea], model_hash: str) -> None:
+    """Write ideas.parquet; its metadata names the model."""
     import pyarrow as pa
 
     rows = [
@@ -231,15 +233,19 @@ def save_ideas(path: Path, ideas: Sequence[Idea]) -> None:
          ("vector", pa.list_(pa.float32())), ("text", pa.string()), ("verdict", pa.string()),
          ("valid", pa.bool_()), ("duplicate", pa.bool_()), ("reasons", pa.list_(pa.string())),
          ("novelty", pa.float64()), ("validity", pa.float64()), ("round_trip", pa.float64()),
-         ("hit", pa.bool_()), ("neighbours", neighbours)]
+         ("hit", pa.bool_()), ("neighbours", neighbours)],
+        metadata={"model_hash": model_hash},
     )  # fmt: skip
     write_parquet(path, pa.Table.from_pylist(rows, schema))
 
 
-def load_ideas(path: Path) -> list[Idea]:
-    """Read ideas.parquet back."""
-    ideas = []
-    for row in read_parquet(path).to_pylist():
+def load_ideas(path: Path, model_hash: str) -> list[Idea]:
+    """Read ideas.parquet back; none where another model wrote them."""
+    ideas: list[Idea] = []
+    table = read_parquet(path)
+    if (table.schema.metadata or {}).get(b"model_hash", b"").decode() != model_hash:
+        return ideas
+    for row in table.to_pylist():
         nearest = tuple((n["id"], n["similarity"]) for n in row["neighbours"])
         verdict = Verdict(
             label=row["verdict"], valid=row["valid"], duplicate=row["duplicate"],

@@ -113,6 +113,8 @@ def yield_ci(hits: Array, rng: np.random.Generator, level: float = 0.95) -> Inte
     Where all hit or none does there is nothing to resample: then Wilson over all of them.
     """
     hits_SN = _as_seeds_by_texts(hits)
+    if not np.isin(hits_SN, (0, 1)).all():
+        raise ValueError("hits are 0 or 1; shares of several texts go to `bootstrap`")
     if len(hits_SN) == 1 or np.ptp(hits_SN) == 0:
         return wilson(int(hits_SN.sum()), hits_SN.size, level)
     found = bootstrap(hits_SN, rng, level=level, same_texts=False)
@@ -316,18 +318,8 @@ def _count(
 
 def rep_4(tokens: Sequence[Hashable]) -> float:
     """Share of a text's 4-grams that repeat an earlier one (0 for fewer than four tokens)."""
-    grams = _grams(tokens, 4)
+    grams = [tuple(tokens[start : start + 4]) for start in range(len(tokens) - 3)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def distinct_n(texts_tokens: Sequence[Sequence[Hashable]], n: int) -> float:
-    """Distinct n-grams over all n-grams of a set of texts (Li et al. 2016); 0 if there is none."""
-    grams = [gram for tokens in texts_tokens for gram in _grams(tokens, n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _grams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
-    return [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
 
 
 # --- clouds of unit vectors --------------------------------------------------------------------

@@ -200,12 +200,13 @@ class CLLM(PreTrainedModel):
         self.codec.start(centred_NTH / self.spread)
 
     def _arrays(self, texts: TokenTexts, sample: int, batch: int = 64) -> tuple[Tensor, Tensor]:
-        """Token embeddings (N, context, H) of the first texts, zero where masked, and the mask."""
+        """Token embeddings (N, context, H) of some texts, zero where masked, and the mask."""
         context, width = self.mean.shape
         arrays_NTH = self.mean.new_zeros(sample, context, width)
         mask_NT = torch.zeros(sample, context, dtype=torch.bool, device=self.device)
+        chosen_N = np.argsort(texts.keys_N, kind="stable")[:sample]  # whatever a file's order
         for first in range(0, sample, batch):
-            part = texts.gather(range(first, min(first + batch, sample))).to(self.device)
+            part = texts.gather(chosen_N[first : first + batch]).to(self.device)
             place = slice(first, first + len(part)), slice(part.ids_BT.shape[1])
             arrays_NTH[place] = self.base.embed(part.ids_BT, part.mask_BT) * part.mask_BT[..., None]
             mask_NT[place] = part.mask_BT

@@ -34,7 +34,7 @@ from cllm.pretrain import (
     train_low_rank,
 )
 from cllm.progress import training_progress
-from cllm.reference import train_reference
+from cllm.reference import reference_rate, train_reference
 from cllm.run import RunFolder
 from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, save_latents
@@ -120,7 +120,7 @@ def _train_base(
 
 def base_facts(base: BaseLM, corpus: Corpus, context: int) -> dict[str, Any]:
     """Name, size, and the share of validation tokens it restores without a bottleneck."""
-    held_out = token_texts(base, corpus.select("validation").first(HELD_OUT), context)
+    held_out = token_texts(base, corpus.select("validation").sample(HELD_OUT), context)
     return {
         "name": base.name,
         "parameters": base.parameters,
@@ -131,22 +131,30 @@ def base_facts(base: BaseLM, corpus: Corpus, context: int) -> dict[str, Any]:
     }
 
 
-def make_reference(run: RunFolder, settings: RunSettings) -> None:
+def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
     """Train the LM that says what a text costs without a vector; kept inside the base's folder.
 
     It gets the CLLM's own budget, unless `reference_seconds` says otherwise.
     """
-    base, budget = run.load_base(), settings.train.loop
-    seconds = settings.reference_seconds or budget.seconds
-    loop = settings.base.loop.model_copy(update={"seconds": seconds, "steps": budget.steps})
+    base, corpus, budget = run.load_base(), run.load_corpus(), settings.train.loop
+    loop = settings.base.loop.model_copy(
+        update={
+            "seconds": settings.reference_seconds or budget.seconds,
+            "steps": budget.steps,
+            "lr": reference_rate(base.width),
+        }
+    )
+    made_from = identity(loop, base.hash, corpus.hash)
+    if reuse and finished(run.base / "reference", made_from):
+        return
     how = settings.base.model_copy(update={"loop": loop})
     begun = time.perf_counter()
     with training_progress("reference LM") as report:
         folder = run.path / "training" / "reference"
-        reference, result = train_reference(base, run.load_corpus(), how, folder, report)
+        reference, result = train_reference(base, corpus, how, folder, report)
     with replacing(run.base / "reference") as new:
         reference.save(new)
-        write_json(new / "training.json", {"seconds": result.seconds, "steps": result.steps})
+        _remember(new, made_from, loop, {"seconds": result.seconds, "steps": result.steps})
     result.checkpoint.remove()
     run.time("reference", begun)
 
@@ -185,17 +193,24 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     run.note("base", facts | {"weak_base_allowed": True})
 
 
+# What comes after the CLLM does not make it another one.
+_LATER = RunSettings().model_dump(
+    include={"reference_seconds", "ideas", "evaluated", "quick_voids"}
+)
+
+
 def train_model(
     run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False
 ) -> None:
     """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain."""
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
     base, corpus = run.load_base(), run.load_corpus()
-    made_from = identity(settings, base.hash, corpus.hash)
+    how = settings.model_copy(update={"base": BaseSettings(), **_LATER})
+    made_from = identity(how, base.hash, corpus.hash)
     if reuse and finished(run.model, made_from):
         run.note("model", read_json(run.model / "training.json")["facts"])
         return
-    train_part, held_part = corpus.select("train"), corpus.select("validation").first(HELD_OUT)
+    train_part, held_part = corpus.select("train"), corpus.select("validation").sample(HELD_OUT)
     if settings.model.dim > len(train_part):
         raise InputError(
             f"d = {settings.model.dim} is more than the {len(train_part)} training texts: such a "
@@ -215,7 +230,9 @@ def train_model(
         result = fit(task, texts, settings.train.loop, run.path, report)
     model.train(False)
     model.config.void_dim = settings.void_dim or choose_void_dim(run, model, held_out)
-    facts = model_facts(model) | {"steps": result.steps, "best_step": result.best_step}
+    facts = model_facts(model) | {
+        "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
+    }  # fmt: skip
     with replacing(run.model) as new:
         model.save_pretrained(new)
         base.tokenizer.save_pretrained(new)
@@ -273,7 +290,7 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     On a server, where runs meet, each corpus has a collection of its own.
     """
     begun = time.perf_counter()
-    model, corpus = run.load_model(), run.load_corpus()
+    model, corpus = run.load_model(), run.load_trained_corpus()
     collection = f"texts_{corpus.hash}" if uri else "texts"
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, collection, model.hash, model.config.dim, replace=replace

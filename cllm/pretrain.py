@@ -110,12 +110,16 @@ class Denoising:
         self.base, self.settings, self.held_out = base, settings, held_out
         self.module: nn.Module = base.model.train().requires_grad_(True)
         self.mask_id = mask_token(base)
-        self.identity = digest(settings.model_dump_json(exclude={"loop"}), str(base.model.config))
+        self.spread = spread(base, held_out)
+        self.identity = digest(
+            settings.model_dump_json(exclude={"loop", "low_rank_loop"}), str(base.model.config)
+        )
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""
         memory_BTH = self.base.embed(self.masked(batch, step), batch.mask_BT)
-        memory_BTH = self.disturbed(memory_BTH, batch, step, self.settings.memory_noise)
+        size = self.settings.memory_noise * self.spread
+        memory_BTH = self.disturbed(memory_BTH, batch, step, size)
         nats_BT = self.base.cross_entropy(memory_BTH, batch.ids_BT, batch.mask_BT, batch.mask_BT)
         return _per_token(nats_BT, batch)
 
@@ -178,6 +182,8 @@ class LowRank(Denoising):
         super().__init__(base, settings, held_out)
         base.encoder.requires_grad_(False)  # the components stay what they are
         self.dim = min(settings.rank, context * base.width)
+        self.identity = digest(self.identity, base.hash, str(context))
+        base.encoder.eval()  # no dropout: the components are to be those a CLLM will see
         self.collapse = CLLM.from_base(base, context=context, dim=self.dim)
         self.collapse.start(train, sample=4096)
         self.collapse.requires_grad_(False)
@@ -194,6 +200,7 @@ class LowRank(Denoising):
     @torch.no_grad()
     def memory(self, batch: Batch, step: int) -> Tensor:
         """The memory (B, context, H) of each text."""
+        self.base.encoder.eval()  # the loop puts the whole base into training mode
         kept_BD, whole_B = self.kept(batch, step)
         ids_BT = torch.where(whole_B[:, None], self.masked(batch, step), batch.ids_BT)
         x_BMH = self.collapse.standardised(self.base.embed(ids_BT, batch.mask_BT), batch.mask_BT)
@@ -201,7 +208,7 @@ class LowRank(Denoising):
         low_BMH = codec.decoder(codec.encoder(x_BMH) * kept_BD)
         memory_BMH = torch.where(whole_B[:, None, None], x_BMH, low_BMH)
         memory_BMH = memory_BMH * self.collapse.spread + self.collapse.mean
-        size_B = torch.where(whole_B, 1.0, self.noise) * self.settings.memory_noise
+        size_B = torch.where(whole_B, 1.0, self.noise) * self.settings.memory_noise * self.spread
         return self.disturbed(memory_BMH, batch, step, size_B[:, None, None])
 
     def kept(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -219,6 +226,13 @@ class LowRank(Denoising):
         for _, batch in self.held_out.in_order(64):
             total += float(self.nats(batch.to(self.base.device), 0).sum())
         return -total / len(self.held_out)
+
+
+@torch.inference_mode()
+def spread(base: BaseLM, texts: TokenTexts) -> float:
+    """Standard deviation of the token embeddings of some texts, over all coordinates."""
+    batch = texts.gather(range(min(64, len(texts)))).to(base.device)
+    return float(base.embed(batch.ids_BT, batch.mask_BT)[batch.mask_BT].float().std())
 
 
 def _per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -283,7 +297,7 @@ def train_low_rank(
 
 
 def _texts(base: BaseLM, corpus: Corpus, context: int) -> tuple[TokenTexts, TokenTexts]:
-    held_out = corpus.select("validation").first(HELD_OUT)
+    held_out = corpus.select("validation").sample(HELD_OUT)
     return (
         token_texts(base, corpus.select("train"), context),
         token_texts(base, held_out, context),

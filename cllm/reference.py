@@ -62,9 +62,14 @@ class ReferenceLM:
         from transformers import GPT2LMHeadModel
 
         try:
-            model = GPT2LMHeadModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True
+            loaded: Any = GPT2LMHeadModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
+            model, found = loaded
+            if found["missing_keys"]:  # transformers would fill them with random numbers
+                raise ValueError(f"its weights lack {min(found['missing_keys'])}")
+            if model.config.vocab_size != base.vocabulary:
+                raise ValueError("it has another vocabulary than the base")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{folder} holds no reference LM; make it with `cllm pretrain` or `cllm run`"
@@ -102,6 +107,11 @@ def decoder_size(config: Any) -> tuple[int, int]:  # noqa: ANN401 - any seq2seq 
     return int(layers), int(inner)
 
 
+def reference_rate(width: int) -> float:
+    """AdamW's rate: 3e-3 where the LM is small, less in proportion where it is wide."""
+    return min(3e-3, 0.6 / width)
+
+
 class Writing:
     """Task: predict the next token, given nothing but the ones before."""
 
@@ -126,7 +136,7 @@ def train_reference(
 ) -> tuple[ReferenceLM, Fit]:
     """Train the reference LM on the corpus with the same loop settings."""
     train = token_texts(base, corpus.select("train"), settings.context)
-    held_out = token_texts(base, corpus.select("validation").first(HELD_OUT), settings.context)
+    held_out = token_texts(base, corpus.select("validation").sample(HELD_OUT), settings.context)
     reference = ReferenceLM.new(base, settings, settings.context)
     reference.model.to(base.device)
     task = Writing(reference, held_out)

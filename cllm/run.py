@@ -82,6 +82,16 @@ class RunFolder:
 
         return Corpus.load(self.corpus)
 
+    def load_trained_corpus(self) -> Corpus:
+        """The corpus, if it is the one the model was trained on: another split would leak."""
+        corpus, told = self.load_corpus(), read_json(self.model / "training.json")["facts"]
+        if told["corpus_hash"] != corpus.hash:
+            raise InputError(
+                f"{self.model} was trained on corpus {told['corpus_hash']}, but {self.corpus} is "
+                f"{corpus.hash}; train again with `cllm train`, or build that corpus again"
+            )
+        return corpus
+
     def load_base(self) -> BaseLM:
         """The base LLM."""
         from cllm.base import BaseLM

@@ -10,9 +10,11 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cllm.errors import InputError
+
+ADAPTING_LR = 2e-4  # within what T5's and BART's authors advise
 
 Preset = Literal["quick", "standard", "full"]
 Form = Literal["mirrored", "pooled", "direct"]
@@ -53,7 +55,7 @@ class BaseSettings(Settings):
         0.1, ge=0, lt=1, description="share of texts masked wholly; 0 = off"
     )
     memory_noise: float = Field(
-        1.0, ge=0, description="Gaussian noise on token embeddings; 0 = off"
+        1.0, ge=0, description="Gaussian noise on token embeddings, of their spread; 0 = off"
     )
     minimum_restored: float = Field(
         0.99, gt=0, le=1, description="of held-out tokens, to freeze it"
@@ -114,6 +116,14 @@ class RunSettings(Settings):
     quick_voids: bool = Field(False, description="a quarter of the void search")
     seed: int = Field(0, ge=0, description="of everything")
 
+    @model_validator(mode="after")
+    def _fits(self) -> RunSettings:
+        if self.void_dim == 1 or self.void_dim > self.model.dim:
+            raise ValueError(f"void_dim is {self.void_dim}; it must be 0, or 2 to {self.model.dim}")
+        if self.base.rank == 1:
+            raise ValueError("base.rank is 1; it must be 0, or 2 and more")
+        return self
+
 
 def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
     """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
@@ -169,16 +179,20 @@ def overridden(
     form: str | None = None,
     nested: str = "on",
     changes: Sequence[str] = (),
+    adapting: bool = False,
 ) -> RunSettings:
     """A preset with a command's own values in place; InputError names what does not fit.
 
-    `changes` are lines like "train.cluster_weight=0.1", for any field there is.
+    `changes` are lines like "train.cluster_weight=0.1", for any field there is. `adapting` a hub
+    model takes a learning rate that does not wipe out what it knows.
     """
     if name not in _SIZES:
         raise InputError(f"no preset {name!r}; there are {', '.join(_SIZES)}")
     if nested not in ("on", "off"):
         raise InputError(f"--nested is {nested!r}; it must be on or off")
     own: dict[str, object] = {"train.nested": nested == "on"}
+    if adapting:
+        own |= {"base.loop.lr": ADAPTING_LR, "base.low_rank_loop.lr": ADAPTING_LR}
     if form:
         own["model.form"] = form
     own |= _limits("train.loop", seconds, steps)
@@ -193,7 +207,8 @@ def overridden(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{place}: {first['msg']} (given: {first['input']!r})") from error
+        given = f" (given: {first['input']!r})" if place else ""
+        raise InputError(f"{place or 'settings'}: {first['msg']}{given}") from error
 
 
 def describe(settings: RunSettings) -> str:

@@ -27,6 +27,8 @@ from cllm.errors import WorkError
 from cllm.files import replacing
 from cllm.settings import LoopSettings
 
+_GOES_ON = "the same command goes on from there"
+
 
 class Task(Protocol):
     """What is trained, on what loss, and how well it does on held-out texts."""
@@ -141,17 +143,22 @@ def train_step(
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         parts = task.losses(batch, step)
     loss = parts["loss"]
-    if not torch.isfinite(loss):
-        raise WorkError(
-            f"the loss is {float(loss.detach())} at step {step}; texts of that batch: "
-            f"{', '.join(batch.names[:8])}{' …' if len(batch) > 8 else ''}; "
-            "look at these texts, or train with a lower `lr` (LoopSettings)"
-        )
+    _require_finite("loss", loss, batch, step)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(task.module.parameters(), clip)
+    norm = nn.utils.clip_grad_norm_(task.module.parameters(), clip)
+    _require_finite("gradient", norm, batch, step)
     optimizer.step()
     return parts
+
+
+def _require_finite(what: str, value: Tensor, batch: Batch, step: int) -> None:
+    if not torch.isfinite(value):
+        raise WorkError(
+            f"the {what} is {float(value.detach())} at step {step}; texts of that batch: "
+            f"{', '.join(batch.names)}; look at these texts, or train with a lower `lr` "
+            "(such as --set train.loop.lr=1e-3)"
+        )
 
 
 class _Run:
@@ -203,6 +210,8 @@ class _Run:
         if progress.scored_step != progress.step:
             self._score()
         self.checkpoint.save(self.task.module, self.optimizer, progress)  # to go on after it
+        if stop.requested:
+            raise WorkError(f"interrupted at the end of a training; {_GOES_ON}")
 
     def _score_and_save(self, stop: Stop) -> None:
         if self.done * self.settings.evaluations >= self.progress.evaluations + 1:
@@ -214,7 +223,7 @@ class _Run:
         if stopping:
             raise WorkError(
                 f"interrupted at step {self.progress.step}; a checkpoint is in "
-                f"{self.checkpoint.folder}; the same command goes on from there"
+                f"{self.checkpoint.folder}; {_GOES_ON}"
             )
 
     def _score(self) -> None:

@@ -39,20 +39,24 @@ def main() -> None:
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)
-        make(run, settings)
+        train(run, settings)
+        measure(run, settings)
         ship(run, SHIPPED)
 
 
-def make(run: RunFolder, settings: RunSettings) -> None:
-    """The chain, going on after what the run folder already holds."""
+def train(run: RunFolder, settings: RunSettings) -> None:
+    """Corpus and models, going on after what the run folder already holds."""
     if not run.corpus.exists():
         pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
     pipeline.make_base(run, settings.base, reuse=True)
-    if not (run.base / "reference").is_dir():
-        pipeline.make_reference(run, settings)
+    pipeline.make_reference(run, settings, reuse=True)
     pipeline.train_model(run, settings, reuse=True)
+
+
+def measure(run: RunFolder, settings: RunSettings) -> None:
+    """Everything after training, with the weights as they will ship."""
     for folder in (run.base, run.base / "reference", run.model):
-        halve(folder / "model.safetensors")  # before anything is measured
+        halve(folder / "model.safetensors")
     facts = run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"}
     run.note("model", facts)
     for folder, known in ((run.base, run.notes()["base"]), (run.model, facts)):

@@ -1,5 +1,6 @@
 """Commands as a user types them: the whole chain once, small, then each verb on its result."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -142,6 +143,16 @@ def test_train_replaces_only_the_model_and_embed_must_follow(trained, tmp_path):
     assert cllm("embed", "--replace", "--run", "copy", cwd=tmp_path).returncode == 0
 
 
+def test_another_split_of_the_corpus_is_refused(trained, tmp_path):
+    """Most of its test texts were trained on."""
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    answer("corpus", "build", "--corpus", home / "texts.jsonl", "--run", "copy", "--seed", 1,
+           "--json", cwd=tmp_path)  # fmt: skip
+    for verb in ("evaluate", "embed", "generate"):
+        assert "cllm train" in refusal(verb, "--run", "copy", cwd=tmp_path)
+
+
 def test_a_weak_base_is_refused(trained, tmp_path):
     home, _ = trained
     shutil.copytree(home / "small", tmp_path / "copy")
@@ -254,6 +265,9 @@ def test_a_full_disk_keeps_the_old_corpus(small_disk):
 
 def test_milvus_on_a_full_disk_is_no_bad_input(trained, small_disk):
     home, _ = trained
+    with contextlib.suppress(OSError), (small_disk / "fill").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
     message = refusal(
         "embed", "--run", "small", "--milvus", small_disk / "m.db", cwd=home, status=1
     )

@@ -233,3 +233,12 @@ def test_near_search_is_fast_enough_for_real_corpora() -> None:
     start = time.process_time()
     assert len(find_near(texts, 0.8, 0.6).kept) == 3000
     assert time.process_time() - start < 6
+
+
+def test_a_sample_does_not_depend_on_the_order() -> None:
+    corpus = built_in_corpus("plain", 60, 0)
+    turned = Corpus(*(column[::-1] for column in corpus._columns))
+    assert set(corpus.sample(20).ids) == set(turned.sample(20).ids)
+    assert len(corpus.sample(20)) == 20
+    assert corpus.sample(20).ids == tuple(i for i in corpus.ids if i in set(corpus.sample(20).ids))
+    assert corpus.sample(100) is corpus

@@ -12,7 +12,6 @@ from sacrebleu.metrics.chrf import CHRF
 from cllm.metrics import (
     METRICS,
     bootstrap,
-    distinct_n,
     hopkins,
     intrinsic_dimension,
     paired_difference,
@@ -259,14 +258,6 @@ def test_repetition():
     assert rep_4("aaaaaa") == pytest.approx(2 / 3)
     assert rep_4(range(20)) == 0.0
     assert rep_4([1, 1, 1]) == 0.0
-
-
-def test_distinct_n():
-    assert distinct_n([[1, 2, 3], [1, 2]], 2) == pytest.approx(2 / 3)
-    assert distinct_n([[1], []], 2) == 0.0
-
-
-# --- clouds ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dim", "tolerance"), [(2, 0.1), (3, 0.15), (6, 0.5)])

@@ -214,6 +214,26 @@ def test_low_rank_training_leaves_the_encoder_and_helps_at_low_rank(
     assert not any(w.requires_grad for w in base.model.parameters())
 
 
+def test_low_rank_memories_know_no_dropout(
+    tiny_t5: BaseLM, texts: TokenTexts, tmp_path: Path
+) -> None:
+    """The components are those that a CLLM over the frozen encoder will see."""
+    base = BaseLM(copy.deepcopy(tiny_t5.model), tiny_t5.tokenizer, tiny_t5.name)
+    assert base.model.config.dropout_rate > 0
+    task = LowRank(base, base_settings().model_copy(update={"rank": 8}), texts, texts, CONTEXT)
+    task.module.train()  # as the loop does
+    batch = texts.gather(range(4))
+    assert torch.equal(task.memory(batch, 3), task.memory(batch, 3))
+
+
+def test_a_low_rank_checkpoint_belongs_to_one_base(corpus: Corpus, texts: TokenTexts) -> None:
+    first, other = (
+        LowRank(new_tiny_base(corpus, seed), base_settings(), texts, texts, CONTEXT).identity
+        for seed in (0, 1)
+    )
+    assert first != other
+
+
 @pytest.mark.parametrize("family", ["tiny_t5", "tiny_bart"])
 def test_low_rank_training_works_in_other_families(
     family: str, request: pytest.FixtureRequest, corpus: Corpus, tmp_path: Path

@@ -56,6 +56,9 @@ def test_any_field_can_be_set() -> None:
         ("train.loop.lr=fast", "train.loop.lr"),
         ("train.loop.lr=-1", "train.loop.lr"),
         ("model.form=round", "model.form"),
+        ("void_dim=64", "void_dim is 64"),
+        ("void_dim=1", "void_dim is 1"),
+        ("base.rank=1", "base.rank is 1"),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused(change: str, told: str) -> None:
@@ -70,6 +73,13 @@ def test_a_change_that_does_not_fit_is_refused(change: str, told: str) -> None:
 def test_an_own_value_that_does_not_fit_is_refused(own: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         overridden("quick", **own)  # type: ignore[arg-type]
+
+
+def test_adapting_takes_a_gentler_rate_unless_told() -> None:
+    base = overridden("quick", adapting=True).base
+    assert base.loop.lr == base.low_rank_loop.lr == 2e-4
+    told = overridden("quick", adapting=True, changes=["base.loop.lr=1e-3"]).base
+    assert told.loop.lr == 1e-3
 
 
 def test_an_unknown_preset_is_refused() -> None:
