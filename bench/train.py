@@ -28,13 +28,13 @@ from torch import nn
 
 from bench._context import context, memory_of, say
 from cllm.base import BaseLM
-from cllm.batches import Batch, TokenTexts, fit_context
+from cllm.batches import Batch, TokenTexts
 from cllm.codecs import make_codec
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.losses import Restoring, text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
 from cllm.model import CLLM
-from cllm.pretrain import new_base, token_texts, train_denoising, train_low_rank
+from cllm.pretrain import fitted_texts, new_base, token_texts, train_denoising, train_low_rank
 from cllm.reference import ReferenceLM
 from cllm.settings import LoopSettings, ModelSettings, TrainSettings, overridden
 from cllm.training import fit, make_optimizer
@@ -51,16 +51,12 @@ class Bench:
 
     base: BaseLM
     train: TokenTexts
+    context: int  # tokens of a text at most, as the base's low-rank stage has it
     validation: TokenTexts
     choosing: TokenTexts  # other validation texts, by which the best weights are chosen
     reference_N: NDArray[np.float64] | None  # nats of each validation text without a vector
     reference: str
     options: argparse.Namespace
-
-    @property
-    def context(self) -> int:
-        """Tokens of a text at most."""
-        return fit_context(self.train.rows, self.options.context)
 
     def model(self, seed: int, **shape: int | str) -> CLLM:
         """A started CLLM."""
@@ -254,14 +250,12 @@ def prepare(options: argparse.Namespace) -> Bench:
         if options.base
         else _own_base(corpus, options, train=bool(training))
     )
-    train = token_texts(base, corpus.select("train"), options.context)
-    context = fit_context(train.rows, options.context)  # as the base's low-rank stage has it
-    train = token_texts(base, corpus.select("train"), context)
+    train, context = fitted_texts(base, corpus.select("train"), options.context)
     held_out = token_texts(base, corpus.select("validation"), context)
     validation = some(held_out, 0, options.validation)
     choosing = some(held_out, options.validation, options.validation + 256)
     reference_N, name = _reference(base, corpus, validation, options)
-    return Bench(base, train, validation, choosing, reference_N, name, options)
+    return Bench(base, train, context, validation, choosing, reference_N, name, options)
 
 
 def _own_base(corpus: Corpus, options: argparse.Namespace, *, train: bool) -> BaseLM:

@@ -79,7 +79,7 @@ def demo(
     settings = _settings("quick", dim, seed, seconds=seconds, changes=changes)
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
-    _chain(folder, settings, json, own_base=False)
+    _chain(folder, settings, json)  # the borrowed base brings its reference LM along
 
 
 @app.command("run")
@@ -115,6 +115,9 @@ def run_(
         pipeline.make_base(folder, settings.base, reuse=True)
     else:
         pipeline.adapt_base(folder, base, settings.base, reuse=True)
+    minimum = settings.base.minimum_restored  # asked before the reference LM takes its time
+    pipeline.require_restoring(folder, minimum, allow_weak=allow_weak_base)
+    pipeline.make_reference(folder, settings, reuse=True)
     _chain(folder, settings, json, weak=allow_weak_base, uri=milvus)
 
 
@@ -123,15 +126,11 @@ def _chain(
     settings: RunSettings,
     json: bool,
     *,
-    own_base: bool = True,
     weak: bool = False,
     uri: str | None = None,
 ) -> None:
     from cllm import discovery, pipeline
 
-    pipeline.require_restoring(folder, settings.base.minimum_restored, allow_weak=weak)
-    if own_base:  # a borrowed one brings its reference LM along
-        pipeline.make_reference(folder, settings, reuse=True)
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
     pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's may be another run's
     discovery.search_voids(folder, settings)

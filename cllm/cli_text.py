@@ -113,14 +113,14 @@ def _texts(given: list[str] | None) -> list[str]:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError("no text was given; pass texts as arguments or on standard input")
-    broken = next((line for line in lines if not line.isprintable() and _surrogates(line)), None)
-    if broken is not None:
-        raise InputError(f"not UTF-8: {broken[:60]!r}; convert the text, for example with iconv")
+    try:
+        "".join(lines).encode()
+    except UnicodeEncodeError as error:  # Python reads broken bytes as lone surrogates
+        broken = next(line for line in lines if error.object[error.start] in line)
+        raise InputError(
+            f"not UTF-8: {broken[:60]!r}; convert the text, for example with iconv"
+        ) from error
     return lines
-
-
-def _surrogates(line: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in line)
 
 
 def _vector(line: str) -> list[float]:

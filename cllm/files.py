@@ -128,6 +128,14 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise InputError(_damaged(path, error)) from error
 
 
+def model_of(table: pa.Table) -> str:
+    """The hash of the model that made a table's rows, as its metadata tells; "" where it does not.
+
+    Written with `table.replace_schema_metadata({"model_hash": …})`.
+    """
+    return str((table.schema.metadata or {}).get(b"model_hash", b"").decode())
+
+
 def digest(*parts: str | bytes) -> str:
     """A 16-character hexadecimal SHA-256 of the parts; ("ab", "c") differs from ("a", "bc")."""
     state = hashlib.sha256()

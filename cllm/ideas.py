@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cllm.base import GREEDY, BaseLM, Generation
 from cllm.batches import TokenTexts
-from cllm.files import read_parquet, write_parquet
+from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import Interval, bootstrap, wilson, yield_ci
 from cllm.model import CLLM
@@ -243,7 +243,7 @@ def load_ideas(path: Path, model_hash: str) -> list[Idea]:
     """Read ideas.parquet back; none where another model wrote them."""
     ideas: list[Idea] = []
     table = read_parquet(path)
-    if (table.schema.metadata or {}).get(b"model_hash", b"").decode() != model_hash:
+    if model_of(table) != model_hash:
         return ideas
     for row in table.to_pylist():
         nearest = tuple((n["id"], n["similarity"]) for n in row["neighbours"])

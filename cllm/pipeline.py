@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel
 
 from cllm.base import BaseLM
-from cllm.batches import TokenTexts, fit_context
+from cllm.batches import TokenTexts
 from cllm.cards import command_line, write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
@@ -26,10 +26,10 @@ from cllm.files import digest, read_json, replacing, write_json
 from cllm.losses import Restoring, null_nats, prefix_lengths, text_nats
 from cllm.model import CLLM
 from cllm.pretrain import (
-    HELD_OUT,
+    fitted_texts,
+    held_out_texts,
     new_base,
     restored_tokens,
-    token_texts,
     train_denoising,
     train_low_rank,
 )
@@ -120,7 +120,7 @@ def _train_base(
 
 def base_facts(base: BaseLM, corpus: Corpus, context: int) -> dict[str, Any]:
     """Name, size, and the share of validation tokens it restores without a bottleneck."""
-    held_out = token_texts(base, corpus.select("validation").sample(HELD_OUT), context)
+    held_out = held_out_texts(base, corpus, context)
     return {
         "name": base.name,
         "parameters": base.parameters,
@@ -193,37 +193,30 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     run.note("base", facts | {"weak_base_allowed": True})
 
 
-# What comes after the CLLM does not make it another one.
-_LATER = RunSettings().model_dump(
-    include={"reference_seconds", "ideas", "evaluated", "quick_voids"}
-)
-
-
 def train_model(
     run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False
 ) -> None:
     """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain."""
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
     base, corpus = run.load_base(), run.load_corpus()
-    how = settings.model_copy(update={"base": BaseSettings(), **_LATER})
-    made_from = identity(how, base.hash, corpus.hash)
+    # what comes after the CLLM does not make it another one
+    how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
+    made_from = digest(how, base.hash, corpus.hash)
     if reuse and finished(run.model, made_from):
         run.note("model", read_json(run.model / "training.json")["facts"])
         return
-    train_part, held_part = corpus.select("train"), corpus.select("validation").sample(HELD_OUT)
+    train_part = corpus.select("train")
     if settings.model.dim > len(train_part):
         raise InputError(
             f"d = {settings.model.dim} is more than the {len(train_part)} training texts: such a "
             "vector would only number them; choose a smaller --dim, or give more texts"
         )
-    limit = run.notes()["base"]["context"]
-    context = fit_context(base.tokenize(train_part.texts), limit)
+    texts, context = fitted_texts(base, train_part, run.notes()["base"]["context"])
     torch.manual_seed(settings.train.loop.seed)
     model = CLLM.from_base(base, context=context, **settings.model.model_dump())
     model.config.nested = settings.train.nested
-    texts = token_texts(base, train_part, context)
     model.start(texts)
-    held_out = token_texts(base, held_part, context)
+    held_out = held_out_texts(base, corpus, context)
     task = Restoring(model, settings.train, held_out)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cllm.base import BaseLM, device
+from cllm.base import BaseLM, Tokens, device
 from cllm.batches import Batch, TokenTexts, fit_context
 from cllm.corpus import Corpus
 from cllm.files import digest
@@ -117,11 +117,19 @@ class Denoising:
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""
+        return per_token(self.nats(batch, step), batch)
+
+    def nats(self, batch: Batch, step: int) -> Tensor:
+        """Nats of each token (B, T), given a memory as drawn for this step."""
         memory_BTH = self.base.embed(self.masked(batch, step), batch.mask_BT)
         size = self.settings.memory_noise * self.spread
         memory_BTH = self.disturbed(memory_BTH, batch, step, size)
-        nats_BT = self.base.cross_entropy(memory_BTH, batch.ids_BT, batch.mask_BT, batch.mask_BT)
-        return _per_token(nats_BT, batch)
+        return self.base.cross_entropy(memory_BTH, batch.ids_BT, batch.mask_BT, batch.mask_BT)
+
+    def held_out_nats(self, batch: Batch) -> Tensor:
+        """Nats of each token (B, T) of held-out texts, undisturbed."""
+        memory_BTH = self.base.embed(batch.ids_BT, batch.mask_BT)
+        return self.base.cross_entropy(memory_BTH, batch.ids_BT, batch.mask_BT, batch.mask_BT)
 
     def disturbed(
         self, memory_BMH: Tensor, batch: Batch, step: int, size: float | Tensor
@@ -151,16 +159,10 @@ class Denoising:
 
     @torch.inference_mode()
     def score(self) -> float:
-        """Minus the nats a text on clean held-out texts."""
+        """Minus the nats a held-out text."""
         total = 0.0
         for _, batch in self.held_out.in_order(64):
-            moved = batch.to(self.base.device)
-            memory_BTH = self.base.embed(moved.ids_BT, moved.mask_BT)
-            total += float(
-                self.base.cross_entropy(
-                    memory_BTH, moved.ids_BT, moved.mask_BT, moved.mask_BT
-                ).sum()
-            )
+            total += float(self.held_out_nats(batch.to(self.base.device)).sum())
         return -total / len(self.held_out)
 
 
@@ -188,14 +190,14 @@ class LowRank(Denoising):
         self.collapse.start(train, sample=4096)
         self.collapse.requires_grad_(False)
 
-    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Cross-entropy a token."""
-        return _per_token(self.nats(batch, step), batch)
-
     def nats(self, batch: Batch, step: int) -> Tensor:
         """Nats of each token (B, T), given a memory as drawn for this step."""
         memory_BMH = self.memory(batch, step)
         return self.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+
+    def held_out_nats(self, batch: Batch) -> Tensor:
+        """Nats of each token (B, T), drawn as in training, but once and for all."""
+        return self.nats(batch, 0)
 
     @torch.no_grad()
     def memory(self, batch: Batch, step: int) -> Tensor:
@@ -219,14 +221,6 @@ class LowRank(Denoising):
         whole_B = torch.from_numpy(draw_B2[:, 1] < self.masked_share)
         return kept_BD.to(batch.ids_BT.device), whole_B.to(batch.ids_BT.device)
 
-    @torch.inference_mode()
-    def score(self) -> float:
-        """Minus the nats a held-out text, drawn as in training, but once and for all."""
-        total = 0.0
-        for _, batch in self.held_out.in_order(64):
-            total += float(self.nats(batch.to(self.base.device), 0).sum())
-        return -total / len(self.held_out)
-
 
 @torch.inference_mode()
 def spread(base: BaseLM, texts: TokenTexts) -> float:
@@ -235,7 +229,8 @@ def spread(base: BaseLM, texts: TokenTexts) -> float:
     return float(base.embed(batch.ids_BT, batch.mask_BT)[batch.mask_BT].float().std())
 
 
-def _per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
+def per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """A task's losses where cross-entropy is all: nats a token, and nats a text."""
     total = nats_BT.sum()
     return {"loss": total / batch.mask_BT.sum(), "cross_entropy": total / len(batch)}
 
@@ -267,7 +262,17 @@ def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
 
 def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
     """The corpus as token rows, cut to the context; says how many were cut."""
+    return _cut(base, corpus, base.tokenize(corpus.texts), context)
+
+
+def fitted_texts(base: BaseLM, corpus: Corpus, limit: int) -> tuple[TokenTexts, int]:
+    """The corpus as token rows, and the context that fits it, as `fit_context` finds it."""
     rows = base.tokenize(corpus.texts)
+    context = fit_context(rows, limit)
+    return _cut(base, corpus, rows, context), context
+
+
+def _cut(base: BaseLM, corpus: Corpus, rows: Tokens, context: int) -> TokenTexts:
     texts = TokenTexts.of(corpus.ids, rows, base.pad, context)
     if texts.cut:
         log.warning(
@@ -280,8 +285,8 @@ def train_denoising(
     base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
 ) -> Fit:
     """First stage: the base learns to restore the corpus. Leaves its best weights in `base`."""
-    train, held_out = _texts(base, corpus, settings.context)
-    task = Denoising(base, settings, held_out)
+    train = token_texts(base, corpus.select("train"), settings.context)
+    task = Denoising(base, settings, held_out_texts(base, corpus, settings.context))
     return _frozen(base, fit(task, train, settings.loop, folder, report))
 
 
@@ -289,19 +294,15 @@ def train_low_rank(
     base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
 ) -> Fit:
     """Second stage: the decoder learns to write from low-rank arrays; the encoder stays."""
-    rows = base.tokenize(corpus.select("train").texts)
-    context = fit_context(rows, settings.context)  # as a CLLM will have it
-    train, held_out = _texts(base, corpus, context)
-    task = LowRank(base, settings, train, held_out, context)
+    # the context a CLLM will have
+    train, context = fitted_texts(base, corpus.select("train"), settings.context)
+    task = LowRank(base, settings, train, held_out_texts(base, corpus, context), context)
     return _frozen(base, fit(task, train, settings.low_rank_loop, folder, report))
 
 
-def _texts(base: BaseLM, corpus: Corpus, context: int) -> tuple[TokenTexts, TokenTexts]:
-    held_out = corpus.select("validation").sample(HELD_OUT)
-    return (
-        token_texts(base, corpus.select("train"), context),
-        token_texts(base, held_out, context),
-    )
+def held_out_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
+    """Validation texts that are scored while training."""
+    return token_texts(base, corpus.select("validation").sample(HELD_OUT), context)
 
 
 def _frozen(base: BaseLM, result: Fit) -> Fit:

@@ -23,7 +23,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest
 from cllm.layers import attention_heads
-from cllm.pretrain import HELD_OUT, token_texts
+from cllm.pretrain import held_out_texts, per_token, token_texts
 from cllm.settings import BaseSettings
 from cllm.training import Fit, Report, fit
 
@@ -122,9 +122,7 @@ class Writing:
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
         """Cross-entropy a token."""
-        nats_BT = self.reference.cross_entropy(batch.ids_BT, batch.mask_BT)
-        loss = nats_BT.sum() / batch.mask_BT.sum()
-        return {"loss": loss, "cross_entropy": nats_BT.sum() / len(batch)}
+        return per_token(self.reference.cross_entropy(batch.ids_BT, batch.mask_BT), batch)
 
     def score(self) -> float:
         """Minus the nats a held-out text."""
@@ -136,7 +134,7 @@ def train_reference(
 ) -> tuple[ReferenceLM, Fit]:
     """Train the reference LM on the corpus with the same loop settings."""
     train = token_texts(base, corpus.select("train"), settings.context)
-    held_out = token_texts(base, corpus.select("validation").sample(HELD_OUT), settings.context)
+    held_out = held_out_texts(base, corpus, settings.context)
     reference = ReferenceLM.new(base, settings, settings.context)
     reference.model.to(base.device)
     task = Writing(reference, held_out)

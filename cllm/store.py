@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cllm.errors import InputError, WorkError
-from cllm.files import read_parquet, replacing
+from cllm.files import model_of, read_parquet, replacing
 from cllm.sphere import require_unit
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def load_latents(folder: Path, dim: int | None = None) -> Latents:
         splits=tuple(table["split"].to_pylist()),
         vectors_ND=require_unit(flat.reshape(len(ids), kind.list_size), "text", ids),
         texts=tuple(table["text"].to_pylist()),
-        model_hash=(table.schema.metadata or {}).get(b"model_hash", b"").decode(),
+        model_hash=model_of(table),
     )
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cllm.errors import InputError
-from cllm.files import read_parquet, write_parquet
+from cllm.files import model_of, read_parquet, write_parquet
 from cllm.nulls import KINDS, Kind, null_cloud, p_value
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, slerp, tangent, unit
 
@@ -219,7 +219,7 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
     """
     columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
     table = read_parquet(path, columns)
-    made_by = (table.schema.metadata or {}).get(b"model_hash", b"").decode()
+    made_by = model_of(table)
     if made_by != model_hash:
         raise InputError(
             f"{path} was made with model {made_by or 'unknown'}, not {model_hash}; "
