@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
 from cllm.losses import nats_given, null_nats, prefix_lengths
-from cllm.metrics import METRICS, Interval, TextScores, bootstrap, score_texts
+from cllm.metrics import METRICS, Interval, Metric, bootstrap, bootstrap_of, score_texts
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.reference import ReferenceLM
@@ -26,7 +26,7 @@ from cllm.retrieval import RetrievalScores, TfidfIndex, latent_nearest, retrieva
 from cllm.sphere import ExactIndex, angle
 from cllm.store import Latents
 
-Floats = NDArray[np.float64]
+COMPARED: tuple[Metric, ...] = ("content_f1", "bleu")  # with retrieval, text by text
 
 
 @dataclass(frozen=True)
@@ -57,81 +57,108 @@ def evaluate(
     scores = score_texts(references, texts, [list(r) for r in tokens.rows], rows)
     train = latents.select("train")
     found = _retrieval(references, vectors_ND, train, model)
-    numbers: dict[str, Any] = {"n": len(part), "split": split, "cut": tokens.cut}
-    numbers |= _with_intervals(scores, rng) | found.values()
-    for metric in ("content_f1", "bleu"):
-        gap = found.advantage(metric, scores, rng)
-        numbers |= _named(f"{metric}_minus_retrieval", gap)
+    intervals: dict[str, Interval] = {m: scores.interval(m, rng) for m in METRICS}
+    intervals |= found.intervals(rng)
+    for metric in COMPARED:
+        intervals[f"{metric}_minus_retrieval"] = found.advantage(metric, scores, rng)
     entropy = corpus.info.get("entropy_nats")
-    numbers |= carried(model, reference, tokens, vectors_ND, entropy, rng)
+    gains, by_prefix = carried(model, reference, tokens, vectors_ND, entropy, rng)
+    intervals |= gains | restored_array(model, tokens, rng)
+    if trip := round_trip(model, vectors_ND, texts, train.vectors_ND, rng):
+        intervals["round_trip"] = trip
+    numbers: dict[str, Any] = {"n": len(part), "split": split, "cut": tokens.cut}
+    for name, interval in intervals.items():
+        numbers |= {name: interval.mean, f"{name}_ci": interval.ci}
+    numbers["gain_by_prefix"] = {str(k): gain.mean for k, gain in by_prefix.items()}
+    numbers["gain_by_prefix_ci"] = {str(k): gain.ci for k, gain in by_prefix.items()}
     numbers |= _shuffled(model, references, tokens, vectors_ND, rng)
-    if trip := round_trip(model, vectors_ND, texts, train.vectors_ND):
-        numbers["round_trip"] = trip
     return Evaluation(numbers, list(zip(references, texts, strict=True)))
 
 
 def carried(
     model: CLLM, reference: ReferenceLM, tokens: TokenTexts, vectors_ND: NDArray[np.float32],
     entropy: float | None, rng: np.random.Generator,
-) -> dict[str, Any]:  # fmt: skip
-    """Information carried by the vector, in nats a text, and how well the array is restored."""
+) -> tuple[dict[str, Interval], dict[int, Interval]]:  # fmt: skip
+    """Information carried by the vector, in nats a text; and the gain by its first k coordinates.
+
+    A plain model has no prefixes: then only the whole length is there.
+    """
+    dim = model.config.dim
     given_N = nats_given(model, tokens, vectors_ND)
     null_N, reference_N = null_nats(model, tokens), reference.nats(tokens)
-    prefixes = [k for k in prefix_lengths(model.config.dim) if model.config.nested]
-    by_prefix = {k: nats_given(model, tokens, model.lift(vectors_ND[:, :k])) for k in prefixes}
     shuffled_N = nats_given(model, tokens, vectors_ND[_derangement(len(tokens), rng)])
-    fit = restored_array(model, tokens)
     without_N = min((null_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
     if entropy is not None and entropy < without_N.mean():  # no text costs more than it must
         without_N = np.full(len(tokens), entropy)
-    gain = bootstrap(without_N - given_N, rng)
-    numbers = _named("gain_nats", gain) | {
-        "nats_per_dim": gain.mean / model.config.dim,
-        "nats_with_vector": float(given_N.mean()),
-        "nats_null_vector": float(null_N.mean()),
-        "nats_reference_lm": float(reference_N.mean()),
-        "nats_shuffled_vectors": float(shuffled_N.mean()),
-        "gain_by_prefix": {str(k): float((without_N - n).mean()) for k, n in by_prefix.items()},
-        "forced_token_accuracy": fit["forced_token_accuracy"],
+    gain_N = without_N - given_N
+    values = {
+        "gain_nats": gain_N,
+        "nats_per_dim": gain_N / dim,
+        "nats_with_vector": given_N,
+        "nats_null_vector": null_N,
+        "nats_reference_lm": reference_N,
+        "nats_shuffled_vectors": shuffled_N,
     }
-    return numbers | ({"array_r2": fit["array_r2"]} if "array_r2" in fit else {})
+    if entropy is not None:
+        values["gain_over_entropy"] = gain_N / entropy
+    lengths = [k for k in prefix_lengths(dim) if model.config.nested]
+    gains = {
+        k: without_N - nats_given(model, tokens, model.lift(vectors_ND[:, :k])) for k in lengths
+    }
+    return (
+        {name: bootstrap(values_N, rng) for name, values_N in values.items()},
+        {k: bootstrap(values_N, rng) for k, values_N in (gains | {dim: gain_N}).items()},
+    )
 
 
 @torch.inference_mode()
-def restored_array(model: CLLM, tokens: TokenTexts) -> dict[str, float]:
+def restored_array(
+    model: CLLM, tokens: TokenTexts, rng: np.random.Generator
+) -> dict[str, Interval]:
     """Variance of all held-out token embeddings explained, and forced token accuracy."""
-    width = model.config.width
-    total_H, squares_H = torch.zeros(width).double(), torch.zeros(width).double()
-    error = right = 0.0
-    for _, part in tokens.in_order(64):
+    count, width = len(tokens), model.config.width
+    total_NH, squares_N = np.zeros((count, width)), np.zeros(count)
+    error_N, right_N, length_N = np.zeros(count), np.zeros(count), np.zeros(count)
+    for chosen_B, part in tokens.in_order(64):
         moved = part.to(model.device)
         array_BTH = model.base.embed(moved.ids_BT, moved.mask_BT)
         memory_BMH = model.decode_array(model.encode_array(array_BTH, moved.mask_BT))
         best_BT = model.base.logits(memory_BMH, moved.ids_BT).argmax(-1)
-        right += float(((best_BT == moved.ids_BT) & moved.mask_BT).sum())
+        right_N[chosen_B] = ((best_BT == moved.ids_BT) & moved.mask_BT).sum(1).cpu().numpy()
+        length_N[chosen_B] = part.mask_BT.sum(1).numpy()
         if model.config.form == "mirrored":
-            real_NH = array_BTH[moved.mask_BT].double().cpu()
-            restored_NH = memory_BMH[:, : array_BTH.shape[1]][moved.mask_BT].double().cpu()
-            total_H += real_NH.sum(0)
-            squares_H += real_NH.square().sum(0)
-            error += float((restored_NH - real_NH).square().sum())
-    numbers = {"forced_token_accuracy": right / tokens.tokens}
-    if model.config.form != "mirrored":  # slots restore no array
-        return numbers
-    spread = float((squares_H - total_H.square() / tokens.tokens).sum())
-    return numbers | {"array_r2": 1 - error / spread}
+            real_BTH = array_BTH.double() * moved.mask_BT[..., None]
+            wrong_BTH = (memory_BMH[:, : array_BTH.shape[1]] - real_BTH) * moved.mask_BT[..., None]
+            total_NH[chosen_B] = real_BTH.sum(1).cpu().numpy()
+            squares_N[chosen_B] = real_BTH.square().sum((1, 2)).cpu().numpy()
+            error_N[chosen_B] = wrong_BTH.square().sum((1, 2)).cpu().numpy()
+
+    def accuracy(rows: NDArray[np.int64]) -> float:
+        return float(right_N[rows].sum() / length_N[rows].sum())
+
+    def explained(rows: NDArray[np.int64]) -> float:
+        of_mean = np.square(total_NH[rows].sum(0)).sum() / length_N[rows].sum()
+        return float(1 - error_N[rows].sum() / (squares_N[rows].sum() - of_mean))
+
+    found = {"forced_token_accuracy": bootstrap_of(accuracy, count, rng)}
+    if model.config.form == "mirrored":  # slots restore no array
+        found["array_r2"] = bootstrap_of(explained, count, rng)
+    return found
 
 
 def round_trip(
-    model: CLLM, vectors_ND: NDArray[np.float32], texts: list[str], train_ND: NDArray[np.float32]
-) -> float | None:
+    model: CLLM, vectors_ND: NDArray[np.float32], texts: list[str], train_ND: NDArray[np.float32],
+    rng: np.random.Generator,
+) -> Interval | None:  # fmt: skip
     """Median angle between E(D(z)) and z, over the texts' median nearest-neighbour angle.
 
     None where most texts have a twin, which would make that 0.
     """
     again_ND = model.encode([text or " " for text in texts])
-    unit = ExactIndex(train_ND).median_nearest()
-    return float(np.median(angle(again_ND, vectors_ND)) / unit) if unit else None
+    moved_N, unit = angle(again_ND, vectors_ND), ExactIndex(train_ND).median_nearest()
+    if not unit:
+        return None
+    return bootstrap_of(lambda rows: float(np.median(moved_N[rows])) / unit, len(moved_N), rng)
 
 
 def _retrieval(
@@ -165,14 +192,3 @@ def _derangement(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     given_N = np.empty(n, np.int64)
     given_N[order_N] = np.roll(order_N, 1)
     return given_N
-
-
-def _with_intervals(scores: TextScores, rng: np.random.Generator) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
-    for metric in METRICS:
-        numbers |= _named(metric, scores.interval(metric, rng))
-    return numbers
-
-
-def _named(name: str, interval: Interval) -> dict[str, Any]:
-    return {name: interval.mean, f"{name}_ci": interval.ci}

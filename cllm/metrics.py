@@ -99,6 +99,17 @@ def ratio_of_means(
     return _interval(float(a_SN.mean() / b_SM.mean()), ratios, level, a_SN.size)
 
 
+def bootstrap_of(
+    score: Callable[[Integers], float], n: int, rng: np.random.Generator, samples: int = 1000
+) -> Interval:
+    """95 % percentile bootstrap of any `score` of rows (row numbers, repeats allowed) of n texts.
+
+    For what is no mean: corpus scores, medians, ratios of sums.
+    """
+    draws = np.array([score(rng.integers(n, size=n)) for _ in range(samples)])
+    return _interval(score(np.arange(n)), draws, 0.95, n)
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927): sane at 0, at 1 and for small n."""
     if not 0 <= successes <= n or n == 0:
@@ -180,7 +191,9 @@ class CorpusStatistics:
 
     def interval(self, rng: np.random.Generator, samples: int = 1000) -> Interval:
         """95 % percentile bootstrap over texts."""
-        return self._resampled(lambda rows: self._of(self.counts_NC[rows]), rng, samples)
+        return bootstrap_of(
+            lambda rows: self._of(self.counts_NC[rows]), len(self.counts_NC), rng, samples
+        )
 
     def difference(
         self, other: CorpusStatistics, rng: np.random.Generator, samples: int = 1000
@@ -188,18 +201,10 @@ class CorpusStatistics:
         """95 % interval of this score minus the other's, both resampled by the same texts."""
         if self.metric != other.metric or len(self.counts_NC) != len(other.counts_NC):
             raise ValueError("a paired difference needs one metric over the same texts")
-        return self._resampled(
+        return bootstrap_of(
             lambda rows: self._of(self.counts_NC[rows]) - self._of(other.counts_NC[rows]),
-            rng,
-            samples,
-        )
-
-    def _resampled(
-        self, score: Callable[[Integers], float], rng: np.random.Generator, samples: int
-    ) -> Interval:
-        n = len(self.counts_NC)
-        draws = np.array([score(rng.integers(n, size=n)) for _ in range(samples)])
-        return _interval(score(np.arange(n)), draws, 0.95, n)
+            len(self.counts_NC), rng, samples,
+        )  # fmt: skip
 
     def _of(self, counts_NC: Integers) -> float:
         counts = counts_NC.sum(axis=0).tolist()

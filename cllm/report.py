@@ -215,6 +215,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         report=report,
         verdict=scoreboard.verdict_in_words(report),
+        held_out=scoreboard.held_out_texts(report),
         restored=scoreboard.restored_rows(report),
         voids=scoreboard.void_rows(report),
         arms=scoreboard.arm_rows(report),
@@ -222,7 +223,7 @@ def render(
         ideas=list(ideas[:SHOWN_IDEAS]),
         idea_count=len(ideas),
         pairs=[differences(*pair) for pair in reconstructions[:SHOWN_PAIRS]],
-        curves=list(curves(metrics)),
+        curves=[*prefix_curve(report), *curves(metrics)],
         picture=picture,
     )
 
@@ -254,7 +255,16 @@ def curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str]]:
         lines = {name: _points(metrics, name) for name in names}
         lines = {name: points for name, points in lines.items() if len(points) > 1}
         if lines:
-            yield title, _draw_curve(title, lines)
+            yield title, _draw_curve(title, lines, "step")
+
+
+def prefix_curve(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Title and inline SVG of the gain by the length of the prefix, where it was measured."""
+    gains = report.get("reconstruction", {}).get("gain_by_prefix", {})
+    points = [(int(k), float(gain)) for k, gain in gains.items()]
+    if len(points) > 1:
+        title = "Gain of the first coordinates alone, nats a text"
+        yield title, _draw_curve(title, {"gain": points}, "coordinates kept")
 
 
 def _words(text: str) -> list[str]:
@@ -268,7 +278,7 @@ def _points(metrics: Sequence[Mapping[str, float]], name: str) -> list[tuple[flo
     return [*found[:-1:stride], *found[-1:]]
 
 
-def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], along: str) -> str:
     """An SVG whose ink is the page's own text colour, so that it is readable on dark and light."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -280,7 +290,7 @@ def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) 
         axes = figure.add_subplot(facecolor="none")
         for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=name)
-        axes.set_xlabel("step")
+        axes.set_xlabel(along)
         axes.tick_params(colors=INK)
         axes.xaxis.label.set_color(INK)
         axes.spines[["top", "right"]].set_visible(False)

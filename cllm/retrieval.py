@@ -112,9 +112,14 @@ class RetrievalScores:
         """Scores of the better rule."""
         return self.by_rule[self.rule(metric)]
 
-    def values(self) -> dict[str, float]:
-        """`retrieval_<metric>` of every metric, as report.json names them."""
-        return {f"retrieval_{metric}": self.best(metric).value(metric) for metric in METRICS}
+    def intervals(self, rng: np.random.Generator) -> dict[str, Interval]:
+        """Every metric of the better rule as `retrieval_<metric>`, and of each rule by name."""
+        found: dict[str, Interval] = {}
+        for metric in METRICS:
+            for rule, scores in self.by_rule.items():
+                found[f"retrieval_{rule}_{metric}"] = scores.interval(metric, rng)
+            found[f"retrieval_{metric}"] = found[f"retrieval_{self.rule(metric)}_{metric}"]
+        return found
 
     def advantage(self, metric: Metric, model: TextScores, rng: np.random.Generator) -> Interval:
         """The model minus the better rule, paired by text, with its 95 % interval."""

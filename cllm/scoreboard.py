@@ -38,22 +38,18 @@ ARMS = {
     "copy": "a word swapped",
 }
 FUNNEL = ("sampled", "valid", "duplicate", "nonsense", "novel", "hit")
-# key in the report, label, key of the same score for retrieval, what it means
+# key in the report, label, what it means
 RESTORED = (
-    ("exact_match", "exact match", None, "share of texts restored word for word"),
-    ("token_accuracy", "token accuracy", None, "share of tokens restored in place"),
-    ("content_f1", "content F1", "retrieval_content_f1", "1: the same content items"),
-    ("bleu", "BLEU", "retrieval_bleu", "0 to 100"),
-    ("chrf", "chrF", None, "0 to 100"),
-    ("array_r2", "array R²", None, "variance of the token embeddings restored"),
-    ("gain_nats", "gain, nats a text", None, "what the vector tells about the text"),
-    ("nats_per_dim", "nats a dimension", None, "gain ÷ length of the vector"),
-    (
-        "round_trip",
-        "round trip",
-        None,
-        "angle to E(D(z)) ÷ nearest neighbour's; less is better",
-    ),
+    ("exact_match", "exact match", "share of texts restored word for word"),
+    ("token_accuracy", "token accuracy", "share of tokens restored in place"),
+    ("content_f1", "content F1", "1: the same content items"),
+    ("bleu", "BLEU", "0 to 100"),
+    ("chrf", "chrF", "0 to 100"),
+    ("array_r2", "array R²", "variance of the token embeddings restored"),
+    ("gain_nats", "gain, nats a text", "what the vector tells about the text"),
+    ("gain_over_entropy", "gain ÷ entropy", "1: all there is to tell"),
+    ("nats_per_dim", "nats a dimension", "gain ÷ length of the vector"),
+    ("round_trip", "round trip", "angle to E(D(z)) ÷ nearest neighbour's; less is better"),
 )
 EMPTY = (
     ("count", "voids kept", "enclosed, not overlapping"),
@@ -103,10 +99,25 @@ def with_interval(numbers: Numbers, name: str) -> str:
 def restored_rows(report: Numbers) -> list[Row]:
     """How well held-out texts come back, beside the nearest training text."""
     found = report.get("reconstruction", {})
-    return [
-        Row(label, with_interval(found, name), with_interval(found, other) if other else "", note)
-        for name, label, other, note in RESTORED
-    ]
+    rows: list[Row] = []
+    for name, label, note in RESTORED:
+        other = f"retrieval_{name}"
+        if name != "gain_over_entropy" or name in found:  # of built-in texts only
+            retrieved = with_interval(found, other) if other in found else ""
+            rows.append(Row(label, with_interval(found, name), retrieved, note))
+    if prefixes := found.get("gain_by_prefix"):
+        told = ", ".join(f"{k}: {gain:.1f}" for k, gain in prefixes.items())
+        rows.append(Row("gain of the first k", told, "", "nats a text by k coordinates alone"))
+    return rows
+
+
+def held_out_texts(report: Numbers) -> str:
+    """What was scored: "1,000 held-out texts, 37 of them cut to the context"."""
+    found = report.get("reconstruction", {})
+    if "n" not in found:
+        return "held-out texts"
+    cut = f", {number(found['cut'])} of them cut to the context" if found.get("cut") else ""
+    return f"{number(found['n'])} held-out texts{cut}"
 
 
 def void_rows(report: Numbers) -> list[Row]:
@@ -251,9 +262,7 @@ def _cells(*texts: str) -> list[Any]:
 
 
 def _restored_table(report: Numbers) -> Table:
-    count = report.get("reconstruction", {}).get("n")
-    title = f"{number(count)} held-out texts" if count else "Held-out texts"
-    table = _table(title, "restored from the vector", "this model", "nearest text")
+    table = _table(held_out_texts(report), "restored from the vector", "this model", "nearest text")
     for row in restored_rows(report):
         table.add_row(*_cells(row.label, row.value, row.retrieval))
     return table

@@ -87,9 +87,15 @@ def test_report_holds_the_sections_of_the_design(trained):
     assert found["nats_per_dim"] == pytest.approx(found["gain_nats"] / 8)
     without = min(found["nats_null_vector"], found["nats_reference_lm"])
     assert found["gain_nats"] == pytest.approx(without - found["nats_with_vector"])
-    for name in ("retrieval_content_f1", "shuffled_content_f1", "array_r2", "round_trip"):
-        assert name in found
-    assert set(found["gain_by_prefix"]) == {"2", "4"}
+    assert "shuffled_content_f1" in found
+    rules = [f"retrieval_{rule}content_f1" for rule in ("", "latent_", "tfidf_")]
+    for name in (*rules, "array_r2", "round_trip", "nats_per_dim", "forced_token_accuracy"):
+        low, high = found[f"{name}_ci"]
+        assert low <= found[name] <= high
+    assert found["retrieval_content_f1"] == max(found[name] for name in rules)
+    assert set(found["gain_by_prefix"]) == {"2", "4", "8"}
+    assert found["gain_by_prefix"]["8"] == found["gain_nats"]
+    assert found["gain_by_prefix_ci"]["8"] == pytest.approx(found["gain_nats_ci"], rel=0.5)
     assert {"prior", "base"} <= set(report["ideas"])
 
 

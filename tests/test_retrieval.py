@@ -114,10 +114,11 @@ def test_the_better_rule_is_chosen_per_metric():
     assert scores.rule("exact_match") == "tfidf"
     assert scores.best("exact_match").exact_match_N.tolist() == [1, 0]
     assert scores.rule("content_f1") == "latent"
-    values = scores.values()
+    found = scores.intervals(np.random.default_rng(0))
     for metric in ("bleu", "content_f1", "exact_match"):
         both = [scores.by_rule[rule].value(metric) for rule in rows]
-        assert values[f"retrieval_{metric}"] == max(both)
+        assert found[f"retrieval_{metric}"].mean == max(both)
+        assert [found[f"retrieval_{rule}_{metric}"].mean for rule in rows] == both
 
 
 def test_a_model_that_beats_retrieval_shows_in_the_paired_difference():
