@@ -103,12 +103,17 @@ def run_(
 ) -> None:
     """The whole chain on your texts; trains a small base first unless --base names one."""
     from cllm import pipeline
+    from cllm.store import require_reachable
 
     settings = _settings(
         preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
         form=form, nested=nested, changes=changes, adapting=base is not None,
     )  # fmt: skip
-    texts = _read_corpus(corpus, text_column, max_bad_rows, seed)  # first: it may be refused
+    # first what may be refused
+    texts = _read_corpus(corpus, text_column, max_bad_rows, seed)
+    pipeline.require_enough_texts(texts, settings.model.dim)
+    if milvus:
+        require_reachable(milvus)
     folder = _output(run)
     pipeline.keep_corpus(folder, texts)
     if base is None:
@@ -273,7 +278,7 @@ def embed(
     """Vectors of every text: latents/ and Milvus."""
     from cllm import pipeline
 
-    folder = _output(run)
+    folder = _trained(run)
     pipeline.embed_corpus(folder, milvus, replace=replace)
     emit({"latents": str(folder.latents)}, json, lambda: show_facts({"latents": folder.latents}))
 
@@ -285,7 +290,7 @@ def voids(
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
     from cllm import discovery
 
-    folder = _output(run)
+    folder = _trained(run)
     discovery.search_voids(folder, _settings(preset, None, seed, announce=False))
     emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
 
@@ -301,7 +306,7 @@ def generate(
     from cllm import discovery
     from cllm.ideas import best_first
 
-    folder = _output(run)
+    folder = _trained(run)
     settings = _settings("quick", None, seed, announce=False).model_copy(update={"ideas": n})
     ideas = discovery.write_ideas(folder, settings)
     rows = discovery.idea_rows(best_first(ideas), {})
@@ -334,7 +339,7 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
     """Write report.html, map.png and report.json from what the run holds."""
     from cllm import discovery
 
-    folder = _output(run)
+    folder = _trained(run)
     _show(folder, discovery.report_run(folder), json)
 
 
@@ -347,7 +352,16 @@ def _output(path: Path | None) -> RunFolder:
     folder = RunFolder(path or DEFAULT_RUN)
     if folder.shipped:
         raise InputError("the shipped run is read-only; name another folder with --run")
-    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _trained(path: Path | None) -> RunFolder:
+    """The run a command goes on with; a copy of the shipped one where there is none yet."""
+    from cllm.run import copy_shipped
+
+    folder = _output(path)
+    if path is None and not folder.path.exists():
+        copy_shipped(folder)
     return folder
 
 

@@ -25,6 +25,7 @@ from cllm.files import read_json, write_json
 from cllm.ideas import (
     Candidate,
     Idea,
+    Vectors,
     best_first,
     funnel,
     judge_ideas,
@@ -72,10 +73,14 @@ def search_voids(run: RunFolder, settings: RunSettings) -> None:
         "p_value": search.p_value,
         "hopkins": hopkins(cloud_NK, rng),
         "uniformity": uniformity(cloud_NK[probes]),
-        "intrinsic_dim": intrinsic_dimension(cloud_NK),
+        "intrinsic_dim": intrinsic_dimension(cloud_NK) if _distinct(cloud_NK) >= 10 else None,
     }
     run.note("voids", {k: v for k, v in facts.items() if v is not None})
     run.time("voids", begun)
+
+
+def _distinct(cloud_NK: Vectors) -> int:
+    return len(np.unique(cloud_NK, axis=0))
 
 
 def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:

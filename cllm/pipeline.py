@@ -168,6 +168,8 @@ def borrow_base(run: RunFolder, source: Path) -> None:
     with replacing(run.base) as new:
         shutil.copytree(source, new)
     run.note("base", facts | {"name": told["name"]})
+    taken = read_json(source / "reference" / "training.json")["facts"]["seconds"]
+    run.note("seconds", run.notes().get("seconds", {}) | {"reference": taken})
 
 
 def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> None:
@@ -176,12 +178,13 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     Raises:
         InputError: it restores less than `minimum` of held-out tokens and that was not allowed.
     """
-    facts = run.notes().get("base", {})
+    corpus, facts = run.load_corpus(), run.notes().get("base", {})
     share = facts.get("restored_tokens")
-    if share is None or facts.get("corpus_hash") != run.load_corpus().hash:
+    if share is None or facts.get("corpus_hash") != corpus.hash:
         raise InputError(
             f"{run.base} was never tested on this corpus; make it with `cllm pretrain`"
         )
+    run.note("base", facts | {"minimum_restored": minimum})
     if share >= minimum:
         return
     if not allow_weak:
@@ -190,7 +193,7 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
             f"below {100 * minimum:.0f} %: no vector could carry the text through it; train "
             "it longer (`cllm pretrain --seconds`, `cllm adapt`), or go on with --allow-weak-base"
         )
-    run.note("base", facts | {"weak_base_allowed": True})
+    run.note("base", facts | {"minimum_restored": minimum, "weak_base_allowed": True})
 
 
 def train_model(
@@ -205,12 +208,8 @@ def train_model(
     if reuse and finished(run.model, made_from):
         run.note("model", read_json(run.model / "training.json")["facts"])
         return
+    require_enough_texts(corpus, settings.model.dim)
     train_part = corpus.select("train")
-    if settings.model.dim > len(train_part):
-        raise InputError(
-            f"d = {settings.model.dim} is more than the {len(train_part)} training texts: such a "
-            "vector would only number them; choose a smaller --dim, or give more texts"
-        )
     texts, context = fitted_texts(base, train_part, run.notes()["base"]["context"])
     torch.manual_seed(settings.train.loop.seed)
     model = CLLM.from_base(base, context=context, **settings.model.model_dump())
@@ -238,6 +237,16 @@ def train_model(
     run.time("train", begun)
 
 
+def require_enough_texts(corpus: Corpus, dim: int) -> None:
+    """Refuse a vector of more coordinates than there are training texts; raises InputError."""
+    count = len(corpus.select("train"))
+    if dim > count:
+        raise InputError(
+            f"d = {dim} is more than the {count} training texts: such a vector would only number "
+            "them; choose a smaller --dim, or give more texts"
+        )
+
+
 def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
     """The shortest prefix of 4 or more that says something of validation texts.
 
@@ -261,20 +270,21 @@ def model_facts(model: CLLM) -> dict[str, Any]:
     from cllm.reductions import plan_reductions
 
     c = model.config
-    steps = plan_reductions(c.context, c.width, c.dim)
-    return {
+    facts: dict[str, Any] = {
         "dim": c.dim,
         "void_dim": c.void_dim,
         "nested": c.nested,
         "form": c.form,
         "context": c.context,
-        "layers": len(steps),
         "blocks": c.blocks,
         "parameters": model.parameters_count,
-        "reductions": [c.context * c.width, *(step.size for step in steps)],
         "origin": "trained here",
         "hash": model.hash,
     }
+    if c.form == "mirrored":
+        sizes = [step.size for step in plan_reductions(c.context, c.width, c.dim)]
+        facts |= {"layers": len(sizes), "reductions": [c.context * c.width, *sizes]}
+    return facts
 
 
 def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = False) -> None:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from cllm.errors import InputError
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
+MAX_ID_BYTES = 512  # a vector database keys its rows by them
 _SHOWN = 3  # reasons in one message
 # Controls that are not white space, soft hyphen, zero-width space, direction marks, BOM. The
 # zero-width joiners stay: emoji and several scripts are spelt with them.
@@ -152,10 +153,13 @@ def _row(record: dict[str, Any] | str, columns: _Columns) -> Row | str:
     if not text:
         return f"{columns.text} is empty"
     title, name = record.get(columns.title), record.get(columns.id)
+    name = clean_text(str(name)) if name is not None else ""
+    if len(name.encode()) > MAX_ID_BYTES:
+        return f"{columns.id} has {len(name.encode())} bytes, more than {MAX_ID_BYTES}"
     return Row(
         text=text,
         title=clean_text(title) or None if isinstance(title, str) else None,
-        id=clean_text(str(name)) or None if name is not None else None,
+        id=name or None,
     )
 
 

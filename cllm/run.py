@@ -7,13 +7,15 @@ run.note("voids", {"count": 12})   # a section of report.json
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cllm.errors import InputError
-from cllm.files import read_json, write_json
+from cllm.files import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from cllm.base import BaseLM
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from cllm.model import CLLM
     from cllm.reference import ReferenceLM
     from cllm.store import Latents
+
+log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "assets" / "recipes"
 
@@ -163,3 +167,10 @@ def existing_run(path: Path | None, default: Path) -> RunFolder:
     if not (SHIPPED / "model").is_dir():
         raise InputError("no trained run here and none shipped; train one with `cllm demo`")
     return RunFolder(SHIPPED)
+
+
+def copy_shipped(run: RunFolder) -> None:
+    """Make a run of one's own out of the shipped one."""
+    log.info("nothing is trained here yet: %s becomes a copy of the shipped run", run.path)
+    with replacing(run.path) as new:
+        shutil.copytree(SHIPPED, new)

@@ -23,13 +23,13 @@ import numpy.typing as npt
 
 from cllm.errors import InputError, WorkError
 from cllm.files import model_of, read_parquet, replacing
+from cllm.reading import MAX_ID_BYTES
 from cllm.sphere import require_unit
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _UPSERT_ROWS = 1000
-_MAX_ID_BYTES = 64
 _MAX_HITS = 16384  # a Milvus server's limit; Lite takes more
 _NORMALISATION = "unit"
 
@@ -241,7 +241,7 @@ class VectorStore:
         from pymilvus import DataType, MilvusClient
 
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("id", DataType.VARCHAR, max_length=_MAX_ID_BYTES, is_primary=True)
+        schema.add_field("id", DataType.VARCHAR, max_length=MAX_ID_BYTES, is_primary=True)
         schema.add_field("split", DataType.VARCHAR, max_length=16)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dim)
         index = self._client.prepare_index_params()
@@ -250,6 +250,16 @@ class VectorStore:
         self._client.create_collection(
             self.collection, schema=schema, index_params=index, properties=properties
         )
+
+
+def require_reachable(uri: str) -> None:
+    """Say before hours of work that a Milvus cannot be used; raises InputError."""
+    client = _connect(uri)
+    try:
+        with _milvus_errors(uri):
+            client.list_collections()
+    finally:
+        VectorStore(client, uri, "", 0).close()
 
 
 def _connect(uri: str) -> MilvusClient:
@@ -320,8 +330,8 @@ def _require_good_ids(ids: Sequence[str]) -> None:
     if len(set(ids)) < len(ids):
         again = Counter(ids).most_common(1)[0][0]
         raise InputError(f"id {again!r} occurs twice; give every text its own id")
-    long = next((name for name in ids if not 0 < len(name.encode()) <= _MAX_ID_BYTES), None)
+    long = next((name for name in ids if not 0 < len(name.encode()) <= MAX_ID_BYTES), None)
     if long is not None:
         raise InputError(
-            f"id {long[:80]!r} has {len(long.encode())} bytes; ids need 1 to {_MAX_ID_BYTES}"
+            f"id {long[:80]!r} has {len(long.encode())} bytes; ids need 1 to {MAX_ID_BYTES}"
         )
