@@ -82,6 +82,8 @@ class BaseLM:
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(_cannot_load(place, error)) from error
+        if not hasattr(model.config, "d_model"):
+            raise InputError(_cannot_load(place, ValueError(_other_class(model))))
         if found["missing_keys"]:  # transformers would fill them with random numbers
             lacking = ", ".join(sorted(found["missing_keys"])[:3])
             raise InputError(_cannot_load(place, ValueError(f"its weights lack {lacking}")))
@@ -206,6 +208,10 @@ class BaseLM:
 
     def _trim(self, row: list[int]) -> list[int]:
         return row[: row.index(self.eos) + 1] if self.eos in row else row
+
+
+def _other_class(model: Any) -> str:  # noqa: ANN401
+    return f"a {type(model).__name__} says no d_model, the width of its token embeddings"
 
 
 def _cannot_load(place: str, error: BaseException) -> str:

@@ -25,6 +25,8 @@ from cllm.settings import TrainSettings
 class Restoring:
     """Task: restore texts from their vectors."""
 
+    enough = False
+
     def __init__(self, model: CLLM, settings: TrainSettings, held_out: TokenTexts) -> None:
         self.model, self.settings, self.held_out = model, settings, held_out
         self.module: nn.Module = model.train()

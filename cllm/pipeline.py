@@ -73,6 +73,9 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
     write_json(folder / "training.json", note | {"command": command_line()})
 
 
+FROM_SCRATCH = "from scratch"
+
+
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Train a small base LLM on the run's corpus until it restores held-out texts; freeze it."""
     corpus = run.load_corpus()
@@ -80,13 +83,13 @@ def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) ->
     def new() -> BaseLM:
         return new_base(corpus, settings, name=f"{corpus.info.get('source', 'corpus')} base")
 
-    _train_base(run, new, corpus, settings, "from scratch", reuse=reuse)
+    _train_base(run, new, corpus, settings, FROM_SCRATCH, reuse=reuse)
 
 
 def adapt_base(run: RunFolder, name: str, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Fine-tune a hub model (or a folder's) until its encoder and decoder restore the corpus."""
-    corpus = run.load_corpus()
-    _train_base(run, lambda: BaseLM.load(name), corpus, settings, name, reuse=reuse)
+    corpus, base = run.load_corpus(), BaseLM.load(name)
+    _train_base(run, lambda: base, corpus, settings, base.hash, reuse=reuse)
 
 
 def _train_base(
@@ -101,7 +104,8 @@ def _train_base(
     base = make()
     folder = run.path / "training" / "base"
     with training_progress("base LLM") as report:
-        stages = [train_denoising(base, corpus, settings, folder, report)]
+        adapting = origin != FROM_SCRATCH
+        stages = [train_denoising(base, corpus, settings, folder, report, adapting=adapting)]
     if settings.rank:
         with training_progress("base LLM, low rank") as report:
             stages += [train_low_rank(base, corpus, settings, folder / "low_rank", report)]

@@ -106,6 +106,8 @@ def _start_copying(model: Any) -> None:  # noqa: ANN401
 class Denoising:
     """Task: restore the text from its masked form through noisy token embeddings."""
 
+    enough = False
+
     def __init__(self, base: BaseLM, settings: BaseSettings, held_out: TokenTexts) -> None:
         self.base, self.settings, self.held_out = base, settings, held_out
         self.module: nn.Module = base.model.train().requires_grad_(True)
@@ -164,6 +166,21 @@ class Denoising:
         for _, batch in self.held_out.in_order(64):
             total += float(self.held_out_nats(batch.to(self.base.device)).sum())
         return -total / len(self.held_out)
+
+
+class Adapting(Denoising):
+    """The same for a base from elsewhere, until it restores enough without a bottleneck."""
+
+    def __init__(self, base: BaseLM, settings: BaseSettings, held_out: TokenTexts) -> None:
+        self.enough = restored_tokens(base, held_out) >= settings.minimum_restored
+        super().__init__(base, settings, held_out)
+
+    def score(self) -> float:
+        """Minus the nats a held-out text; looks besides whether it restores enough."""
+        share = restored_tokens(self.base, self.held_out)
+        log.info("the base restores %.2f %% of held-out tokens", 100 * share)
+        self.enough = share >= self.settings.minimum_restored
+        return super().score()
 
 
 class LowRank(Denoising):
@@ -282,11 +299,16 @@ def _cut(base: BaseLM, corpus: Corpus, rows: Tokens, context: int) -> TokenTexts
 
 
 def train_denoising(
-    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
-) -> Fit:
-    """First stage: the base learns to restore the corpus. Leaves its best weights in `base`."""
+    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path,
+    report: Report | None = None, *, adapting: bool = False,
+) -> Fit:  # fmt: skip
+    """First stage: the base learns to restore the corpus. Leaves its best weights in `base`.
+
+    `adapting` a base from elsewhere ends as soon as it restores enough.
+    """
     train = token_texts(base, corpus.select("train"), settings.context)
-    task = Denoising(base, settings, held_out_texts(base, corpus, settings.context))
+    held_out = held_out_texts(base, corpus, settings.context)
+    task = (Adapting if adapting else Denoising)(base, settings, held_out)
     return _frozen(base, fit(task, train, settings.loop, folder, report))
 
 

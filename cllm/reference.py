@@ -115,6 +115,8 @@ def reference_rate(width: int) -> float:
 class Writing:
     """Task: predict the next token, given nothing but the ones before."""
 
+    enough = False
+
     def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
         self.reference, self.held_out = reference, held_out
         self.module: nn.Module = reference.model.train().requires_grad_(True)

@@ -122,6 +122,8 @@ class RunSettings(Settings):
             raise ValueError(f"void_dim is {self.void_dim}; it must be 0, or 2 to {self.model.dim}")
         if self.base.rank == 1:
             raise ValueError("base.rank is 1; it must be 0, or 2 and more")
+        if self.train.negative_weight and not self.train.token_noise:
+            raise ValueError("train.negative_weight compares noisy views: set train.token_noise")
         return self
 
 

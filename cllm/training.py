@@ -35,6 +35,7 @@ class Task(Protocol):
 
     module: nn.Module
     identity: str  # of everything but loop settings and texts; a checkpoint remembers it
+    enough: bool  # set by `score` where no more training is wanted
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Scalars by name; "loss" is the one to go down."""
@@ -192,7 +193,7 @@ class _Run:
         settings, progress = self.settings, self.progress
         device = next(self.task.module.parameters()).device
         for batch in self.texts.batches(settings.batch, settings.seed, progress.step):
-            if self.done >= 1.0:
+            if self.done >= 1.0 or self.task.enough:
                 break
             lr = learning_rate(settings, self.done)
             for group in self.optimizer.param_groups:

@@ -138,6 +138,23 @@ def test_generate_repeats_by_seed(trained):
     assert [i["text"] for i in first["ideas"]] == [i["text"] for i in again["ideas"]]
 
 
+def test_without_a_run_the_shipped_one_goes_on_as_a_copy(tmp_path):
+    (found,) = answer("generate", "--n", 2, "--json", cwd=tmp_path)
+    assert {idea["arm"] for idea in found["ideas"]} == {"void", "prior", "base"}
+    assert (tmp_path / "runs/default/ideas.parquet").exists()
+    (report,) = answer("report", "--json", cwd=tmp_path)
+    assert report["model"]["origin"] == "shipped"
+    assert report["ideas"]["void"]["sampled"] == 2
+
+
+def test_a_refusal_leaves_no_run_folder(trained, tmp_path):
+    home, _ = trained
+    assert "corpus build" in refusal("train", cwd=tmp_path)
+    texts = home / "texts.jsonl"
+    refusal("run", "--corpus", texts, "--dim", 4000, "--run", "none", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_replaces_only_the_model_and_embed_must_follow(trained, tmp_path):
     home, _ = trained
     shutil.copytree(home / "small", tmp_path / "copy")
@@ -175,6 +192,9 @@ def test_a_weak_base_is_refused(trained, tmp_path):
         (["run", "--corpus", "empty.txt"], "empty"),
         (["run", "--corpus", "texts.jsonl", "--text-column", "body"], "body"),
         (["run", "--corpus", "texts.jsonl", "--preset", "huge"], "huge"),
+        (["run", "--corpus", "texts.jsonl", "--dim", 4000], "4000"),
+        (["run", "--corpus", "texts.jsonl", "--milvus", "http://127.0.0.1:9"], "127.0.0.1:9"),
+        (["run", "--corpus", "texts.jsonl", "--set", "train.negative_weight=1"], "token_noise"),
         (["train", "--run", "small", "--dim", 4000, "--allow-weak-base"], "4000"),
         (["train", "--run", "small", "--form", "round"], "form"),
         (["train", "--run", "nowhere"], "nowhere"),

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from cllm import pipeline
+from cllm.base import BaseLM
 from cllm.batches import TokenTexts
+from cllm.corpus import built_in_corpus
+from cllm.errors import InputError
 from cllm.model import CLLM
-from cllm.run import RunFolder
+from cllm.run import SHIPPED, RunFolder
+from cllm.settings import overridden
 
 NULL, REFERENCE = 30.0, 25.0  # nats a text without its vector
 
@@ -66,3 +70,73 @@ def test_without_a_prefix_that_gains_the_whole_vector_is_taken(
 ) -> None:
     nats = 99.0 if nested else 1.0  # a plain model is never asked
     assert chosen(dict.fromkeys((2, 4, 8, 16), nats), nested=nested) == 32
+
+
+def built_in_run(folder: Path, count: int = 60) -> RunFolder:
+    run = RunFolder(folder)
+    pipeline.keep_corpus(run, built_in_corpus("plain", count, 0))
+    return run
+
+
+SHORT = overridden(
+    "quick", base_steps=2, steps=2, changes=["base.context=80", "base.rank=4", "base.loop.batch=8"]
+)
+
+
+def test_a_base_from_a_folder_is_adapted_once_and_again_when_it_changes(
+    tiny_bart: BaseLM, tmp_path: Path
+) -> None:
+    run, source = built_in_run(tmp_path / "run"), tmp_path / "bart"
+    tiny_bart.save(source)
+    pipeline.adapt_base(run, str(source), SHORT.base, reuse=True)
+    facts = run.notes()["base"]
+    assert facts["name"] == str(source)
+    assert facts["hash"] == run.load_base().hash != tiny_bart.hash
+    written = (run.base / "model.safetensors").stat().st_mtime_ns
+    pipeline.adapt_base(run, str(source), SHORT.base, reuse=True)
+    assert (run.base / "model.safetensors").stat().st_mtime_ns == written
+    run.load_base().save(source)  # another model under the same name
+    pipeline.adapt_base(run, str(source), SHORT.base, reuse=True)
+    assert (run.base / "model.safetensors").stat().st_mtime_ns != written
+
+
+def test_a_borrowed_base_is_measured_on_the_borrower_s_texts(tmp_path: Path) -> None:
+    run = built_in_run(tmp_path)
+    pipeline.borrow_base(run, SHIPPED / "base")
+    assert run.notes()["base"]["corpus_hash"] == run.load_corpus().hash
+    assert run.notes()["base"]["restored_tokens"] > 0.99
+    assert run.notes()["seconds"]["reference"] > 0
+    assert run.load_reference(run.load_base())
+
+
+def test_a_weak_base_is_refused_and_the_permission_recorded(
+    tiny_base: BaseLM, tmp_path: Path
+) -> None:
+    run = built_in_run(tmp_path)
+    with pytest.raises(InputError, match="never tested"):
+        pipeline.require_restoring(run, 0.99, allow_weak=False)
+    run.note("base", {"restored_tokens": 0.98, "corpus_hash": run.load_corpus().hash})
+    with pytest.raises(InputError, match=r"98.00 % .* below 99 %"):
+        pipeline.require_restoring(run, 0.99, allow_weak=False)
+    assert "weak_base_allowed" not in run.notes()["base"]
+    pipeline.require_restoring(run, 0.99, allow_weak=True)
+    assert run.notes()["base"]["weak_base_allowed"] is True
+    pipeline.require_restoring(run, 0.9, allow_weak=False)
+    assert run.notes()["base"]["minimum_restored"] == 0.9
+
+
+def test_a_new_corpus_makes_what_was_measured_untrue(tmp_path: Path) -> None:
+    run = built_in_run(tmp_path)
+    run.note("model", {"dim": 8})
+    run.note("reconstruction", {"n": 3})
+    pipeline.keep_corpus(run, run.load_corpus())
+    assert "model" in run.notes()
+    pipeline.keep_corpus(run, built_in_corpus("plain", 60, 1))
+    assert not run.notes().keys() & {"model", "reconstruction", "base"}
+
+
+def test_vectors_longer_than_the_corpus_are_refused() -> None:
+    corpus = built_in_corpus("plain", 30, 0)
+    pipeline.require_enough_texts(corpus, len(corpus.select("train")))
+    with pytest.raises(InputError, match="would only number them"):
+        pipeline.require_enough_texts(corpus, len(corpus.select("train")) + 1)

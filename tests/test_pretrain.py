@@ -321,3 +321,23 @@ def test_texts_beyond_the_context_are_cut_and_said(
 def test_a_longer_context_gets_more_positions(corpus: Corpus) -> None:
     settings = base_settings().model_copy(update={"context": 200})
     assert new_base(corpus, settings, "long").limit > 200
+
+
+@pytest.mark.parametrize(("shares", "scores"), [([0.995], 1), ([0.5, 0.991], 1), ([0.0] * 5, 4)])
+def test_adapting_ends_when_the_base_restores_enough(
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shares: list[float],
+    scores: int,
+) -> None:
+    """A base that restores at once is not touched; another trains to the first good score."""
+    found = iter([*shares, 1.0])
+    monkeypatch.setattr("cllm.pretrain.restored_tokens", lambda *_: next(found))
+    base = new_tiny_base(corpus)
+    before = base.hash
+    settings = base_settings(steps=8, evaluations=4, batch=8)
+    fit = train_denoising(base, corpus, settings, tmp_path, adapting=True)
+    assert fit.steps == 2 * (len(shares) - 1)
+    assert (base.hash == before) is (fit.steps == 0)
+    assert (tmp_path / "metrics.jsonl").read_text().count("validation_nats") == scores

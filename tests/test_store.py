@@ -94,9 +94,9 @@ def test_twin_and_overlong_ids_are_refused(tmp_path: Path) -> None:
     some = latents(3)
     with pytest.raises(InputError, match="'a' occurs twice"):
         save_latents(tmp_path / "l", ["a", "b", "a"], some.splits, some.vectors_ND, some.texts, "x")
-    with pytest.raises(InputError, match="65 bytes"):
+    with pytest.raises(InputError, match="513 bytes"):
         save_latents(
-            tmp_path / "l", ["a", "b" * 65, "c"], some.splits, some.vectors_ND, some.texts, "x"
+            tmp_path / "l", ["a", "b" * 513, "c"], some.splits, some.vectors_ND, some.texts, "x"
         )
     with pytest.raises(InputError, match="2 ids"):
         save_latents(tmp_path / "l", ["a", "b"], some.splits, some.vectors_ND, some.texts, "x")

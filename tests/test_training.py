@@ -28,9 +28,10 @@ VOCABULARY = 20
 
 
 class Counting:
-    identity = "counting"
-
     """A small task with dropout, so that torch's random state matters too."""
+
+    identity = "counting"
+    enough = False
 
     def __init__(self, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
