@@ -128,7 +128,7 @@ class RunSettings(Settings):
 
 
 def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
-    """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
+    """The one dial: `quick` minutes, `standard` two hours on two cores, `full` a day."""
     size = _SIZES[name]
     dim = 32 if dim is None else dim
     loop = LoopSettings(seed=seed)
@@ -164,7 +164,7 @@ class _Size(NamedTuple):
 
 _SIZES: dict[Preset, _Size] = {
     "quick": _Size(1, 1, 3.5, 128, 2, 1),
-    "standard": _Size(30, 25, 50, 192, 2, 1),
+    "standard": _Size(15, 10, 40, 192, 2, 1),
     "full": _Size(120, 120, 600, 256, 3, 2),
 }
 
