@@ -197,8 +197,10 @@ def compare(bench: Bench, arms: Arms) -> dict[str, NDArray[np.float64]]:
         names = list(arms)
         for name in names[seed % len(names) :] + names[: seed % len(names)]:
             settings, shape = arms[name]
-            loop = LoopSettings(seconds=o.seconds, batch=o.batch, seed=seed)
+            begun = time.perf_counter()
             model = bench.model(seed, **shape)
+            left = max(1.0, o.seconds - (time.perf_counter() - begun))  # its start counts too
+            loop = LoopSettings(seconds=left, batch=o.batch, seed=seed)
             nats[name].append(
                 trained_nats(bench, model, settings.model_copy(update={"loop": loop}))
             )
@@ -260,13 +262,14 @@ def prepare(options: argparse.Namespace) -> Bench:
 
 def _own_base(corpus: Corpus, options: argparse.Namespace, *, train: bool) -> BaseLM:
     preset = overridden("quick", base_seconds=options.base_seconds).base
-    settings = preset.model_copy(update={"context": options.context})
+    settings = preset.model_copy(update={"context": options.context, "rank": options.base_rank})
     base = new_base(corpus, settings, "trained by this bench" if train else "untrained")
     if train:
         say(f"training a base for {options.base_seconds:.0f} s")
         with tempfile.TemporaryDirectory() as folder:
             train_denoising(base, corpus, settings, Path(folder, "denoising"))
-            train_low_rank(base, corpus, settings, Path(folder, "low_rank"))
+            if settings.rank:
+                train_low_rank(base, corpus, settings, Path(folder, "low_rank"))
     return base
 
 
@@ -301,6 +304,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--base", type=Path, help="folder of a trained base; default: train one")
     p.add_argument("--base-seconds", type=float, default=240, help="for the base made here")
+    p.add_argument("--base-rank", type=int, default=256, help="of its low-rank stage; 0 = off")
     p.add_argument("--corpus", type=Path, help="corpus.parquet; default: 20,000 built-in recipes")
     p.add_argument("--context", type=int, default=128, help="tokens a text may have")
     p.add_argument("--validation", type=int, default=500, help="texts scored at the end")

@@ -324,13 +324,14 @@ def evaluate(
     seed: Seed = 0,
     split: Annotated[str, typer.Option(help="test, or validation while you choose")] = "test",
     n: Annotated[int, typer.Option("--n", min=2, help="texts at most")] = 1000,
+    beams: Annotated[int, typer.Option(min=1, help="1: greedy, as in the report")] = 1,
 ) -> None:
     """Measure what the vector carries, on held-out texts, beside its baselines."""
     from cllm import discovery
 
     folder = existing(run)
     settings = _settings("quick", None, seed, announce=False).model_copy(update={"evaluated": n})
-    numbers = discovery.evaluate_run(folder, settings, split).numbers
+    numbers = discovery.evaluate_run(folder, settings, split, beams).numbers
     emit(numbers, json, lambda: show_facts(numbers))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
+from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
@@ -155,8 +156,10 @@ def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
     return {"withheld": sum(i.yields and combination(i.text) in pairs for i in ideas)}
 
 
-def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> Evaluation:
-    """Measure reconstruction on held-out texts; only the test split goes into the report."""
+def evaluate_run(
+    run: RunFolder, settings: RunSettings, split: str = "test", beams: int = 1
+) -> Evaluation:
+    """Measure reconstruction on held-out texts; the report takes the test split, greedy."""
     if split not in ("validation", "test"):
         raise InputError(f"no held-out split {split!r}; there are validation and test")
     begun = time.perf_counter()
@@ -164,8 +167,9 @@ def evaluate_run(run: RunFolder, settings: RunSettings, split: str = "test") -> 
     reference = run.load_reference(model.base)
     rng = np.random.default_rng([settings.seed, 3])
     latents = run.load_latents(model)
-    result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated)
-    if split == "test" and not run.shipped:
+    how = Generation(beams=beams)
+    result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated, how)
+    if split == "test" and beams == 1 and not run.shipped:
         run.note("reconstruction", result.numbers)
         write_json(
             run.path / "reconstructions.json", {"model": model.hash, "pairs": result.pairs[:20]}
@@ -197,6 +201,8 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     notes = run.notes() | {"versions": versions()}
     if seed is not None:  # at the end of a chain
         notes |= {"seed": seed, "peak_memory_gb": peak_memory()}
+    steps = {k: v for k, v in notes.get("seconds", {}).items() if k != "total"}
+    notes["seconds"] = steps | {"total": round(sum(steps.values()), 2)}
     pairs = run.path / "reconstructions.json"
     told = read_json(pairs) if pairs.exists() else {}
     of_this_model = told.get("model") == model.hash

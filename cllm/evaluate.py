@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cllm.base import GREEDY, Generation
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
 from cllm.losses import nats_given, null_nats, prefix_lengths
@@ -45,6 +46,7 @@ def evaluate(
     rng: np.random.Generator,
     split: str = "test",
     limit: int = 1000,
+    how: Generation = GREEDY,
 ) -> Evaluation:
     """Every reconstruction metric of the design on `limit` texts of a split at most."""
     part = corpus.select(split)
@@ -52,7 +54,7 @@ def evaluate(
     tokens = token_texts(model.base, part, model.config.context)
     references = _as_cut(model, part.texts)
     vectors_ND = model.encode_tokens(tokens)
-    rows = model.decode_tokens(vectors_ND)
+    rows = model.decode_tokens(vectors_ND, how)
     texts = model.base.to_text(rows)
     scores = score_texts(references, texts, [list(r) for r in tokens.rows], rows)
     train = latents.select("train")
@@ -67,6 +69,8 @@ def evaluate(
     if trip := round_trip(model, vectors_ND, texts, train.vectors_ND, rng):
         intervals["round_trip"] = trip
     numbers: dict[str, Any] = {"n": len(part), "split": split, "cut": tokens.cut}
+    if how != GREEDY:
+        numbers["beams"] = how.beams
     for name, interval in intervals.items():
         numbers |= {name: interval.mean, f"{name}_ci": interval.ci}
     numbers["gain_by_prefix"] = {str(k): gain.mean for k, gain in by_prefix.items()}
