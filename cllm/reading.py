@@ -14,6 +14,7 @@ import json
 import re
 import unicodedata
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,19 +257,22 @@ def _plain_records(lines: Iterable[tuple[int, bytes | str]], column: str) -> Ite
 def _csv_records(
     reading: Reading, lines: Iterator[tuple[int, bytes | str]], delimiter: str
 ) -> Iterator[_Record]:
-    rows = csv.reader(_csv_lines(lines), delimiter=delimiter)
     header: list[str] = []
+    ahead: deque[tuple[int, str]] = deque()  # lines that are to be read again
+    rest = _csv_lines(lines)
     while True:
-        number = rows.line_num + 1
+        taken: list[tuple[int, str]] = []
         try:
-            fields = next(rows)
+            fields = next(csv.reader(_take(ahead, rest, taken), delimiter=delimiter, strict=True))
         except StopIteration:
             return
-        except csv.Error as error:
-            yield number, f"not CSV ({error})"
+        except csv.Error as error:  # such as a quote that never closes: only its own line is lost
+            ahead.extendleft(reversed(taken[1:]))
+            yield taken[0][0], f"not CSV ({error})"
             continue
         if not fields:
             continue
+        number = taken[0][0]
         if not header:
             header = [name.strip() for name in fields]
             if isinstance(complaint := _csv_record(header, fields), str):
@@ -279,11 +283,20 @@ def _csv_records(
         yield number, _csv_record(header, fields)
 
 
-def _csv_lines(lines: Iterable[tuple[int, bytes | str]]) -> Iterator[str]:
+def _take(
+    ahead: deque[tuple[int, str]], rest: Iterator[tuple[int, str]], taken: list[tuple[int, str]]
+) -> Iterator[str]:
+    """Lines as one record needs them, those read before first; `taken` remembers them."""
+    while ahead or (line := next(rest, None)) is not None:
+        taken.append(ahead.popleft() if ahead else line)
+        yield taken[-1][1]
+
+
+def _csv_lines(lines: Iterable[tuple[int, bytes | str]]) -> Iterator[tuple[int, str]]:
     """Lines for the csv module; one that is no text passes as a mark that _csv_record finds."""
-    for _, line in lines:
+    for number, line in lines:
         text, complaint = _decoded(line)
-        yield f"\ud800{complaint}\n" if complaint else text
+        yield number, f"\ud800{complaint}\n" if complaint else text
 
 
 def _csv_record(header: list[str], fields: list[str]) -> dict[str, str] | str:

@@ -109,11 +109,24 @@ def test_bad_csv_rows(tmp_path: Path) -> None:
     assert reading.count == 6
 
 
-def test_unclosed_csv_quote_is_bounded(tmp_path: Path) -> None:
-    content = b'text\n"open\n' + b"more words\n" * 20_000
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [(20_000, "field larger than field limit"), (50, "unexpected end of data")],
+)
+def test_an_unclosed_csv_quote_costs_its_own_row(tmp_path: Path, rows: int, complaint: str) -> None:
+    content = b'id,text\n1,leek\n2,"open\n' + b"".join(b"%d,soup\n" % i for i in range(rows))
     reading = read_rows(write(tmp_path / "a.csv", content))
-    assert sum(1 for _ in reading) < 20_000
-    assert "field larger than field limit" in str(reading.bad[0])
+    assert sum(1 for _ in reading) == rows + 1
+    assert reading.count == rows + 2
+    assert [bad.line for bad in reading.bad] == [3]
+    assert complaint in str(reading.bad[0])
+
+
+def test_a_stray_csv_quote_does_not_reach_the_next_quoted_row(tmp_path: Path) -> None:
+    content = b'text\nfig\n"open\nleek\n"plum, ripe"\n"two\nlines"\npear\n'
+    reading = read_rows(write(tmp_path / "a.csv", content))
+    assert [row.text for row in reading] == ["fig", "leek", "plum, ripe", "two lines", "pear"]
+    assert [bad.line for bad in reading.bad] == [3]
 
 
 def test_long_line_is_not_held_in_memory(tmp_path: Path) -> None:
