@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cllm.corpus import Corpus
+from cllm.files import replacing
 
 _CARD = """---
 license: apache-2.0
@@ -81,7 +82,8 @@ def _write(
         facts=_rows(facts),
         scores=heading + _rows(measured) if measured else "",
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    with replacing(folder / "README.md") as new:
+        new.write_text(card, encoding="utf-8")
 
 
 def _rows(facts: Mapping[str, Any]) -> str:

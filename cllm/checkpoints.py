@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ class Progress:
     scored_step: int = -1
     best_score: float = float("-inf")
     best_step: int = -1
+    enough: bool = False  # the task said so
 
 
 class Checkpoint:
@@ -41,20 +42,22 @@ class Checkpoint:
 
     def __init__(self, folder: Path, settings: LoopSettings, texts: TokenTexts, task: str) -> None:
         self.folder = folder
-        self.state = folder / "state"
+        self.state = folder / "state.safetensors"
         self.best = folder / "best.safetensors"
         same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
         self.identity = digest(task, same, *texts.names, *(row.tobytes() for row in texts.rows))
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write the newest state."""
+        parts = {
+            "weights": trained_weights(module),
+            "moments": _moments(optimizer),
+            "random": _random_state(),
+        }
+        every = {f"{part}/{name}": x for part, state in parts.items() for name, x in state.items()}
+        note = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
         with replacing(self.state) as new:
-            new.mkdir()
-            save_file(trained_weights(module), new / "weights.safetensors")
-            save_file(_moments(optimizer), new / "optimizer.safetensors")
-            save_file(_random_state(), new / "random.safetensors")
-            note = {"identity": self.identity, "progress": asdict(progress)}
-            (new / "progress.json").write_text(json.dumps(note))
+            save_file(every, new, metadata=note)
 
     def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
         """Put the saved state back; None where there is none.
@@ -63,23 +66,27 @@ class Checkpoint:
             InputError: it belongs to a training with other settings or texts.
             WorkError: the checkpoint is damaged.
         """
-        if not (self.state / "progress.json").exists():
+        if not self.state.exists():
             return None
         try:
-            note = json.loads((self.state / "progress.json").read_text())
+            with safe_open(self.state, "pt") as file:
+                note = file.metadata()
+                every = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if note["identity"] != self.identity:
                 raise InputError(
                     f"an unfinished training with other settings or texts lies in {self.folder}; "
                     "finish it with the command that began it, or delete that folder"
                 )
-            weights = load_file(self.state / "weights.safetensors")
-            _load(module, weights)
-            _set_moments(optimizer, load_file(self.state / "optimizer.safetensors"))
-            random = load_file(self.state / "random.safetensors")
-            torch.set_rng_state(random["torch"])
-            if "cuda" in random and torch.cuda.is_available():
-                torch.cuda.set_rng_state(random["cuda"])
-            return Progress(**note["progress"])
+            parts: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}, "random": {}}
+            for name, value in every.items():
+                part, _, inner = name.partition("/")
+                parts[part][inner] = value
+            _load(module, parts["weights"])
+            _set_moments(optimizer, parts["moments"])
+            torch.set_rng_state(parts["random"]["torch"])
+            if "cuda" in parts["random"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state(parts["random"]["cuda"])
+            return Progress(**json.loads(note["progress"]))
         except (*_DAMAGE, KeyError, TypeError) as error:
             raise WorkError(self._damaged(self.state, error)) from error
 

@@ -115,6 +115,7 @@ def run_(
     if milvus:
         require_reachable(milvus)
     folder = _output(run)
+    pipeline.require_same_texts(folder, texts)
     pipeline.keep_corpus(folder, texts)
     if base is None:
         pipeline.make_base(folder, settings.base, reuse=True)
@@ -138,9 +139,9 @@ def _chain(
 
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
     pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's may be another run's
-    discovery.search_voids(folder, settings)
-    discovery.write_ideas(folder, settings)
-    discovery.evaluate_run(folder, settings)
+    discovery.search_voids(folder, settings.seed, quick=settings.quick_voids)
+    discovery.write_ideas(folder, settings.seed, settings.ideas)
+    discovery.evaluate_run(folder, settings.seed, settings.evaluated)
     _show(folder, discovery.report_run(folder, settings.seed), json)
 
 
@@ -188,7 +189,7 @@ def corpus_check(
     reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
     corpus = build_corpus(reading, seed=seed)
     facts = {"texts": len(corpus)} | corpus.info
-    bad = [asdict(row) | {"file": str(row.file)} for row in reading.bad]
+    bad = [asdict(row) for row in reading.bad]
     emit(facts | {"bad": bad}, json, lambda: show_facts(facts))
     for row in reading.bad:
         sys.stderr.write(f"{row}\n")
@@ -211,9 +212,11 @@ def pretrain(
     from cllm import pipeline
 
     folder = _output(run)
+    if reference_seconds:
+        changes = [*(changes or []), f"reference_seconds={reference_seconds}"]
     settings = _settings(
         preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
-    ).model_copy(update={"reference_seconds": reference_seconds or 0})
+    )
     pipeline.make_base(folder, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
@@ -285,13 +288,16 @@ def embed(
 
 @app.command()
 def voids(
-    run: Run = None, json: Json = False, seed: Seed = 0, preset: PresetName = "standard"
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="a quarter of the search")] = False,
 ) -> None:
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
     from cllm import discovery
 
     folder = _trained(run)
-    discovery.search_voids(folder, _settings(preset, None, seed, announce=False))
+    discovery.search_voids(folder, seed, quick=quick)
     emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
 
 
@@ -307,8 +313,7 @@ def generate(
     from cllm.ideas import best_first
 
     folder = _trained(run)
-    settings = _settings("quick", None, seed, announce=False).model_copy(update={"ideas": n})
-    ideas = discovery.write_ideas(folder, settings)
+    ideas = discovery.write_ideas(folder, seed, n)
     rows = discovery.idea_rows(best_first(ideas), {})
     emit(
         {"arms": folder.notes()["ideas"], "ideas": rows},
@@ -330,8 +335,7 @@ def evaluate(
     from cllm import discovery
 
     folder = existing(run)
-    settings = _settings("quick", None, seed, announce=False).model_copy(update={"evaluated": n})
-    numbers = discovery.evaluate_run(folder, settings, split, beams).numbers
+    numbers = discovery.evaluate_run(folder, seed, n, split, beams).numbers
     emit(numbers, json, lambda: show_facts(numbers))
 
 
@@ -363,6 +367,11 @@ def _trained(path: Path | None) -> RunFolder:
     folder = _output(path)
     if path is None and not folder.path.exists():
         copy_shipped(folder)
+    if path is None and not folder.model.is_dir():
+        raise InputError(
+            f"{folder.path} holds no model yet; train one with `cllm train`, or name a run with "
+            "--run"
+        )
     return folder
 
 
@@ -379,7 +388,7 @@ def _read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> 
 
 def _settings(
     name: str, dim: int | None, seed: int, *,
-    announce: bool = True, changes: list[str] | None = None,
+    changes: list[str] | None = None,
     **own: Any,  # noqa: ANN401 - as `overridden` takes them
 ) -> RunSettings:  # fmt: skip
     """The preset with the command's own values in place; prints what was derived."""
@@ -388,8 +397,7 @@ def _settings(
     from cllm.settings import describe, overridden
 
     settings = overridden(name, dim=dim, seed=seed, changes=changes or (), **own)
-    if announce:
-        logging.getLogger(__name__).info("%s: %s", name, describe(settings))
+    logging.getLogger(__name__).info("%s: %s", name, describe(settings))
     return settings
 
 
@@ -398,7 +406,6 @@ def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
 
     from cllm import discovery
     from cllm.ideas import best_first, load_ideas
-    from cllm.report import without_none
     from cllm.scoreboard import print_scoreboard
 
     def show() -> None:
@@ -407,6 +414,6 @@ def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
         there = folder.ideas.exists()
         ideas = best_first(load_ideas(folder.ideas, notes["model"]["hash"])) if there else []
         rows = discovery.idea_rows(ideas, text_of)
-        print_scoreboard(without_none(notes), rows, Console(), run_dir=folder.path)
+        print_scoreboard(notes, rows, Console(), run_dir=folder.path)
 
     emit(notes, json, show)

@@ -136,4 +136,7 @@ def _vector(line: str) -> list[float]:
         raise InputError(
             f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
         )
-    return [float(x) for x in row]
+    try:
+        return [float(x) for x in row]
+    except OverflowError as error:
+        raise InputError(f"a number in {line[:60]!r} is too large for a vector") from error

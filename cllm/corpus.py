@@ -206,8 +206,9 @@ def _title(row: Row) -> str:
     """The title given, or the one a text of the form "title: A pie. …" begins with."""
     if row.title:
         return row.title
-    _, found, rest = row.text.partition("title: ")
-    return rest.partition(".")[0].strip() if found else ""
+    if not row.text.startswith("title: "):
+        return ""
+    return row.text.removeprefix("title: ").partition(".")[0].strip()
 
 
 def _group_names(ids: Sequence[str], groups: Sequence[int]) -> list[str]:

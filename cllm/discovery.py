@@ -1,7 +1,7 @@
 """From a trained run to its outcome: voids, ideas, scores, map and report.
 
 Each step writes its own part of the run folder and its section of report.json.
-    search_voids(run, settings); write_ideas(run, settings); report_run(run, seed=0)
+    search_voids(run, seed=0); write_ideas(run, seed=0, n=100); report_run(run, seed=0)
 """
 
 # Shapes: N texts, D bottleneck, K prefix, M shown ideas.
@@ -42,18 +42,15 @@ from cllm.map import draw_map
 from cllm.metrics import hopkins, intrinsic_dimension, uniformity
 from cllm.model import CLLM
 from cllm.report import IdeaRow, write_report
-from cllm.run import RunFolder
-from cllm.settings import RunSettings
+from cllm.run import RunFolder, training_facts
 from cllm.sphere import prefix
 from cllm.store import Latents
 from cllm.voids import Void, VoidSettings, find_voids, load_voids, save_voids
 
 log = logging.getLogger(__name__)
 
-CHANCE = 0.05  # a void of a larger p-value may be chance
 
-
-def search_voids(run: RunFolder, settings: RunSettings) -> None:
+def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     """Find voids among the training texts on the sphere of the prefix."""
     begun = time.perf_counter()
     model = run.load_model()
@@ -61,14 +58,16 @@ def search_voids(run: RunFolder, settings: RunSettings) -> None:
     train = latents.select("train")
     cloud_NK = prefix(train.vectors_ND, k)
     held_out_MK = prefix(latents.select("validation").vectors_ND, k)
-    rng = np.random.default_rng([settings.seed, 1])
-    how = VoidSettings.quick() if settings.quick_voids else VoidSettings()
+    rng = np.random.default_rng([seed, 1])
+    how = VoidSettings.quick() if quick else VoidSettings()
     search = find_voids(cloud_NK, how, rng, held_out_MK)
+    run.forget("ideas")  # of other voids
+    run.ideas.unlink(missing_ok=True)
     save_voids(run.voids, search.voids, train.ids, model.hash)
     probes = rng.choice(len(cloud_NK), min(2000, len(cloud_NK)), replace=False)
     facts = {
-        "count": len(search.enclosed),
-        "significant": sum(v.p_value is not None and v.p_value <= CHANCE for v in search.enclosed),
+        "count": sum(v.stands for v in search.voids),
+        "enclosed": len(search.enclosed),
         "not_enclosed": len(search.voids) - len(search.enclosed),
         "radius_ratio": search.radius_ratio,
         "p_value": search.p_value,
@@ -105,13 +104,12 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
     )
 
 
-def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
-    """Every arm's candidates, written and judged, into ideas.parquet."""
+def write_ideas(run: RunFolder, seed: int, n: int) -> list[Idea]:
+    """Every arm's n candidates, written and judged, into ideas.parquet."""
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
-    latents, n, seed = run.load_latents(model), settings.ideas, settings.seed
-    train = latents.select("train")
-    voids = enclosed_voids(run, model, train)
+    train = run.load_latents(model).select("train")
+    voids = standing_voids(run, model, train)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
     arms: dict[str, list[Candidate]] = {
@@ -126,7 +124,7 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     written["base"] = write_unaided(model.base, model.config.context, lengths, seed)
     for arm, candidates in (arms | {"base": unaided}).items():
         if not candidates:
-            log.warning("no enclosed void was found: the void arm is empty")
+            log.warning("no void stands against chance: the void arm is empty")
             continue
         found = judge_ideas(
             model, judge, candidates, written[arm], train.vectors_ND, model.config.void_dim
@@ -139,11 +137,11 @@ def write_ideas(run: RunFolder, settings: RunSettings) -> list[Idea]:
     return ideas
 
 
-def enclosed_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
-    """The run's voids that texts enclose, emptiest first; none before a search."""
+def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
+    """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
     if not run.voids.exists():
         return []
-    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.enclosed]
+    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.stands]
 
 
 def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
@@ -157,7 +155,7 @@ def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
 
 
 def evaluate_run(
-    run: RunFolder, settings: RunSettings, split: str = "test", beams: int = 1
+    run: RunFolder, seed: int, limit: int, split: str = "test", beams: int = 1
 ) -> Evaluation:
     """Measure reconstruction on held-out texts; the report takes the test split, greedy."""
     if split not in ("validation", "test"):
@@ -165,10 +163,11 @@ def evaluate_run(
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
     reference = run.load_reference(model.base)
-    rng = np.random.default_rng([settings.seed, 3])
+    rng = np.random.default_rng([seed, 3])
     latents = run.load_latents(model)
     how = Generation(beams=beams)
-    result = evaluate(model, reference, corpus, latents, rng, split, settings.evaluated, how)
+    result = evaluate(model, reference, corpus, latents, rng, split, limit, how)
+    result.numbers.update(_training_times(run, corpus))
     if split == "test" and beams == 1 and not run.shipped:
         run.note("reconstruction", result.numbers)
         write_json(
@@ -183,13 +182,28 @@ def evaluate_run(
     return result
 
 
+def _training_times(run: RunFolder, corpus: Corpus) -> dict[str, float]:
+    """Seconds that CLLM and reference LM were trained; a gain needs them equal."""
+    facts = {"model": training_facts(run.model), "reference": training_facts(run.reference)}
+    times = {
+        f"{k}_seconds": float(told["seconds"]) for k, told in facts.items() if "seconds" in told
+    }
+    reference, model = times.get("reference_seconds", 0.0), times.get("model_seconds", 0.0)
+    if reference < 0.9 * model and "entropy_nats" not in corpus.info:
+        log.warning(
+            "the reference LM was trained for %.0f s, the CLLM for %.0f s: the gain may be too "
+            "large; train it as long with `cllm pretrain --reference-seconds`", reference, model,
+        )  # fmt: skip
+    return times
+
+
 def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     """map.png, report.html and the whole of report.json."""
     model = run.load_model()
     latents, k = run.load_latents(model), model.config.void_dim
     train = latents.select("train")
     ideas = best_first(load_ideas(run.ideas, model.hash)) if run.ideas.exists() else []
-    voids = enclosed_voids(run, model, train)
+    voids = standing_voids(run, model, train)
     shown = [idea for idea in ideas if idea.arm == "void"][:50]
     places = [idea.vector_D for idea in shown if idea.vector_D is not None]
     places_MK = prefix(np.stack(places), k) if places else None
@@ -197,7 +211,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
         run.path / "map.png", prefix(train.vectors_ND, k), voids[:40],
         ideas_MK=places_MK, verdicts=[idea.verdict.label for idea in shown],
     )  # fmt: skip
-    corpus = run.load_corpus()
+    corpus = run.load_trained_corpus()
     notes = run.notes() | {"versions": versions()}
     if seed is not None:  # at the end of a chain
         notes |= {"seed": seed, "peak_memory_gb": peak_memory()}

@@ -75,7 +75,8 @@ def evaluate(
         numbers |= {name: interval.mean, f"{name}_ci": interval.ci}
     numbers["gain_by_prefix"] = {str(k): gain.mean for k, gain in by_prefix.items()}
     numbers["gain_by_prefix_ci"] = {str(k): gain.ci for k, gain in by_prefix.items()}
-    numbers |= _shuffled(model, references, tokens, vectors_ND, rng)
+    if len(part) > 1:
+        numbers |= _shuffled(model, references, tokens, vectors_ND, rng)
     return Evaluation(numbers, list(zip(references, texts, strict=True)))
 
 
@@ -90,7 +91,6 @@ def carried(
     dim = model.config.dim
     given_N = nats_given(model, tokens, vectors_ND)
     null_N, reference_N = null_nats(model, tokens), reference.nats(tokens)
-    shuffled_N = nats_given(model, tokens, vectors_ND[_derangement(len(tokens), rng)])
     without_N = min((null_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
     if entropy is not None and entropy < without_N.mean():  # no text costs more than it must
         without_N = np.full(len(tokens), entropy)
@@ -101,8 +101,10 @@ def carried(
         "nats_with_vector": given_N,
         "nats_null_vector": null_N,
         "nats_reference_lm": reference_N,
-        "nats_shuffled_vectors": shuffled_N,
     }
+    if len(tokens) > 1:
+        shuffled_ND = vectors_ND[_derangement(len(tokens), rng)]
+        values["nats_shuffled_vectors"] = nats_given(model, tokens, shuffled_ND)
     if entropy is not None:
         values["gain_over_entropy"] = gain_N / entropy
     lengths = [k for k in prefix_lengths(dim) if model.config.nested]

@@ -48,7 +48,7 @@ _MADE_BY = {
     "metrics.jsonl": "cllm train",
     "voids.parquet": "cllm voids",
     "ideas.parquet": "cllm generate",
-    "report.json": "cllm report",
+    "report.json": "cllm report` after moving it away, or with `cllm evaluate",
 }
 
 
@@ -162,12 +162,12 @@ def _swap(new: Path, target: Path, room: Path) -> None:
         os.replace(new, target)
         return
     old = room / "old"
-    if target.exists():
-        os.rename(target, old)
     try:
+        if target.exists():
+            os.rename(target, old)
         os.rename(new, target)
-    except OSError:
-        if old.exists():
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not target.exists():
             os.rename(old, target)
         raise
 

@@ -20,7 +20,7 @@ from cllm.base import GREEDY, BaseLM, Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import Interval, bootstrap, wilson, yield_ci
+from cllm.metrics import Interval, bootstrap_of, wilson, yield_ci
 from cllm.model import CLLM
 from cllm.pretrain import mask_token
 from cllm.sphere import ExactIndex, angle, prefix, unit
@@ -190,11 +190,13 @@ def _yield(ideas: Sequence[Idea], rng: np.random.Generator) -> Interval:
         by_place.setdefault(place, []).append(idea.yields)
     if len(by_place) == len(ideas):
         return yield_ci(np.array([idea.yields for idea in ideas]), rng)
-    shares_V = np.array([np.mean(found) for found in by_place.values()])
-    if np.ptp(shares_V) == 0:  # nothing to resample
-        return wilson(sum(idea.yields for idea in ideas), len(ideas))
-    found = bootstrap(shares_V, rng)
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
+    yields_V = np.array([sum(found) for found in by_place.values()])
+    count_V = np.array([len(found) for found in by_place.values()])
+    if np.ptp(yields_V / count_V) == 0:  # nothing to resample
+        return wilson(int(yields_V.sum()), len(ideas))
+    return bootstrap_of(
+        lambda rows: float(yields_V[rows].sum() / count_V[rows].sum()), len(count_V), rng
+    )
 
 
 def best_first(ideas: Sequence[Idea]) -> list[Idea]:

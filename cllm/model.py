@@ -38,6 +38,11 @@ Vectors = NDArray[np.float32]
 MIN_SAMPLE, SAMPLE_VALUES = 64, 100_000_000  # texts and values that a start is learnt from
 
 
+_SHAPE = (  # what decides vectors, texts and voids, with the weights
+    "base_hash", "dim", "void_dim", "context", "form", "blocks", "perceptron", "window", "nested",
+)  # fmt: skip
+
+
 class CLLMConfig(PreTrainedConfig):
     """Shape of a CLLM and of the base it belongs to."""
 
@@ -131,7 +136,7 @@ class CLLM(PreTrainedModel):
             model, found = cast(tuple[CLLM, dict[str, Any]], loaded)
             if found["missing_keys"]:  # transformers would fill them with random numbers
                 raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"{folder} cannot be loaded ({reason}); train it again with `cllm train`"
@@ -175,7 +180,7 @@ class CLLM(PreTrainedModel):
     def hash(self) -> str:
         """16 hex digits over configuration, weights and base: what latents refer to."""
         weights = {k: v.detach().to("cpu", torch.float16) for k, v in self.state_dict().items()}
-        shape = json.dumps([self.config.base_hash, self.config.dim, self.config.form])
+        shape = json.dumps([getattr(self.config, name) for name in _SHAPE])
         parts = (k.encode() + weights[k].contiguous().numpy().tobytes() for k in sorted(weights))
         return digest(shape, *parts)
 

@@ -2,7 +2,7 @@
 
 Each writes its own part and its section of report.json; nothing else is touched.
     run = RunFolder(Path("runs/demo"))
-    train_model(run, settings); embed_corpus(run); search_voids(run, settings)
+    train_model(run, settings); embed_corpus(run); search_voids(run, seed=0)
 """
 
 # Shapes: N texts, D bottleneck, K prefix.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 
@@ -24,6 +25,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, replacing, write_json
 from cllm.losses import Restoring, null_nats, prefix_lengths, text_nats
+from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.pretrain import (
     fitted_texts,
@@ -35,7 +37,7 @@ from cllm.pretrain import (
 )
 from cllm.progress import training_progress
 from cllm.reference import reference_rate, train_reference
-from cllm.run import RunFolder
+from cllm.run import RunFolder, training_facts
 from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, save_latents
 from cllm.training import fit
@@ -89,6 +91,11 @@ def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) ->
 def adapt_base(run: RunFolder, name: str, settings: BaseSettings, *, reuse: bool = False) -> None:
     """Fine-tune a hub model (or a folder's) until its encoder and decoder restore the corpus."""
     corpus, base = run.load_corpus(), BaseLM.load(name)
+    if base.limit and settings.context > base.limit:
+        raise InputError(
+            f"{name} takes {base.limit} tokens, fewer than base.context = {settings.context}; "
+            f"--set base.context={base.limit}"
+        )
     _train_base(run, lambda: base, corpus, settings, base.hash, reuse=reuse)
 
 
@@ -98,8 +105,13 @@ def _train_base(
 ) -> None:  # fmt: skip
     made_from = identity(settings, corpus.hash, origin)
     if reuse and finished(run.base, made_from):
-        run.note("base", read_json(run.base / "training.json")["facts"])
+        run.note("base", training_facts(run.base))
         return
+    if run.model.is_dir():
+        raise InputError(
+            f"{run.model} needs the base that this would replace; name another --run, or move "
+            "that model away"
+        )
     begun = time.perf_counter()
     base = make()
     folder = run.path / "training" / "base"
@@ -110,13 +122,13 @@ def _train_base(
         with training_progress("base LLM, low rank") as report:
             stages += [train_low_rank(base, corpus, settings, folder / "low_rank", report)]
     facts = base_facts(base, corpus, settings.context)
+    run.forget("model", "reconstruction", "voids", "ideas")
     with replacing(run.base) as new:
         base.save(new)
         _remember(new, made_from, settings, facts)
         write_base_card(new, facts, corpus, settings.loop.seed, command_line())
     for stage in stages:
         stage.checkpoint.remove()
-    run.forget("model", "reconstruction", "voids", "ideas")
     run.note("base", facts)
     run.time("base", begun)
     log.info("the base restores %.2f %% of held-out tokens", 100 * facts["restored_tokens"])
@@ -149,14 +161,14 @@ def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False
         }
     )
     made_from = identity(loop, base.hash, corpus.hash)
-    if reuse and finished(run.base / "reference", made_from):
+    if reuse and finished(run.reference, made_from):
         return
     how = settings.base.model_copy(update={"loop": loop})
     begun = time.perf_counter()
     with training_progress("reference LM") as report:
         folder = run.path / "training" / "reference"
         reference, result = train_reference(base, corpus, how, folder, report)
-    with replacing(run.base / "reference") as new:
+    with replacing(run.reference) as new:
         reference.save(new)
         _remember(new, made_from, loop, {"seconds": result.seconds, "steps": result.steps})
     result.checkpoint.remove()
@@ -167,13 +179,11 @@ def borrow_base(run: RunFolder, source: Path) -> None:
     """Copy another run's base (and its reference LM) into this one."""
     import shutil
 
-    told = read_json(source / "training.json")["facts"]
+    told = training_facts(source)
     facts = base_facts(BaseLM.load(source), run.load_corpus(), told["context"])
     with replacing(run.base) as new:
         shutil.copytree(source, new)
     run.note("base", facts | {"name": told["name"]})
-    taken = read_json(source / "reference" / "training.json")["facts"]["seconds"]
-    run.note("seconds", run.notes().get("seconds", {}) | {"reference": taken})
 
 
 def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> None:
@@ -206,11 +216,15 @@ def train_model(
     """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain."""
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
     base, corpus = run.load_base(), run.load_corpus()
+    if base.hash != run.notes()["base"]["hash"]:
+        raise InputError(
+            f"{run.base} is not the base that was tested; make it again with `cllm pretrain`"
+        )
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
     made_from = digest(how, base.hash, corpus.hash)
     if reuse and finished(run.model, made_from):
-        run.note("model", read_json(run.model / "training.json")["facts"])
+        run.note("model", training_facts(run.model))
         return
     require_enough_texts(corpus, settings.model.dim)
     train_part = corpus.select("train")
@@ -223,22 +237,33 @@ def train_model(
     task = Restoring(model, settings.train, held_out)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
-        result = fit(task, texts, settings.train.loop, run.path, report)
+        folder = run.path / "training" / "model"
+        result = fit(task, texts, settings.train.loop, folder, report)
     model.train(False)
     model.config.void_dim = settings.void_dim or choose_void_dim(run, model, held_out)
     facts = model_facts(model) | {
         "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
+        "seconds": round(result.seconds, 1),
     }  # fmt: skip
+    run.forget("reconstruction", "voids", "ideas")
     with replacing(run.model) as new:
         model.save_pretrained(new)
         base.tokenizer.save_pretrained(new)
         _remember(new, made_from, settings, facts)
         write_model_card(new, facts, corpus, settings.seed, command_line(), {})
+    for name in ("metrics.jsonl", "tensorboard"):  # those of the model that is there now
+        with replacing(run.path / name) as new:
+            (folder / name).rename(new)
     result.checkpoint.remove()
-    run.forget("reconstruction", "voids", "ideas")
     run.note("model", facts)
     run.note("seed", settings.seed)
     run.time("train", begun)
+
+
+def require_same_texts(run: RunFolder, corpus: Corpus) -> None:
+    """Refuse a run folder with a model of other texts, which would be lost; raises InputError."""
+    if run.model.is_dir() and training_facts(run.model).get("corpus_hash") != corpus.hash:
+        raise InputError(f"{run.model} was trained on other texts; name another --run")
 
 
 def require_enough_texts(corpus: Corpus, dim: int) -> None:
@@ -254,18 +279,21 @@ def require_enough_texts(corpus: Corpus, dim: int) -> None:
 def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
     """The shortest prefix of 4 or more that says something of validation texts.
 
-    "Something": a gain over the cheaper of null vector and reference LM. A plain model has no
-    prefixes, and where none gains the whole vector is taken.
+    "Something": a gain, surely above 0, over the cheaper of null vector and reference LM. A
+    plain model has no prefixes, and where none gains the whole vector is taken.
     """
     dim: int = model.config.dim
     if not model.config.nested:
         return dim
-    without = null_nats(model, validation).mean()
-    if (run.base / "reference").is_dir():
-        without = min(without, run.load_reference(model.base).nats(validation).mean())
+    without_N = null_nats(model, validation)
+    if (run.reference).is_dir():
+        reference_N = run.load_reference(model.base).nats(validation)
+        without_N = min((without_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
     for k in prefix_lengths(dim):
-        if k >= 4 and text_nats(model, validation, k).mean() < without:
-            return k
+        if k >= 4:
+            gain_N = without_N - text_nats(model, validation, k)
+            if bootstrap(gain_N, np.random.default_rng(0)).low > 0:
+                return k
     return dim
 
 
@@ -294,11 +322,11 @@ def model_facts(model: CLLM) -> dict[str, Any]:
 def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = False) -> None:
     """Vectors of every text into latents/, then into Milvus (Lite in the run folder by default).
 
-    On a server, where runs meet, each corpus has a collection of its own.
+    On a server, where runs meet, each corpus and model have a collection of their own.
     """
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
-    collection = f"texts_{corpus.hash}" if uri else "texts"
+    collection = f"texts_{corpus.hash}_{model.hash}" if uri else "texts"
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, collection, model.hash, model.config.dim, replace=replace
     ) as store:

@@ -114,7 +114,7 @@ class Denoising:
         self.mask_id = mask_token(base)
         self.spread = spread(base, held_out)
         self.identity = digest(
-            settings.model_dump_json(exclude={"loop", "low_rank_loop"}), str(base.model.config)
+            settings.model_dump_json(exclude={"loop", "low_rank_loop"}), base.hash
         )
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -201,7 +201,7 @@ class LowRank(Denoising):
         super().__init__(base, settings, held_out)
         base.encoder.requires_grad_(False)  # the components stay what they are
         self.dim = min(settings.rank, context * base.width)
-        self.identity = digest(self.identity, base.hash, str(context))
+        self.identity = digest(self.identity, str(context))
         base.encoder.eval()  # no dropout: the components are to be those a CLLM will see
         self.collapse = CLLM.from_base(base, context=context, dim=self.dim)
         self.collapse.start(train, sample=4096)
@@ -262,6 +262,7 @@ def mask_token(base: BaseLM) -> int:
     )
 
 
+@torch.inference_mode()
 def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
     """Share of tokens that greedy, free-running decoding restores without a bottleneck."""
     right = whole = 0

@@ -287,9 +287,9 @@ def _take(
     ahead: deque[tuple[int, str]], rest: Iterator[tuple[int, str]], taken: list[tuple[int, str]]
 ) -> Iterator[str]:
     """Lines as one record needs them, those read before first; `taken` remembers them."""
-    while ahead or (line := next(rest, None)) is not None:
-        taken.append(ahead.popleft() if ahead else line)
-        yield taken[-1][1]
+    while line := ahead.popleft() if ahead else next(rest, None):
+        taken.append(line)
+        yield line[1]
 
 
 def _csv_lines(lines: Iterable[tuple[int, bytes | str]]) -> Iterator[tuple[int, str]]:

@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "base"
 
     @property
+    def reference(self) -> Path:
+        """The LM without a vector that belongs to the base."""
+        return self.base / "reference"
+
+    @property
     def model(self) -> Path:
         """The CLLM."""
         return self.path / "model"
@@ -88,7 +93,7 @@ class RunFolder:
 
     def load_trained_corpus(self) -> Corpus:
         """The corpus, if it is the one the model was trained on: another split would leak."""
-        corpus, told = self.load_corpus(), read_json(self.model / "training.json")["facts"]
+        corpus, told = self.load_corpus(), training_facts(self.model)
         if told["corpus_hash"] != corpus.hash:
             raise InputError(
                 f"{self.model} was trained on corpus {told['corpus_hash']}, but {self.corpus} is "
@@ -110,7 +115,7 @@ class RunFolder:
         """The LM without a vector that belongs to the base."""
         from cllm.reference import ReferenceLM
 
-        return ReferenceLM.load(self.base / "reference", base)
+        return ReferenceLM.load(self.reference, base)
 
     def load_model(self) -> CLLM:
         """The CLLM with its base."""
@@ -155,7 +160,18 @@ class RunFolder:
         """Lines of metrics.jsonl, oldest first; none where nothing was trained here."""
         path = self.path / "metrics.jsonl"
         whole = path.read_text().rpartition("\n")[0] if path.exists() else ""  # no half line
-        return [json.loads(line) for line in whole.splitlines()]
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); move it away") from error
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """What training.json says of a trained folder; InputError where it does not."""
+    facts = read_json(folder / "training.json").get("facts")
+    if not isinstance(facts, dict):
+        raise InputError(f"{folder / 'training.json'} has no facts; train again")
+    return facts
 
 
 def existing_run(path: Path | None, default: Path) -> RunFolder:

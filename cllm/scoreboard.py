@@ -52,7 +52,8 @@ RESTORED = (
     ("round_trip", "round trip", "angle to E(D(z)) ÷ nearest neighbour's; less is better"),
 )
 EMPTY = (
-    ("count", "voids kept", "enclosed, not overlapping"),
+    ("count", "voids", "enclosed, and emptier than chance explains"),
+    ("enclosed", "enclosed places", "not overlapping"),
     ("radius_ratio", "radius ratio", "largest radius ÷ the largest in null clouds, on average"),
     ("p_value", "p-value", "against the emptiest place of null clouds"),
     ("hopkins", "Hopkins", "about 0.5: spread evenly; near 1: clustered"),
@@ -201,20 +202,16 @@ def _emptiness(found: Numbers) -> str:
     count, p_value = found.get("count"), found.get("p_value")
     if count is None:
         return ""
-    if not count:
+    enclosed = found.get("enclosed", count)
+    if not enclosed:
         return "No void was found."
-    voids = "One void was found" if count == 1 else f"{count:,} voids were found"
-    significant = found.get("significant")
-    if significant is not None and p_value is not None and p_value <= CHANCE:
-        return (
-            f"{count:,} enclosed places without texts were found, {significant:,} of them emptier "
-            f"than chance explains (p ≤ {CHANCE:g} each)."
-        )
+    places = "One enclosed place" if enclosed == 1 else f"{enclosed:,} enclosed places"
+    text = f"{places} without texts {'was' if enclosed == 1 else 'were'} found"
     if p_value is None:
-        return f"{voids}; whether chance explains them was not measured."
-    if p_value <= CHANCE:
-        return f"{voids}, emptier than chance explains (p = {p_value:.2g})."
-    return f"{voids}, but no emptier than chance explains (p = {p_value:.2g})."
+        return f"{text}; whether chance explains this was not measured."
+    if count:
+        return f"{text}, {count:,} emptier than chance explains (p ≤ {CHANCE:g} each)."
+    return f"{text}, none emptier than chance explains (p = {p_value:.2g})."
 
 
 def _newness(arms: Numbers) -> str:
@@ -224,6 +221,8 @@ def _newness(arms: Numbers) -> str:
         return ""
     share = f"{novel:,} ({novel / sampled:.0%})"
     text = f"Of {sampled:,} texts written from voids, {share} are valid and new"
+    if (hit := void.get("hit")) is not None:
+        text += f"; {hit:,} of all land in their void"
     return f"{text}{_lift(void, arms.get('density', {}))}."
 
 
@@ -232,7 +231,7 @@ def _lift(void: Numbers, density: Numbers) -> str:
     mine, theirs = void.get("yield"), density.get("yield")
     if mine is None or theirs is None:
         return ""
-    text = f"; {mine:.0%} also land in their void, where equally dense places give {theirs:.0%}"
+    text = f"; {mine:.0%} are all of this, where equally dense places give {theirs:.0%}"
     mine_ci, theirs_ci = void.get("yield_ci"), density.get("yield_ci")
     if mine_ci and theirs_ci and mine_ci[0] <= theirs_ci[1] and theirs_ci[0] <= mine_ci[1]:
         return f"{text} (the intervals overlap)"
@@ -290,7 +289,7 @@ def _print_idea(place: int, idea: IdeaRow, console: Console) -> None:
 
     void, arm = idea.get("void_id"), idea.get("arm", "")
     facts = [ARMS.get(arm, arm) if void is None else f"void {void}"]
-    scores = {"validity": idea.get("validity"), "novelty": idea.get("novelty")}
+    scores = {name: idea.get(name) for name in ("validity", "novelty", "hit")}
     facts += [f"{name} {number(score)}" for name, score in scores.items() if score is not None]
     head = Text(f"{place:>2}  ")
     head.append(idea["verdict"], style=f"bold {STYLES.get(idea['verdict'], 'white')}")

@@ -248,9 +248,11 @@ def _change(line: str) -> tuple[str, object]:
 
 def _put(values: dict[str, Any], place: str, value: object) -> None:
     *sections, field = place.split(".")
+    if field == "seed":
+        raise InputError(f"--set {place}: give the seed of everything with --seed")
     inner = values
     for section in sections:
-        inner = inner.get(section, {})
+        inner = inner.get(section, {}) if isinstance(inner, dict) else {}
     if not isinstance(inner, dict) or field not in inner or isinstance(inner[field], dict):
         known = sorted(inner) if isinstance(inner, dict) and inner else sorted(values)
         raise InputError(f"no setting {place!r}; there are {', '.join(known)}")

@@ -193,7 +193,7 @@ class _Run:
         settings, progress = self.settings, self.progress
         device = next(self.task.module.parameters()).device
         for batch in self.texts.batches(settings.batch, settings.seed, progress.step):
-            if self.done >= 1.0 or self.task.enough:
+            if self.done >= 1.0 or progress.enough or self.task.enough:
                 break
             lr = learning_rate(settings, self.done)
             for group in self.optimizer.param_groups:
@@ -235,6 +235,7 @@ class _Run:
         self.task.module.train()
         progress.evaluations = int(self.done * self.settings.evaluations)
         progress.scored_step = progress.step
+        progress.enough = self.task.enough
         if score > progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
             self.checkpoint.save_best(self.task.module)

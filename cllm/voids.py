@@ -61,6 +61,9 @@ class VoidSettings(BaseModel):
         return cls(proposals=500, far=200, climbed=60)
 
 
+CHANCE = 0.05  # a void of a larger p-value may be chance
+
+
 @dataclass(frozen=True)
 class Void:
     """An empty place on the sphere of the prefix; `rim` are rows of the cloud, nearest first."""
@@ -72,6 +75,11 @@ class Void:
     p_value: float | None  # None: nulls off, or not enclosed
     enclosed: bool
     rim: tuple[int, ...]
+
+    @property
+    def stands(self) -> bool:
+        """Enclosed by texts, and emptier than chance explains where that was asked."""
+        return self.enclosed and (self.p_value is None or self.p_value <= CHANCE)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def main() -> None:
 
 def train(run: RunFolder, settings: RunSettings) -> None:
     """Corpus and models, going on after what the run folder already holds."""
-    if not run.corpus.exists():
+    if not run.corpus.exists() or run.load_corpus().info["seed"] != settings.seed:
         pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
     pipeline.make_base(run, settings.base, reuse=True)
     pipeline.make_reference(run, settings, reuse=True)
@@ -64,9 +64,9 @@ def measure(run: RunFolder, settings: RunSettings) -> None:
         write_json(folder / "training.json", told | {"facts": known, "command": "make assets"})
     write_base_card(run.base, run.notes()["base"], run.load_corpus(), settings.seed, "make assets")
     pipeline.embed_corpus(run, replace=True)
-    discovery.search_voids(run, settings)
-    discovery.write_ideas(run, settings)
-    discovery.evaluate_run(run, settings)
+    discovery.search_voids(run, settings.seed, quick=settings.quick_voids)
+    discovery.write_ideas(run, settings.seed, settings.ideas)
+    discovery.evaluate_run(run, settings.seed, settings.evaluated)
     discovery.report_run(run, settings.seed)
 
 
@@ -87,7 +87,8 @@ def halve(path: Path) -> None:
         metadata = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     half = {n: w.to(torch.float16) if w.is_floating_point() else w for n, w in weights.items()}
-    save_file(half, path, metadata=metadata)
+    with replacing(path) as new:
+        save_file(half, new, metadata=metadata)
 
 
 if __name__ == "__main__":

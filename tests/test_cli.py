@@ -172,7 +172,7 @@ def test_another_split_of_the_corpus_is_refused(trained, tmp_path):
     shutil.copytree(home / "small", tmp_path / "copy")
     answer("corpus", "build", "--corpus", home / "texts.jsonl", "--run", "copy", "--seed", 1,
            "--json", cwd=tmp_path)  # fmt: skip
-    for verb in ("evaluate", "embed", "generate"):
+    for verb in ("evaluate", "embed", "generate", "report"):
         assert "cllm train" in refusal(verb, "--run", "copy", cwd=tmp_path)
 
 
@@ -201,6 +201,8 @@ def test_a_weak_base_is_refused(trained, tmp_path):
         (["decode", "[NaN, 1]", "--run", "small"], "finite"),
         (["decode", "[1,2,3,4,5,6,7,8,9]", "--run", "small"], "9"),
         (["decode", "words", "--run", "small"], "JSON"),
+        (["decode", "[1" + "0" * 400 + "]", "--run", "small"], "too large"),
+        (["pretrain", "--run", "small", "--preset", "quick"], "needs the base"),
         (["encode", "--run", "small"], "no text"),
         (["encode", "x", "--run", "nowhere"], "nowhere"),
         (["corpus", "build", "--richness", "odd"], "odd"),
@@ -212,6 +214,32 @@ def test_bad_input_is_one_clear_line(trained, args, words):
     (home / "same.txt").write_text("the same text\n" * 5)
     (home / "empty.txt").write_text("")
     assert words in refusal(*args, cwd=home, stdin="")
+
+
+def test_a_run_over_other_texts_does_not_touch_the_old_one(trained):
+    home, report = trained
+    (home / "other.txt").write_text("\n".join(Grammar("plain").generate(50, 7)))
+    short = ("--preset", "quick", "--dim", 8, "--base-seconds", 1, "--seconds", 1)
+    message = refusal("run", "--corpus", "other.txt", "--run", "small", *short, cwd=home)
+    assert "name another --run" in message
+    assert answer("report", "--run", "small", "--json", cwd=home)[0]["model"] == report["model"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model/config.json", '{"model_type": "cllm", "form": "round"}'),
+        ("model/config.json", '{"model_type": "cllm", "context": "x"}'),
+        ("model/training.json", "{}"),
+        ("metrics.jsonl", "{}\n{bad\n{}\n"),
+        ("report.json", "{bad"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line(trained, tmp_path, file, content):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    (tmp_path / "copy" / file).write_text(content)
+    assert file.split("/")[0] in refusal("report", "--run", "copy", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
@@ -251,8 +279,11 @@ def test_an_interrupted_rename_keeps_the_old_report(trained, tmp_path):
     old = (tmp_path / "copy" / "report.json").read_text()
     full = (
         "import os, errno\n"
+        "real = os.replace\n"
         "def replace(a, b):\n"
-        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    if str(b).endswith('report.json'):\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    real(a, b)\n"
         "os.replace = replace\n"
         "from cllm.cli import main; main()"
     )
@@ -286,7 +317,9 @@ def test_a_full_disk_keeps_the_old_corpus(small_disk):
     assert "space" in message
     checked = answer("corpus", "check", "small/corpus.parquet", "--json", cwd=small_disk)
     assert checked[0]["texts"] == 200
-    assert [p.name for p in (small_disk / "small").iterdir() if "tmp" in p.name] == []
+    assert sorted(p.name for p in (small_disk / "small").iterdir()) == [
+        "corpus.parquet", "report.json",
+    ]  # fmt: skip
 
 
 def test_milvus_on_a_full_disk_is_no_bad_input(trained, small_disk):
@@ -311,7 +344,7 @@ def test_not_a_number_in_the_latents(trained, tmp_path):
     rows = table.to_pylist()
     rows[3]["vector"][0] = float("nan")
     pq.write_table(pa.Table.from_pylist(rows, table.schema), shard)
-    message = refusal("voids", "--run", "copy", "--preset", "quick", cwd=tmp_path)
+    message = refusal("voids", "--run", "copy", "--quick", cwd=tmp_path)
     assert table["id"][3].as_py() in message
 
 

@@ -77,8 +77,19 @@ def test_folders_are_replaced_whole(tmp_path: Path) -> None:
     assert left_over(tmp_path) == ["model"]
 
 
+@pytest.mark.parametrize(
+    ("error", "seen", "match"),
+    [
+        (OSError(errno.EIO, "Input/output error"), WorkError, "check the disk"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
 def test_folder_that_cannot_be_put_in_place_leaves_the_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    seen: type[BaseException],
+    match: str | None,
 ) -> None:
     path = tmp_path / "model"
     fill(path, "old")
@@ -86,11 +97,11 @@ def test_folder_that_cannot_be_put_in_place_leaves_the_old(
 
     def rename_fails_once(source: Path, target: Path) -> None:
         if Path(source).name == "model" and Path(source).parent != tmp_path:
-            raise OSError(errno.EIO, "Input/output error")
+            raise error
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", rename_fails_once)
-    with pytest.raises(WorkError, match="check the disk"), replacing(path) as new:
+    with pytest.raises(seen, match=match), replacing(path) as new:
         fill(new, "new")
     assert (path / "weights").read_text() == "old"
 

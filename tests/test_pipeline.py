@@ -105,7 +105,6 @@ def test_a_borrowed_base_is_measured_on_the_borrower_s_texts(tmp_path: Path) -> 
     pipeline.borrow_base(run, SHIPPED / "base")
     assert run.notes()["base"]["corpus_hash"] == run.load_corpus().hash
     assert run.notes()["base"]["restored_tokens"] > 0.99
-    assert run.notes()["seconds"]["reference"] > 0
     assert run.load_reference(run.load_base())
 
 

@@ -84,9 +84,13 @@ def test_unmeasured_numbers_read_so():
     ("voids", "said"),
     [
         ({"count": 0}, "No void was found."),
-        ({"count": 1}, "whether chance explains them was not measured"),
-        ({"count": 3, "p_value": 0.01}, "3 voids were found, emptier than chance"),
-        ({"count": 3, "p_value": 0.4}, "but no emptier than chance"),
+        ({"count": 1}, "whether chance explains this was not measured"),
+        (
+            {"count": 3, "enclosed": 5, "p_value": 0.01},
+            "5 enclosed places without texts were found, 3",
+        ),
+        ({"count": 0, "enclosed": 3, "p_value": 0.4}, "none emptier than chance"),
+        ({"count": 0, "enclosed": 0, "p_value": 0.4}, "No void was found."),
     ],
 )
 def test_voids_are_claimed_only_against_chance(voids, said):

@@ -59,6 +59,10 @@ def test_any_field_can_be_set() -> None:
         ("void_dim=64", "void_dim is 64"),
         ("void_dim=1", "void_dim is 1"),
         ("base.rank=1", "base.rank is 1"),
+        ("train.nested.x.y=1", "no setting 'train.nested.x.y'"),
+        ("seed=5", "--seed"),
+        ("train.loop.seed=5", "--seed"),
+        ("train.negative_weight=1", "token_noise"),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused(change: str, told: str) -> None:
