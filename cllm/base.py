@@ -119,6 +119,15 @@ class BaseLM:
             digest.update(weight.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def mask(self) -> int:
+        """The token of a hidden one: <mask> (BART), the first sentinel (T5), <unk> or padding."""
+        tokenizer = self.tokenizer
+        if tokenizer.mask_token_id is not None:
+            return int(tokenizer.mask_token_id)
+        sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+        return int(sentinel or tokenizer.unk_token_id or self.pad)
+
     def to(self, device: torch.device | str) -> BaseLM:
         """Move the weights."""
         self.model.to(device)

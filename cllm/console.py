@@ -14,7 +14,7 @@ from typing import Any
 from cllm.errors import InputError, WorkError
 
 
-def set_up_logging(*, quiet: bool = False) -> None:
+def set_up_logging() -> None:
     """Our own lines to stderr; other libraries' only from warnings on, and no bars of theirs."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -23,7 +23,7 @@ def set_up_logging(*, quiet: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("cllm").setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.getLogger("cllm").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

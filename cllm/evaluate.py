@@ -7,7 +7,6 @@ and by TF-IDF), shuffled vectors, and the better of two decoders without a vecto
 # Shapes: N held-out texts, T tokens, D bottleneck, K prefix length.
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +51,7 @@ def evaluate(
     part = corpus.select(split)
     part = part.sample(limit)
     tokens = token_texts(model.base, part, model.config.context)
-    references = _as_cut(model, part.texts)
+    references = _as_cut(model, tokens)
     vectors_ND = model.encode_tokens(tokens)
     rows = model.decode_tokens(vectors_ND, how)
     texts = model.base.to_text(rows)
@@ -170,16 +169,18 @@ def round_trip(
 def _retrieval(
     references: list[str], vectors_ND: NDArray[np.float32], train: Latents, model: CLLM
 ) -> RetrievalScores:
-    train_texts = _as_cut(model, train.texts)  # else longer texts would be held against it
+    train_texts = _as_cut(
+        model, model.tokens(train.texts)
+    )  # else longer texts would be held against it
     by_words = TfidfIndex(train_texts).nearest(references)[1][:, 0]
     by_latent = latent_nearest(vectors_ND, train.vectors_ND)[1][:, 0]
     rows = {"latent": by_latent, "tfidf": by_words}
     return retrieval_scores(references, train_texts, rows, lambda t: model.base.tokenize(list(t)))
 
 
-def _as_cut(model: CLLM, texts: Sequence[str]) -> list[str]:
+def _as_cut(model: CLLM, tokens: TokenTexts) -> list[str]:
     """Texts as the model sees them: cut to its context."""
-    return model.base.to_text([list(row) for row in model.tokens(texts).rows])
+    return model.base.to_text([list(row) for row in tokens.rows])
 
 
 def _shuffled(

@@ -22,7 +22,6 @@ from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import Interval, bootstrap_of, wilson, yield_ci
 from cllm.model import CLLM
-from cllm.pretrain import mask_token
 from cllm.sphere import ExactIndex, angle, prefix, unit
 from cllm.voids import Void
 
@@ -105,7 +104,7 @@ def write_candidates(model: CLLM, candidates: Sequence[Candidate], seed: int) ->
 def write_unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int) -> list[str]:
     """Texts the base samples when every token of its input is masked; `lengths` in tokens."""
     torch.manual_seed(seed)
-    hidden = [[mask_token(base)] * length for length in lengths]
+    hidden = [[base.mask] * length for length in lengths]
     inputs = TokenTexts.of([str(i) for i in range(len(hidden))], hidden, base.pad, context)
     rows: list[list[int]] = []
     for start in range(0, len(inputs), 64):

@@ -18,7 +18,6 @@ from cllm.batches import Batch, TokenTexts
 from cllm.files import digest
 from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
-from cllm.pretrain import mask_token
 from cllm.settings import TrainSettings
 
 
@@ -30,7 +29,7 @@ class Restoring:
     def __init__(self, model: CLLM, settings: TrainSettings, held_out: TokenTexts) -> None:
         self.model, self.settings, self.held_out = model, settings, held_out
         self.module: nn.Module = model.train()
-        self.mask_id = mask_token(model.base)
+        self.mask_id = model.base.mask
         self.prefixes = prefix_lengths(model.config.dim) or [model.config.dim]
         self.identity = digest(
             settings.model_dump_json(exclude={"loop"}), model.config.to_json_string()

@@ -111,7 +111,7 @@ class Denoising:
     def __init__(self, base: BaseLM, settings: BaseSettings, held_out: TokenTexts) -> None:
         self.base, self.settings, self.held_out = base, settings, held_out
         self.module: nn.Module = base.model.train().requires_grad_(True)
-        self.mask_id = mask_token(base)
+        self.mask_id = base.mask
         self.spread = spread(base, held_out)
         self.identity = digest(
             settings.model_dump_json(exclude={"loop", "low_rank_loop"}), base.hash
@@ -250,16 +250,6 @@ def per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
     """A task's losses where cross-entropy is all: nats a token, and nats a text."""
     total = nats_BT.sum()
     return {"loss": total / batch.mask_BT.sum(), "cross_entropy": total / len(batch)}
-
-
-def mask_token(base: BaseLM) -> int:
-    """The token that stands for a hidden one: <mask> (BART), the first sentinel (T5), or <unk>."""
-    tokenizer = base.tokenizer
-    if tokenizer.mask_token_id is not None:
-        return int(tokenizer.mask_token_id)
-    return int(
-        tokenizer.convert_tokens_to_ids("<extra_id_0>") or tokenizer.unk_token_id or base.pad
-    )
 
 
 @torch.inference_mode()

@@ -23,7 +23,6 @@ from cllm import scoreboard
 from cllm.errors import InputError
 from cllm.files import replacing, write_json
 
-SHOWN_IDEAS = 10
 SHOWN_PAIRS = 6
 CURVE_POINTS = 400  # more cannot be told apart at the width of a page
 INK = "#010203"  # stands for the page's text colour until the drawing is in the page
@@ -220,7 +219,7 @@ def render(
         voids=scoreboard.void_rows(report),
         arms=scoreboard.arm_rows(report),
         arm_names=scoreboard.ARMS,
-        ideas=list(ideas[:SHOWN_IDEAS]),
+        ideas=list(ideas[: scoreboard.SHOWN_IDEAS]),
         idea_count=len(ideas),
         pairs=[differences(*pair) for pair in reconstructions[:SHOWN_PAIRS]],
         curves=[*prefix_curve(report), *curves(metrics)],

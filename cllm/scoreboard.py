@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cllm.voids import CHANCE
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 Numbers = Mapping[str, Any]
 
 ABSENT = "not measured"
-CHANCE = 0.05  # voids with a larger p-value are not called emptier than chance
 SHOWN_IDEAS = 10
 SHORT = 160  # characters of a nearest text on the terminal
 STYLES = {"novel": "green", "duplicate": "magenta", "nonsense": "yellow"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -284,3 +285,22 @@ def test_a_pickle_is_refused_and_never_loaded(folder: Path, tmp_path: Path) -> N
     torch.save({"weight": Trap(tmp_path / "sprung")}, folder / "pytorch_model.bin")
     refused(folder, "safetensors")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_mask_tokens_of_other_families(tiny_base: BaseLM) -> None:
+    assert tiny_base.mask == tiny_base.tokenizer.convert_tokens_to_ids("<mask>")
+
+    class Sentinels:
+        mask_token_id = None
+        unk_token_id = 2
+
+        def __init__(self, found: int | None) -> None:
+            self.found = found
+
+        def convert_tokens_to_ids(self, token: str) -> int | None:
+            return self.found if token == "<extra_id_0>" else None
+
+    other = copy.copy(tiny_base)
+    for found, wanted in ((99, 99), (None, 2)):
+        other.tokenizer = Sentinels(found)
+        assert other.mask == wanted

@@ -18,7 +18,6 @@ from cllm.corpus import Corpus
 from cllm.pretrain import (
     Denoising,
     LowRank,
-    mask_token,
     new_base,
     restored_tokens,
     token_texts,
@@ -284,29 +283,6 @@ def test_restored_tokens_counts_wrong_and_surplus_tokens(texts: TokenTexts) -> N
 def test_an_untrained_base_restores_next_to_nothing(tiny_base: BaseLM, texts: TokenTexts) -> None:
     few = TokenTexts(texts.names[:8], texts.rows[:8], texts.pad, 0)
     assert restored_tokens(tiny_base, few) < 0.5
-
-
-def test_mask_tokens_of_other_families(tiny_base: BaseLM) -> None:
-    assert mask_token(tiny_base) == tiny_base.tokenizer.convert_tokens_to_ids("<mask>")
-
-    class Sentinels:
-        mask_token_id = None
-        unk_token_id = 2
-
-        def __init__(self, found: int | None) -> None:
-            self.found = found
-
-        def convert_tokens_to_ids(self, token: str) -> int | None:
-            return self.found if token == "<extra_id_0>" else None
-
-    class Stand:
-        pad = 0
-
-        def __init__(self, found: int | None) -> None:
-            self.tokenizer = Sentinels(found)
-
-    assert mask_token(Stand(99)) == 99
-    assert mask_token(Stand(None)) == 2
 
 
 def test_texts_beyond_the_context_are_cut_and_said(
