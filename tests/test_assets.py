@@ -83,3 +83,18 @@ def test_demo_trains_live_and_ends_with_a_report(tmp_path, monkeypatch):
     gained, ceiling = found["reconstruction"]["gain_nats"], found["corpus"]["entropy_nats"]
     assert found["reconstruction"]["shuffled_content_f1"] < found["reconstruction"]["content_f1"]
     assert 0 < gained < ceiling + 3
+
+
+def test_its_report_holds_every_number_of_the_design():
+    names = (
+        "n exact_match token_accuracy bleu chrf content_f1 array_r2 gain_nats nats_per_dim "
+        "retrieval_bleu retrieval_content_f1 round_trip gain_over_entropy"
+    ).split()
+    found = report()
+    assert set(names) <= found["reconstruction"].keys()
+    assert {f"{name}_ci" for name in names[1:]} <= found["reconstruction"].keys()
+    voids = {"count", "radius_ratio", "p_value", "hopkins", "uniformity", "intrinsic_dim"}
+    assert voids <= found["voids"].keys()
+    assert {"void", "prior", "base"} == found["ideas"].keys()
+    assert found["model"]["origin"] == "shipped"
+    assert found["model"]["hash"] == RUN.load_model().hash
