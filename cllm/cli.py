@@ -5,14 +5,13 @@ Heavy imports stand inside the commands, so that `cllm --help` is instant.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cllm.cli_corpus import corpus_app, read_corpus
 from cllm.cli_options import (
-    DEFAULT_RUN,
     BaseName,
     CorpusFile,
     Dim,
@@ -30,12 +29,11 @@ from cllm.cli_options import (
     Uri,
     Weak,
 )
-from cllm.cli_text import add_to, existing
+from cllm.cli_text import add_to
 from cllm.console import emit, one_line_errors, set_up_logging, show_facts, stop_on_sigterm
-from cllm.errors import InputError
+from cllm.run import SHIPPED, existing_run, output_run, trained_run
 
 if TYPE_CHECKING:
-    from cllm.corpus import Corpus
     from cllm.run import RunFolder
     from cllm.settings import RunSettings
 
@@ -45,7 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find new texts in the empty places of a text space.",
 )
-corpus_app = typer.Typer(no_args_is_help=True, help="Make the built-in corpus, or check a file.")
 app.add_typer(corpus_app, name="corpus")
 add_to(app)
 
@@ -73,9 +70,8 @@ def demo(
     """The whole chain on the built-in recipes: shipped base, CLLM trained live."""
     from cllm import pipeline
     from cllm.corpus import Corpus
-    from cllm.run import SHIPPED
 
-    folder = _output(run)
+    folder = output_run(run)
     settings = _settings("quick", dim, seed, seconds=seconds, changes=changes)
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
@@ -110,11 +106,11 @@ def run_(
         form=form, nested=nested, changes=changes, adapting=base is not None,
     )  # fmt: skip
     # first what may be refused
-    texts = _read_corpus(corpus, text_column, max_bad_rows, seed)
+    texts = read_corpus(corpus, text_column, max_bad_rows, seed)
     pipeline.require_enough_texts(texts, settings.model.dim)
     if milvus:
         require_reachable(milvus)
-    folder = _output(run)
+    folder = output_run(run)
     pipeline.require_same_texts(folder, texts)
     pipeline.keep_corpus(folder, texts)
     if base is None:
@@ -148,53 +144,6 @@ def _chain(
 # ---- step by step ---------------------------------------------------------------------
 
 
-@corpus_app.command("build")
-def corpus_build(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    richness: Annotated[str, typer.Option(help="plain or rich")] = "plain",
-    n: Annotated[int, typer.Option(min=3, help="recipes")] = 20_000,
-    file: Annotated[Path | None, typer.Option("--corpus", help="use this file instead")] = None,
-    text_column: TextColumn = "text",
-    max_bad_rows: MaxBad = 100,
-) -> None:
-    """Make the built-in recipe corpus, or clean and split a file of texts."""
-    from cllm import pipeline
-    from cllm.corpus import built_in_corpus
-
-    if file is None:
-        corpus = built_in_corpus(richness, n, seed)  # type: ignore[arg-type]  # checked there
-    else:
-        corpus = _read_corpus(file, text_column, max_bad_rows, seed)
-    folder = _output(run)
-    pipeline.keep_corpus(folder, corpus)
-    emit(folder.notes()["corpus"], json, lambda: show_facts(folder.notes()["corpus"]))
-
-
-@corpus_app.command("check")
-def corpus_check(
-    file: Annotated[Path, typer.Argument(help="JSONL, CSV, Parquet or text; .gz too")],
-    json: Json = False,
-    seed: Seed = 0,
-    text_column: TextColumn = "text",
-    max_bad_rows: MaxBad = 100,
-) -> None:
-    """Read a file as `cllm run` would, and say what is in it."""
-    from dataclasses import asdict
-
-    from cllm.corpus import build_corpus
-    from cllm.reading import read_rows
-
-    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
-    corpus = build_corpus(reading, seed=seed)
-    facts = {"texts": len(corpus)} | corpus.info
-    bad = [asdict(row) for row in reading.bad]
-    emit(facts | {"bad": bad}, json, lambda: show_facts(facts))
-    for row in reading.bad:
-        sys.stderr.write(f"{row}\n")
-
-
 @app.command()
 def pretrain(
     run: Run = None,
@@ -211,7 +160,7 @@ def pretrain(
     """Train a small base LLM (and its reference LM) on the run's corpus."""
     from cllm import pipeline
 
-    folder = _output(run)
+    folder = output_run(run)
     if reference_seconds:
         changes = [*(changes or []), f"reference_seconds={reference_seconds}"]
     settings = _settings(
@@ -236,7 +185,7 @@ def adapt(
     """Fine-tune a hub model until it restores the run's texts, then freeze it."""
     from cllm import pipeline
 
-    folder = _output(run)
+    folder = output_run(run)
     settings = _settings(
         preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes, adapting=True
     )
@@ -262,7 +211,7 @@ def train(
     """Train the CLLM over the run's base; goes on where it was interrupted."""
     from cllm import pipeline
 
-    folder = _output(run)
+    folder = output_run(run)
     settings = _settings(
         preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested, changes=changes
     )
@@ -281,7 +230,7 @@ def embed(
     """Vectors of every text: latents/ and Milvus."""
     from cllm import pipeline
 
-    folder = _trained(run)
+    folder = trained_run(run)
     pipeline.embed_corpus(folder, milvus, replace=replace)
     emit({"latents": str(folder.latents)}, json, lambda: show_facts({"latents": folder.latents}))
 
@@ -296,7 +245,7 @@ def voids(
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
     from cllm import discovery
 
-    folder = _trained(run)
+    folder = trained_run(run)
     discovery.search_voids(folder, seed, quick=quick)
     emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
 
@@ -312,7 +261,7 @@ def generate(
     from cllm import discovery
     from cllm.ideas import best_first
 
-    folder = _trained(run)
+    folder = trained_run(run)
     ideas = discovery.write_ideas(folder, seed, n)
     rows = discovery.idea_rows(best_first(ideas), {})
     emit(
@@ -334,7 +283,7 @@ def evaluate(
     """Measure what the vector carries, on held-out texts, beside its baselines."""
     from cllm import discovery
 
-    folder = existing(run)
+    folder = existing_run(run)
     numbers = discovery.evaluate_run(folder, seed, n, split, beams).numbers
     emit(numbers, json, lambda: show_facts(numbers))
 
@@ -344,46 +293,11 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
     """Write report.html, map.png and report.json from what the run holds."""
     from cllm import discovery
 
-    folder = _trained(run)
+    folder = trained_run(run)
     _show(folder, discovery.report_run(folder), json)
 
 
 # ---- shared -----------------------------------------------------------------------------
-
-
-def _output(path: Path | None) -> RunFolder:
-    from cllm.run import RunFolder
-
-    folder = RunFolder(path or DEFAULT_RUN)
-    if folder.shipped:
-        raise InputError("the shipped run is read-only; name another folder with --run")
-    return folder
-
-
-def _trained(path: Path | None) -> RunFolder:
-    """The run a command goes on with; a copy of the shipped one where there is none yet."""
-    from cllm.run import copy_shipped
-
-    folder = _output(path)
-    if path is None and not folder.path.exists():
-        copy_shipped(folder)
-    if path is None and not folder.model.is_dir():
-        raise InputError(
-            f"{folder.path} holds no model yet; train one with `cllm train`, or name a run with "
-            "--run"
-        )
-    return folder
-
-
-def _read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> Corpus:
-    from cllm.corpus import build_corpus
-    from cllm.reading import read_rows
-
-    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
-    corpus = build_corpus(reading, seed=seed)
-    for row in reading.bad:
-        sys.stderr.write(f"skipped: {row}\n")
-    return corpus
 
 
 def _settings(

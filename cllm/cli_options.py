@@ -10,7 +10,6 @@ import typer
 Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
 Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
 
-DEFAULT_RUN = Path("runs/default")
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
 Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]

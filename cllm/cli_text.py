@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cllm.cli_options import DEFAULT_RUN, Json, Run, Seed, Texts
+from cllm.cli_options import Json, Run, Seed, Texts
 from cllm.console import emit
 from cllm.errors import InputError
+from cllm.run import existing_run
 
 if TYPE_CHECKING:
     from cllm.model import CLLM
-    from cllm.run import RunFolder
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,7 +85,7 @@ def neighbours(
     """The nearest texts of the corpus in the latent space (exact), a JSON line each."""
     from cllm.retrieval import latent_nearest
 
-    lines, folder = _texts(texts), existing(run)
+    lines, folder = _texts(texts), existing_run(run)
     model = folder.load_model()
     latents = folder.load_latents(model)
     similar_QK, rows_QK = latent_nearest(model.encode(lines), latents.vectors_ND, k)
@@ -97,15 +97,8 @@ def neighbours(
         emit({"text": text, "neighbours": near}, True)
 
 
-def existing(path: Path | None) -> RunFolder:
-    """The run a command reads: named, default, or shipped."""
-    from cllm.run import existing_run
-
-    return existing_run(path, DEFAULT_RUN)
-
-
 def _model(path: Path | None) -> CLLM:
-    return existing(path).load_model()
+    return existing_run(path).load_model()
 
 
 def _texts(given: list[str] | None) -> list[str]:

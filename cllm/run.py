@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFAULT_RUN = Path("runs/default")
 SHIPPED = Path(__file__).parent / "assets" / "recipes"
 
 
@@ -174,7 +175,7 @@ def training_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def existing_run(path: Path | None, default: Path) -> RunFolder:
+def existing_run(path: Path | None, default: Path = DEFAULT_RUN) -> RunFolder:
     """The run a command reads: the one named, else the default if trained, else the shipped."""
     if path is not None:
         return RunFolder(path)
@@ -185,8 +186,23 @@ def existing_run(path: Path | None, default: Path) -> RunFolder:
     return RunFolder(SHIPPED)
 
 
-def copy_shipped(run: RunFolder) -> None:
-    """Make a run of one's own out of the shipped one."""
-    log.info("nothing is trained here yet: %s becomes a copy of the shipped run", run.path)
-    with replacing(run.path) as new:
-        shutil.copytree(SHIPPED, new)
+def output_run(path: Path | None) -> RunFolder:
+    """The run a command writes: the one named, else the default; never the shipped one."""
+    run = RunFolder(path or DEFAULT_RUN)
+    if run.shipped:
+        raise InputError("the shipped run is read-only; name another folder with --run")
+    return run
+
+
+def trained_run(path: Path | None) -> RunFolder:
+    """The run a command goes on with; the default begins as a copy of the shipped one."""
+    run = output_run(path)
+    if path is None and not run.path.exists():
+        log.info("nothing is trained here yet: %s becomes a copy of the shipped run", run.path)
+        with replacing(run.path) as new:
+            shutil.copytree(SHIPPED, new)
+    if path is None and not run.model.is_dir():
+        raise InputError(
+            f"{run.path} holds no model yet; train one with `cllm train`, or name a run with --run"
+        )
+    return run
