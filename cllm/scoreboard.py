@@ -107,10 +107,14 @@ def restored_rows(report: Numbers) -> list[Row]:
         if name != "gain_over_entropy" or name in found:  # of built-in texts only
             retrieved = with_interval(found, other) if other in found else ""
             rows.append(Row(label, with_interval(found, name), retrieved, note))
-    if prefixes := found.get("gain_by_prefix"):
-        told = ", ".join(f"{k}: {gain:.1f}" for k, gain in prefixes.items())
-        rows.append(Row("gain of the first k", told, "", "nats a text by k coordinates alone"))
     return rows
+
+
+def prefix_gains(report: Numbers) -> str:
+    """What the first coordinates alone tell; "" where that was not measured."""
+    gains = report.get("reconstruction", {}).get("gain_by_prefix", {})
+    told = ", ".join(f"{k}: {gain:.1f}" for k, gain in gains.items())
+    return f"gain of the first coordinates alone, nats a text: {told}" if told else ""
 
 
 def held_out_texts(report: Numbers) -> str:
@@ -166,6 +170,7 @@ def print_scoreboard(
         console.print(sentence, style="bold", markup=False, highlight=False)
     if "reconstruction" in report:
         console.print(_restored_table(report))
+        console.print(prefix_gains(report), style="dim", highlight=False)
     if "voids" in report:
         console.print(_void_table(report))
     if "ideas" in report:

@@ -16,6 +16,7 @@ FULL = {
         "content_f1_ci": [0.997, 0.999],
         "retrieval_content_f1": 0.512,
         "retrieval_content_f1_ci": [0.505, 0.519],
+        "gain_by_prefix": {str(2**k): 2.5 * k for k in range(1, 13)},
     },
     "voids": {"count": 24, "radius_ratio": 1.62, "p_value": 0.0099},
     "ideas": {
@@ -54,6 +55,7 @@ def test_fits_eighty_columns_without_broken_cells():
     assert max(map(len, text.splitlines())) <= 80
     assert "0.998 [0.997, 0.999]" in text
     assert "0.78 [0.71, 0.83]" in text
+    assert "4096: 30.0" in text
     assert text.count("why: fits") == 10
 
 
