@@ -41,8 +41,9 @@ from cllm.judge import Judge
 from cllm.map import draw_map
 from cllm.metrics import hopkins, intrinsic_dimension, uniformity
 from cllm.model import CLLM
-from cllm.report import IdeaRow, write_report
+from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
+from cllm.scoreboard import IdeaRow
 from cllm.sphere import prefix
 from cllm.store import Latents
 from cllm.voids import Void, VoidSettings, find_voids, load_voids, save_voids

@@ -15,13 +15,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cllm import scoreboard
 from cllm.errors import InputError
 from cllm.files import replacing, write_json
+from cllm.scoreboard import IdeaRow
 
 SHOWN_PAIRS = 6
 CURVE_POINTS = 400  # more cannot be told apart at the width of a page
@@ -116,25 +117,6 @@ class Report(BaseModel):
     seed: int | None = None
     peak_memory_gb: float | None = None
     versions: dict[str, str] | None = None
-
-
-class IdeaRow(TypedDict):
-    """An idea as the page and the scoreboard show it.
-
-    `verdict` is novel, duplicate or nonsense; `nearest` holds (training text, similarity 0..1),
-    best first.
-    """
-
-    text: str
-    verdict: str
-    reasons: Sequence[str]
-    nearest: Sequence[tuple[str, float]]
-    arm: NotRequired[str]
-    void_id: NotRequired[int | None]
-    novelty: NotRequired[float]
-    validity: NotRequired[float]
-    round_trip: NotRequired[float | None]
-    hit: NotRequired[bool | None]
 
 
 class Piece(NamedTuple):

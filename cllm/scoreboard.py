@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from cllm.voids import CHANCE
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cllm.report import IdeaRow
 
 Numbers = Mapping[str, Any]
 
@@ -61,6 +60,25 @@ EMPTY = (
     ("uniformity", "uniformity", "lower: more even over the sphere"),
     ("intrinsic_dim", "intrinsic dimension", "directions the cloud really uses"),
 )
+
+
+class IdeaRow(TypedDict):
+    """An idea as the page and the scoreboard show it.
+
+    `verdict` is novel, duplicate or nonsense; `nearest` holds (training text, similarity 0..1),
+    best first.
+    """
+
+    text: str
+    verdict: str
+    reasons: Sequence[str]
+    nearest: Sequence[tuple[str, float]]
+    arm: NotRequired[str]
+    void_id: NotRequired[int | None]
+    novelty: NotRequired[float]
+    validity: NotRequired[float]
+    round_trip: NotRequired[float | None]
+    hit: NotRequired[bool | None]
 
 
 @dataclass(frozen=True)

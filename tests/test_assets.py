@@ -87,20 +87,10 @@ def test_demo_trains_live_and_ends_with_a_report(tmp_path, monkeypatch):
 
 def test_its_report_holds_every_number_of_the_design():
     names = [
-        "n",
-        "exact_match",
-        "token_accuracy",
-        "bleu",
-        "chrf",
-        "content_f1",
-        "array_r2",
-        "gain_nats",
-        "nats_per_dim",
-        "retrieval_bleu",
-        "retrieval_content_f1",
-        "round_trip",
+        "n", "exact_match", "token_accuracy", "bleu", "chrf", "content_f1", "array_r2",
+        "gain_nats", "nats_per_dim", "retrieval_bleu", "retrieval_content_f1", "round_trip",
         "gain_over_entropy",
-    ]
+    ]  # fmt: skip
     found = report()
     assert set(names) <= found["reconstruction"].keys()
     assert {f"{name}_ci" for name in names[1:]} <= found["reconstruction"].keys()
