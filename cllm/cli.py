@@ -47,6 +47,23 @@ app.add_typer(corpus_app, name="corpus")
 add_to(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cllm import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say the version")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Entry point: expected errors become one line and an exit status."""
     set_up_logging()
@@ -72,7 +89,7 @@ def demo(
     from cllm.corpus import Corpus
 
     folder = output_run(run)
-    settings = _settings("quick", dim, seed, seconds=seconds, changes=changes)
+    settings = _settings("quick", dim, seed, seconds=seconds, changes=changes, with_base=False)
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
     _chain(folder, settings, json)  # the borrowed base brings its reference LM along
@@ -153,7 +170,7 @@ def pretrain(
     seconds: Seconds = None,
     steps: Steps = None,
     reference_seconds: Annotated[
-        float | None, typer.Option(min=1, help="for the reference LM [default: as the CLLM]")
+        float | None, typer.Option(min=1, help="for the reference LM \\[default: as the CLLM]")
     ] = None,
     changes: Set = None,
 ) -> None:
@@ -213,8 +230,9 @@ def train(
 
     folder = output_run(run)
     settings = _settings(
-        preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested, changes=changes
-    )
+        preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested,
+        changes=changes, with_base=False,
+    )  # fmt: skip
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
     emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))
 
@@ -281,11 +299,14 @@ def evaluate(
     beams: Annotated[int, typer.Option(min=1, help="1: greedy, as in the report")] = 1,
 ) -> None:
     """Measure what the vector carries, on held-out texts, beside its baselines."""
+    from rich.console import Console
+
     from cllm import discovery
+    from cllm.scoreboard import print_scoreboard
 
     folder = existing_run(run)
     numbers = discovery.evaluate_run(folder, seed, n, split, beams).numbers
-    emit(numbers, json, lambda: show_facts(numbers))
+    emit(numbers, json, lambda: print_scoreboard({"reconstruction": numbers}, [], Console()))
 
 
 @app.command()
@@ -302,7 +323,7 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
 
 def _settings(
     name: str, dim: int | None, seed: int, *,
-    changes: list[str] | None = None,
+    changes: list[str] | None = None, with_base: bool = True,
     **own: Any,  # noqa: ANN401 - as `overridden` takes them
 ) -> RunSettings:  # fmt: skip
     """The preset with the command's own values in place; prints what was derived."""
@@ -311,7 +332,7 @@ def _settings(
     from cllm.settings import describe, overridden
 
     settings = overridden(name, dim=dim, seed=seed, changes=changes or (), **own)
-    logging.getLogger(__name__).info("%s: %s", name, describe(settings))
+    logging.getLogger(__name__).info("%s: %s", name, describe(settings, base=with_base))
     return settings
 
 

@@ -38,6 +38,7 @@ def corpus_build(
     else:
         corpus = read_corpus(file, text_column, max_bad_rows, seed)
     folder = output_run(run)
+    pipeline.require_same_texts(folder, corpus)
     pipeline.keep_corpus(folder, corpus)
     emit(folder.notes()["corpus"], json, lambda: show_facts(folder.notes()["corpus"]))
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-Run = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/default]")]
+Run = Annotated[Path | None, typer.Option("--run", help="run folder \\[default: runs/default]")]
 Texts = Annotated[list[str] | None, typer.Argument(help="texts; without any, lines of stdin")]
 
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, logs on stderr")]
 Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
-Dim = Annotated[int | None, typer.Option(help="coordinates of the vector [default: 32]")]
+Dim = Annotated[int | None, typer.Option(help="coordinates of the vector \\[default: 32]")]
 Form = Annotated[str | None, typer.Option(help="mirrored, pooled or direct")]
 Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
 Seconds = Annotated[

@@ -61,6 +61,7 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     held_out_MK = prefix(latents.select("validation").vectors_ND, k)
     rng = np.random.default_rng([seed, 1])
     how = VoidSettings.quick() if quick else VoidSettings()
+    log.info("searching voids among %d texts and in null clouds", len(train))
     search = find_voids(cloud_NK, how, rng, held_out_MK)
     run.forget("ideas")  # of other voids
     run.ideas.unlink(missing_ok=True)
@@ -111,6 +112,7 @@ def write_ideas(run: RunFolder, seed: int, n: int) -> list[Idea]:
     model, corpus = run.load_model(), run.load_trained_corpus()
     train = run.load_latents(model).select("train")
     voids = standing_voids(run, model, train)
+    log.info("writing and judging %d texts an arm", n)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
     arms: dict[str, list[Candidate]] = {
@@ -166,6 +168,7 @@ def evaluate_run(
     reference = run.load_reference(model.base)
     rng = np.random.default_rng([seed, 3])
     latents = run.load_latents(model)
+    log.info("restoring held-out texts from their vectors")
     how = Generation(beams=beams)
     result = evaluate(model, reference, corpus, latents, rng, split, limit, how)
     result.numbers.update(_training_times(run, corpus))

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cllm.voids import Void
 
 MARKS = {  # verdict: marker, colour (Okabe and Ito 2008), label
-    "novel": ("*", "#009E73", "idea: novel"),
-    "duplicate": ("s", "#CC79A7", "idea: duplicate"),
-    "nonsense": ("X", "#000000", "idea: nonsense"),
+    "novel": ("*", "#009E73", "written from here: novel"),
+    "duplicate": ("s", "#CC79A7", "written from here: duplicate"),
+    "nonsense": ("X", "#000000", "written from here: nonsense"),
 }
 VOID_COLOUR = "#D55E00"
 FEW_TEXTS = 500  # below this, single dots show more than hexagons

@@ -245,6 +245,8 @@ class CLLM(PreTrainedModel):
 
     def tokens(self, texts: Sequence[str]) -> TokenTexts:
         """Texts as token rows, cut to the context (`.cut` says how many)."""
+        if isinstance(texts, str):
+            raise InputError("a single text was given; pass a list of texts")
         rows = self.base.tokenize(list(texts))
         names = [str(i) for i in range(len(texts))]
         return TokenTexts.of(names, rows, self.base.pad, self.config.context)

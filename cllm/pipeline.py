@@ -327,6 +327,7 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
     collection = f"texts_{corpus.hash}_{model.hash}" if uri else "texts"
+    log.info("embedding %d texts", len(corpus))
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, collection, model.hash, model.config.dim, replace=replace
     ) as store:

@@ -102,7 +102,7 @@ class Reading:
     def _complaint(self) -> str:
         if self.count == 0:
             return f"{self.path} holds no rows; give a file with one text a row"
-        if self._lacking == self.count:
+        if 2 * self._lacking > self.count:
             return _no_column(self.path, self.columns.text, self._found)
         reasons = "; ".join(str(each) for each in self.bad[:_SHOWN])
         what = "no usable row" if self.count == len(self.bad) else "too many bad rows"
@@ -170,6 +170,8 @@ _Record = tuple[int, dict[str, Any] | str]
 
 def _records(reading: Reading) -> Iterator[_Record]:
     path = reading.path
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
     suffixes = [suffix.lower() for suffix in path.suffixes] or [""]
     zipped = suffixes[-1] == ".gz"
     kind = suffixes[-2] if zipped and len(suffixes) > 1 else suffixes[-1]

@@ -169,6 +169,7 @@ def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
 def verdict_in_words(report: Numbers) -> list[str]:
     """What the run showed, in one to three sentences; claims only what was measured."""
     parts = (
+        _weakness(report.get("base", {})),
         _restoring(report.get("reconstruction", {})),
         _emptiness(report.get("voids", {})),
         _newness(report.get("ideas", {})),
@@ -208,6 +209,16 @@ def _share(arm: Numbers) -> str:
     return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
 
 
+def _weakness(base: Numbers) -> str:
+    if not base.get("weak_base_allowed"):
+        return ""
+    share = base.get("restored_tokens", 0.0)
+    return (
+        f"The base LLM restores only {share:.1%} of held-out tokens without any bottleneck, which "
+        "was allowed: no vector can do better through it."
+    )
+
+
 def _restoring(found: Numbers) -> str:
     exact, mine = found.get("exact_match"), found.get("content_f1")
     theirs = found.get("retrieval_content_f1")
@@ -218,6 +229,8 @@ def _restoring(found: Numbers) -> str:
         retrieved = f", against {number(theirs)} for the nearest training text"
         against = retrieved if theirs is not None else ""
         parts.append(f"their content comes back with F1 {mine:.3f}{against}")
+        if theirs is not None and mine < theirs:
+            parts.append("so the vector carries too little yet: train longer")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
@@ -247,7 +260,13 @@ def _newness(arms: Numbers) -> str:
     text = f"Of {sampled:,} texts written from voids, {share} are valid and new"
     if (hit := void.get("hit")) is not None:
         text += f"; {hit:,} of all land in their void"
-    return f"{text}{_lift(void, arms.get('density', {}))}."
+    text += _lift(void, arms.get("density", {}))
+    prior = arms.get("prior", {})
+    if prior.get("sampled") and prior.get("novel") is not None:
+        text += (
+            f". From the whole cloud {prior['novel']:,} of {prior['sampled']:,} are valid and new"
+        )
+    return f"{text}."
 
 
 def _lift(void: Numbers, density: Numbers) -> str:

@@ -128,7 +128,7 @@ class RunSettings(Settings):
 
 
 def preset(name: Preset, *, dim: int | None = None, seed: int = 0) -> RunSettings:
-    """The one dial: `quick` minutes, `standard` two hours on two cores, `full` a day."""
+    """The one dial: `quick` minutes, `standard` below three hours on two cores, `full` a day."""
     size = _SIZES[name]
     dim = 32 if dim is None else dim
     loop = LoopSettings(seed=seed)
@@ -164,7 +164,7 @@ class _Size(NamedTuple):
 
 _SIZES: dict[Preset, _Size] = {
     "quick": _Size(1, 1, 3.5, 128, 2, 1),
-    "standard": _Size(15, 10, 40, 192, 2, 1),
+    "standard": _Size(30, 25, 50, 192, 2, 1),
     "full": _Size(120, 120, 600, 256, 3, 2),
 }
 
@@ -213,12 +213,15 @@ def overridden(
         raise InputError(f"{place or 'settings'}: {first['msg']}{given}") from error
 
 
-def describe(settings: RunSettings) -> str:
-    """What a preset came to, in one line."""
+def describe(settings: RunSettings, *, base: bool = True) -> str:
+    """What a preset came to, in one line; `base` off: the base LLM is there already."""
     b, m, t = settings.base, settings.model, settings.train
-    return (
+    own = (
         f"base {b.width} wide, {b.layers}+{b.layers} layers, "
         f"{_budget(b.loop)} and {_budget(b.low_rank_loop)}; "
+    )
+    return (
+        f"{own if base else ''}"
         f"CLLM {m.form}, d = {m.dim}, {'nested' if t.nested else 'plain'}, {_budget(t.loop)}, "
         f"batch {t.loop.batch}, lr {t.loop.lr:g}; "
         f"{settings.ideas} candidates an arm; seed {settings.seed}"

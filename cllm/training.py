@@ -8,6 +8,7 @@ best weights by held-out score, and can be stopped and continued exactly.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import signal
@@ -102,6 +103,8 @@ def fit(
     optimizer = make_optimizer(task.module, settings)
     checkpoint = Checkpoint(folder / "checkpoint", settings, texts, task.identity)
     progress = checkpoint.load(task.module, optimizer) if resume else None
+    if progress:
+        logging.getLogger(__name__).info("going on at step %d", progress.step)
     log = _Log(folder, report, from_step=progress.step if progress else None)
     progress = progress or Progress()
     run = _Run(task, texts, settings, optimizer, checkpoint, progress, log)

@@ -170,8 +170,10 @@ def test_another_split_of_the_corpus_is_refused(trained, tmp_path):
     """Most of its test texts were trained on."""
     home, _ = trained
     shutil.copytree(home / "small", tmp_path / "copy")
-    answer("corpus", "build", "--corpus", home / "texts.jsonl", "--run", "copy", "--seed", 1,
-           "--json", cwd=tmp_path)  # fmt: skip
+    other = ("corpus", "build", "--corpus", home / "texts.jsonl", "--seed", 1, "--json")
+    assert "name another --run" in refusal(*other, "--run", "copy", cwd=tmp_path)
+    answer(*other, "--run", "other", cwd=tmp_path)
+    shutil.copy(tmp_path / "other/corpus.parquet", tmp_path / "copy/corpus.parquet")
     for verb in ("evaluate", "embed", "generate", "report"):
         assert "cllm train" in refusal(verb, "--run", "copy", cwd=tmp_path)
 
@@ -203,7 +205,7 @@ def test_a_weak_base_is_refused(trained, tmp_path):
         (["decode", "words", "--run", "small"], "JSON"),
         (["decode", "[1" + "0" * 400 + "]", "--run", "small"], "too large"),
         (["pretrain", "--run", "small", "--preset", "quick"], "needs the base"),
-        (["encode", "--run", "small"], "no text"),
+        (["encode", "--run", "small"], "nothing was given"),
         (["encode", "x", "--run", "nowhere"], "nowhere"),
         (["corpus", "build", "--richness", "odd"], "odd"),
     ],
