@@ -229,6 +229,7 @@ def train_model(
     require_enough_texts(corpus, settings.model.dim)
     train_part = corpus.select("train")
     texts, context = fitted_texts(base, train_part, run.notes()["base"]["context"])
+    log.info("the CLLM takes texts of up to %d tokens", context)
     torch.manual_seed(settings.train.loop.seed)
     model = CLLM.from_base(base, context=context, **settings.model.model_dump())
     model.config.nested = settings.train.nested
@@ -294,6 +295,7 @@ def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
             gain_N = without_N - text_nats(model, validation, k)
             if bootstrap(gain_N, np.random.default_rng(0)).low > 0:
                 return k
+    log.warning("no prefix gains on validation: voids are sought in all %d coordinates", dim)
     return dim
 
 
