@@ -151,7 +151,7 @@ def _chain(
     from cllm import discovery, pipeline
 
     pipeline.train_model(folder, settings, allow_weak=weak, reuse=True)
-    pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's may be another run's
+    pipeline.embed_corpus(folder, uri, replace=uri is None)  # a server's is this model's own
     discovery.search_voids(folder, settings.seed, quick=settings.quick_voids)
     discovery.write_ideas(folder, settings.seed, settings.ideas)
     discovery.evaluate_run(folder, settings.seed, settings.evaluated)

@@ -18,6 +18,7 @@ def set_up_logging() -> None:
     """Our own lines to stderr; other libraries' only from warnings on, and no bars of theirs."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Milvus's
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()

@@ -40,15 +40,15 @@ _NEXT_STEPS = {
 }
 # torch and safetensors hide the errno of a full disk inside their own errors.
 _FULL_DISK_WORDS = ("no space left", "os error 28", "file write failed")
-_MADE_BY = {
-    "corpus.parquet": "cllm corpus build",
-    "base": "cllm pretrain",
-    "model": "cllm train",
-    "latents": "cllm embed",
-    "metrics.jsonl": "cllm train",
-    "voids.parquet": "cllm voids",
-    "ideas.parquet": "cllm generate",
-    "report.json": "cllm report` after moving it away, or with `cllm evaluate",
+_MAKE_AGAIN = {
+    "corpus.parquet": "make it with `cllm corpus build`",
+    "base": "make it with `cllm pretrain`",
+    "model": "make it with `cllm train`",
+    "latents": "make it with `cllm embed`",
+    "metrics.jsonl": "make it with `cllm train`",
+    "voids.parquet": "make it with `cllm voids`",
+    "ideas.parquet": "make it with `cllm generate`",
+    "report.json": "move it away, then run `cllm evaluate` and `cllm report`",
 }
 
 
@@ -197,5 +197,6 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 def _make_again(path: Path) -> str:
-    command = _MADE_BY.get(Path(path).name) or _MADE_BY.get(Path(path).parent.name)
-    return f"make it with `{command}`" if command else "check the path, or make the file again"
+    path = Path(path)
+    known = _MAKE_AGAIN.get(path.name) or _MAKE_AGAIN.get(path.parent.name)
+    return known or "check the path, or make the file again"

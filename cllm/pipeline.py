@@ -198,7 +198,8 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
         raise InputError(
             f"{run.base} was never tested on this corpus; make it with `cllm pretrain`"
         )
-    run.note("base", facts | {"minimum_restored": minimum})
+    facts |= {"minimum_restored": minimum}
+    run.note("base", facts)
     if share >= minimum:
         return
     if not allow_weak:
@@ -207,7 +208,7 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
             f"below {100 * minimum:.0f} %: no vector could carry the text through it; train "
             "it longer (`cllm pretrain --seconds`, `cllm adapt`), or go on with --allow-weak-base"
         )
-    run.note("base", facts | {"minimum_restored": minimum, "weak_base_allowed": True})
+    run.note("base", facts | {"weak_base_allowed": True})
 
 
 def train_model(
@@ -287,7 +288,7 @@ def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
     if not model.config.nested:
         return dim
     without_N = null_nats(model, validation)
-    if (run.reference).is_dir():
+    if run.reference.is_dir():
         reference_N = run.load_reference(model.base).nats(validation)
         without_N = min((without_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
     for k in prefix_lengths(dim):

@@ -11,7 +11,6 @@ The index can be made again from the shards at any time, and refuses another mod
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -264,7 +263,6 @@ def require_reachable(uri: str) -> None:
 
 
 def _connect(uri: str) -> MilvusClient:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is first imported
     from pymilvus import MilvusClient
 
     # each logs a traceback for a refusal, or for a call that Milvus Lite lacks

@@ -55,7 +55,7 @@ def train(run: RunFolder, settings: RunSettings) -> None:
 
 def measure(run: RunFolder, settings: RunSettings) -> None:
     """Everything after training, with the weights as they will ship."""
-    for folder in (run.base, run.base / "reference", run.model):
+    for folder in (run.base, run.reference, run.model):
         halve(folder / "model.safetensors")
     facts = run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"}
     run.note("model", facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cllm.errors import InputError
@@ -74,9 +76,9 @@ def test_a_change_that_does_not_fit_is_refused(change: str, told: str) -> None:
     ("own", "told"),
     [({"dim": 1}, "dim"), ({"nested": "maybe"}, "--nested"), ({"form": "x"}, "form")],
 )
-def test_an_own_value_that_does_not_fit_is_refused(own: dict[str, object], told: str) -> None:
+def test_an_own_value_that_does_not_fit_is_refused(own: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        overridden("quick", **own)  # type: ignore[arg-type]
+        overridden("quick", **own)
 
 
 def test_adapting_takes_a_gentler_rate_unless_told() -> None:
