@@ -19,6 +19,7 @@ import numpy as np
 from cllm import __version__
 from cllm.base import Generation
 from cllm.cards import write_model_card
+from cllm.clouds import describe
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
@@ -26,7 +27,6 @@ from cllm.files import read_json, write_json
 from cllm.ideas import (
     Candidate,
     Idea,
-    Vectors,
     best_first,
     funnel,
     judge_ideas,
@@ -39,12 +39,11 @@ from cllm.ideas import (
 )
 from cllm.judge import Judge
 from cllm.map import draw_map
-from cllm.metrics import hopkins, intrinsic_dimension, uniformity
 from cllm.model import CLLM
 from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow
-from cllm.sphere import prefix
+from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents
 from cllm.voids import Void, VoidSettings, find_voids, load_voids, save_voids
 
@@ -54,7 +53,7 @@ log = logging.getLogger(__name__)
 def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     """Find voids among the training texts on the sphere of the prefix."""
     begun = time.perf_counter()
-    model = run.load_model()
+    model, corpus = run.load_model(), run.load_trained_corpus()
     latents, k = run.load_latents(model), model.config.void_dim
     train = latents.select("train")
     cloud_NK = prefix(train.vectors_ND, k)
@@ -66,23 +65,27 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     run.forget("ideas")  # of other voids
     run.ideas.unlink(missing_ok=True)
     save_voids(run.voids, search.voids, train.ids, model.hash)
-    probes = rng.choice(len(cloud_NK), min(2000, len(cloud_NK)), replace=False)
     facts = {
         "count": sum(v.stands for v in search.voids),
         "enclosed": len(search.enclosed),
         "not_enclosed": len(search.voids) - len(search.enclosed),
         "radius_ratio": search.radius_ratio,
         "p_value": search.p_value,
-        "hopkins": hopkins(cloud_NK, rng),
-        "uniformity": uniformity(cloud_NK[probes]),
-        "intrinsic_dim": intrinsic_dimension(cloud_NK) if _distinct(cloud_NK) >= 10 else None,
-    }
+        "p_values": dict(search.p_values),
+        "sheet_dim": search.sheet_dim,
+    } | describe(ExactIndex(cloud_NK), rng, _groups(corpus, train.ids))
     run.note("voids", {k: v for k, v in facts.items() if v is not None})
     run.time("voids", begun)
 
 
-def _distinct(cloud_NK: Vectors) -> int:
-    return len(np.unique(cloud_NK, axis=0))
+def _groups(corpus: Corpus, ids: Sequence[str]) -> list[str] | None:
+    """Dishes of the built-in recipes; other texts come without known groups."""
+    if "withheld" not in corpus.info:
+        return None
+    from cllm.recipes import combination
+
+    pair_of = {name: combination(text) for name, text in zip(corpus.ids, corpus.texts, strict=True)}
+    return [pair[0] if (pair := pair_of[name]) else "" for name in ids]
 
 
 def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:

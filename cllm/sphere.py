@@ -6,7 +6,8 @@ emptiness. `delaunay_cells` is the geometry under the void finder.
     angles_QK, ids_QK = ExactIndex(unit(cloud_ND)).search(points_QD, k=10)
 """
 
-# Shapes: N cloud vectors, Q queries, D coordinates, K neighbours, ... any leading axes.
+# Shapes: N cloud vectors, Q queries, A of them active, D coordinates, J rows of a frame,
+# K neighbours, ... any leading axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -116,6 +117,7 @@ class ExactIndex:
         self.cloud_ND = np.ascontiguousarray(require_unit(cloud_ND))
         self._faiss = faiss.IndexFlatIP(self.cloud_ND.shape[1])
         self._faiss.add(self.cloud_ND)
+        self._kth: dict[int, npt.NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self.cloud_ND)
@@ -143,17 +145,29 @@ class ExactIndex:
         order = np.argsort(angles_QK, axis=1, kind="stable")
         return np.take_along_axis(angles_QK, order, 1), np.take_along_axis(ids_QK, order, 1)
 
-    def own_neighbours(self, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
-        """For each cloud vector the angles and rows (N, K) of its k nearest others."""
-        angles_NK, ids_NK = self.search(self.cloud_ND, k + 1)
-        own_NK = ids_NK == np.arange(len(self))[:, None]
-        own_NK[~own_NK.any(axis=1), -1] = True  # pushed out by its own duplicates: drop the last
-        shape = (len(self), ids_NK.shape[1] - 1)
-        return angles_NK[~own_NK].reshape(shape), ids_NK[~own_NK].reshape(shape)
+    def own_neighbours(
+        self, k: int, rows_M: Ints | None = None
+    ) -> tuple[npt.NDArray[np.float64], Ints]:
+        """The k nearest others of each cloud vector, or of some: angles and rows, (M, K) both."""
+        rows_M = np.arange(len(self)) if rows_M is None else np.asarray(rows_M)
+        angles_MK, ids_MK = self.search(self.cloud_ND[rows_M], k + 1)
+        own_MK = ids_MK == rows_M[:, None]
+        own_MK[~own_MK.any(axis=1), -1] = True  # pushed out by its own duplicates: drop the last
+        shape = (len(rows_M), ids_MK.shape[1] - 1)
+        return angles_MK[~own_MK].reshape(shape), ids_MK[~own_MK].reshape(shape)
 
-    def kth_angle(self, k: int) -> npt.NDArray[np.float64]:
-        """Angle (N,) from each cloud vector to its k-th nearest other (the last where N <= k)."""
-        return self.own_neighbours(k)[0][:, -1]
+    def kth_angle(self, k: int, rows: Ints | None = None) -> npt.NDArray[np.float64]:
+        """Angle from each cloud vector (or each of `rows`, of any shape) to its k-th nearest other.
+
+        The last where N <= k. Each is worked out once and remembered: of a large cloud few are
+        ever asked for.
+        """
+        rows = np.arange(len(self)) if rows is None else np.asarray(rows)
+        known_N = self._kth.setdefault(k, np.full(len(self), np.nan))
+        missing_M = np.unique(rows[np.isnan(known_N[rows])])
+        if len(missing_M):
+            known_N[missing_M] = self.own_neighbours(k, missing_M)[0][:, -1]
+        return np.asarray(known_N[rows])
 
     def median_nearest(self) -> float:
         """Median over the cloud of the angle to the nearest other vector."""
@@ -162,15 +176,30 @@ class ExactIndex:
 
 @dataclass(frozen=True)
 class Cells:
-    """Delaunay cells on the sphere, one a query (Q queries, D coordinates = corners)."""
+    """Delaunay cells on the sphere, one a query, of J corners: D, or the width of its frame."""
 
-    corners_QD: Ints  # rows of the cloud
+    corners_QJ: Ints  # rows of the cloud
     centre_QD: npt.NDArray[np.float64]  # circumcentre: equally far from all corners
     bounded_Q: npt.NDArray[np.bool_]  # False: no cell holds the query, the rest means nothing
     central_Q: npt.NDArray[np.bool_]  # the cell holds its own circumcentre
 
 
-def delaunay_cells(index: ExactIndex, query_QD: Floats) -> Cells:
+def frames(point_QD: Floats, axis_QLD: Floats) -> npt.NDArray[np.float64]:
+    """Orthonormal frames (Q, L + 1, D): each point, then its L axes made orthogonal to it.
+
+    An axis that is no direction of its own is replaced by one at right angles to the rest.
+    """
+    point_QD = _scaled(point_QD)
+    stacked_QDJ = np.concatenate([point_QD[:, None], axis_QLD], axis=1).swapaxes(1, 2)
+    turned_QDJ, upper_QJJ = np.linalg.qr(stacked_QDJ)
+    sign_Q = np.where(upper_QJJ[:, 0, 0] < 0, -1.0, 1.0)
+    turned_QDJ[:, :, 0] *= sign_Q[:, None]
+    return np.ascontiguousarray(turned_QDJ.swapaxes(1, 2))
+
+
+def delaunay_cells(
+    index: ExactIndex, query_QD: Floats, frame_QJD: npt.NDArray[np.float64] | None = None
+) -> Cells:
     """The Delaunay cell of the cloud that holds each query, exactly, at any D.
 
     On the sphere it is the facet of the cloud's convex hull that the ray through the query
@@ -179,28 +208,34 @@ def delaunay_cells(index: ExactIndex, query_QD: Floats) -> Cells:
     of its circumcentre, so every pivot is one exact search (in float32: a text nearer by less
     than about 1e-7 of the cosine may be missed). Corners start as artificial points far
     inside; where one stays, the ray leaves the cloud (`bounded` False).
+
+    With `frame_QJD` (orthonormal rows that span the query) y stays in that subspace: the cell is
+    that of the slice of the cloud's Voronoi diagram by a great sphere, and has J corners.
     """
-    state = _Simplex.start(index.cloud_ND, _scaled(query_QD))
+    query_QD = _scaled(query_QD)
+    if frame_QJD is None:
+        frame_QJD = np.broadcast_to(np.eye(query_QD.shape[1]), (*query_QD.shape, query_QD.shape[1]))
+    state = _Simplex.start(index.cloud_ND, query_QD, frame_QJD)
     near_QM = index.ids(query_QD, 8 * index.cloud_ND.shape[1])
     everyone_Q = np.arange(len(query_QD))
     _solve(state, everyone_Q, lambda rows_A, y_AD: _nearest_of(index, near_QM[rows_A], y_AD))
     unfinished_A = _solve(state, everyone_Q, lambda _, y_AD: index.ids(_scaled(y_AD), 1)[:, 0])
-    state.corner_QD[unfinished_A] = -1  # as good as not bounded
+    state.corner_QJ[unfinished_A] = -1  # as good as not bounded
     return state.cells()
 
 
 def _solve(state: _Simplex, rows_A: Ints, nearest: Callable[[Ints, Floats], Ints]) -> Ints:
     """Pivot until no text that `nearest` offers violates a basis; the rows not done in time."""
-    for _ in range(100 + 20 * state.weight_QD.shape[1]):
-        vertex_AD = state.vertex(rows_A)
-        text_A = nearest(rows_A, vertex_AD)
-        x_AD = _scaled(state.cloud_ND[text_A])
-        violated_A = np.einsum("ad,ad->a", x_AD, vertex_AD) > 1.0 + 1e-8
-        violated_A &= ~(state.corner_QD[rows_A] == text_A[:, None]).any(axis=1)
+    for _ in range(100 + 20 * state.weight_QJ.shape[1]):
+        vertex_AJ = state.vertex(rows_A)
+        text_A = nearest(rows_A, state.lifted(rows_A, vertex_AJ))
+        x_AJ = state.within(rows_A, text_A)
+        violated_A = np.einsum("aj,aj->a", x_AJ, vertex_AJ) > 1.0 + 1e-8
+        violated_A &= ~(state.corner_QJ[rows_A] == text_A[:, None]).any(axis=1)
         rows_A = rows_A[violated_A]
         if not len(rows_A):
             break
-        state.pivot(rows_A, text_A[violated_A], x_AD[violated_A])
+        state.pivot(rows_A, text_A[violated_A], x_AJ[violated_A])
     return rows_A
 
 
@@ -209,48 +244,62 @@ class _Simplex:
     """Bases of the linear programmes: the inverse of the corner matrix and the query's weights."""
 
     cloud_ND: Floats
-    corner_QD: Ints
-    inverse_QDD: npt.NDArray[np.float64]  # columns belong to corners
-    weight_QD: npt.NDArray[np.float64]  # query = sum of weight * corner, all >= 0
+    frame_QJD: npt.NDArray[np.float64]
+    corner_QJ: Ints
+    inverse_QJJ: npt.NDArray[np.float64]  # columns belong to corners
+    weight_QJ: npt.NDArray[np.float64]  # query = sum of weight * corner, all >= 0
 
     @classmethod
-    def start(cls, cloud_ND: Floats, query_QD: Floats) -> _Simplex:
+    def start(
+        cls, cloud_ND: Floats, query_QD: Floats, frame_QJD: npt.NDArray[np.float64]
+    ) -> _Simplex:
         """Corners = _BOUND * an orthant turned so that the query is in its middle."""
-        count, dims = query_QD.shape
-        mirror_QD = query_QD - 1.0 / np.sqrt(dims)
-        length_Q = np.maximum((mirror_QD**2).sum(axis=1), 1e-300)
-        outer_QDD = mirror_QD[:, :, None] * mirror_QD[:, None, :]
-        inverse_QDD = (np.eye(dims) - 2.0 * outer_QDD / length_Q[:, None, None]) / _BOUND
-        weight_QD = np.full((count, dims), 1.0 / (np.sqrt(dims) * _BOUND))
-        corner_QD = np.full((count, dims), -1, dtype=np.int64)
-        return cls(cloud_ND, corner_QD, inverse_QDD, weight_QD)
+        query_QJ = np.einsum("qjd,qd->qj", frame_QJD, query_QD)
+        count, dims = query_QJ.shape
+        mirror_QJ = query_QJ - 1.0 / np.sqrt(dims)
+        length_Q = np.maximum((mirror_QJ**2).sum(axis=1), 1e-300)
+        outer_QJJ = mirror_QJ[:, :, None] * mirror_QJ[:, None, :]
+        inverse_QJJ = (np.eye(dims) - 2.0 * outer_QJJ / length_Q[:, None, None]) / _BOUND
+        weight_QJ = np.full((count, dims), 1.0 / (np.sqrt(dims) * _BOUND))
+        corner_QJ = np.full((count, dims), -1, dtype=np.int64)
+        return cls(cloud_ND, frame_QJD, corner_QJ, inverse_QJJ, weight_QJ)
+
+    def within(self, rows_A: Ints, text_A: Ints) -> npt.NDArray[np.float64]:
+        """Texts in the coordinates of the frames, (A, J)."""
+        text_AD = _scaled(self.cloud_ND[text_A])
+        return np.asarray(np.einsum("ajd,ad->aj", self.frame_QJD[rows_A], text_AD))
+
+    def lifted(self, rows_A: Ints, y_AJ: Floats) -> npt.NDArray[np.float64]:
+        """Points of the frames among all D coordinates, (A, D)."""
+        return np.asarray(np.einsum("ajd,aj->ad", self.frame_QJD[rows_A], y_AJ))
 
     def vertex(self, rows_A: Ints) -> npt.NDArray[np.float64]:
         """The y with corner·y = 1 for all corners: along the circumcentre, length 1/cos(radius)."""
-        return np.asarray(self.inverse_QDD[rows_A].sum(axis=2))
+        return np.asarray(self.inverse_QJJ[rows_A].sum(axis=2))
 
-    def pivot(self, rows_A: Ints, text_A: Ints, x_AD: Floats) -> None:
+    def pivot(self, rows_A: Ints, text_A: Ints, x_AJ: Floats) -> None:
         """Take text x in as a corner for the one that keeps the query inside."""
-        inverse_ADD, weight_AD = self.inverse_QDD[rows_A], self.weight_QD[rows_A]
-        share_AD = np.einsum("aij,ai->aj", inverse_ADD, x_AD)
-        positive_AD = share_AD > 1e-10
-        ratio_AD = np.where(positive_AD, weight_AD / np.where(positive_AD, share_AD, 1.0), np.inf)
-        out_A, line_A = np.argmin(ratio_AD, axis=1), np.arange(len(rows_A))
-        step_A, turned_AD = ratio_AD[line_A, out_A], inverse_ADD[line_A, :, out_A]
-        turned_AD = turned_AD / share_AD[line_A, out_A][:, None]
-        inverse_ADD = inverse_ADD - turned_AD[:, :, None] * share_AD[:, None, :]
-        inverse_ADD[line_A, :, out_A] = turned_AD
-        weight_AD = np.maximum(weight_AD - step_A[:, None] * share_AD, 0.0)
-        weight_AD[line_A, out_A] = step_A
-        self.inverse_QDD[rows_A], self.weight_QD[rows_A] = inverse_ADD, weight_AD
-        self.corner_QD[rows_A, out_A] = text_A
+        inverse_AJJ, weight_AJ = self.inverse_QJJ[rows_A], self.weight_QJ[rows_A]
+        share_AJ = np.einsum("aij,ai->aj", inverse_AJJ, x_AJ)
+        positive_AJ = share_AJ > 1e-10
+        ratio_AJ = np.where(positive_AJ, weight_AJ / np.where(positive_AJ, share_AJ, 1.0), np.inf)
+        out_A, line_A = np.argmin(ratio_AJ, axis=1), np.arange(len(rows_A))
+        step_A, turned_AJ = ratio_AJ[line_A, out_A], inverse_AJJ[line_A, :, out_A]
+        turned_AJ = turned_AJ / share_AJ[line_A, out_A][:, None]
+        inverse_AJJ = inverse_AJJ - turned_AJ[:, :, None] * share_AJ[:, None, :]
+        inverse_AJJ[line_A, :, out_A] = turned_AJ
+        weight_AJ = np.maximum(weight_AJ - step_A[:, None] * share_AJ, 0.0)
+        weight_AJ[line_A, out_A] = step_A
+        self.inverse_QJJ[rows_A], self.weight_QJ[rows_A] = inverse_AJJ, weight_AJ
+        self.corner_QJ[rows_A, out_A] = text_A
 
     def cells(self) -> Cells:
-        centre_QD = _scaled(self.inverse_QDD.sum(axis=2))
-        weight_QD = np.einsum("qij,qi->qj", self.inverse_QDD, centre_QD)
-        central_Q = weight_QD.min(axis=1) >= -1e-9 * np.abs(weight_QD).max(axis=1)
-        bounded_Q = np.asarray((self.corner_QD >= 0).all(axis=1))
-        return Cells(self.corner_QD, centre_QD, bounded_Q, np.asarray(central_Q & bounded_Q))
+        centre_QJ = _scaled(self.inverse_QJJ.sum(axis=2))
+        weight_QJ = np.einsum("qij,qi->qj", self.inverse_QJJ, centre_QJ)
+        central_Q = weight_QJ.min(axis=1) >= -1e-9 * np.abs(weight_QJ).max(axis=1)
+        bounded_Q = np.asarray((self.corner_QJ >= 0).all(axis=1))
+        centre_QD = _scaled(self.lifted(np.arange(len(centre_QJ)), centre_QJ))
+        return Cells(self.corner_QJ, centre_QD, bounded_Q, np.asarray(central_Q & bounded_Q))
 
 
 def _nearest_of(index: ExactIndex, near_AM: Ints, vertex_AD: Floats) -> Ints:

@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from cllm.enclosure import Support, own_subspace
 from cllm.errors import InputError
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.nulls import KINDS, Kind, null_cloud, p_value
-from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, slerp, tangent, unit
+from cllm.proposals import propose
+from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,9 +41,7 @@ class VoidSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     neighbours: int = Field(10, ge=1, description="k of the void score (design: 10)")
-    proposals: int = Field(2000, ge=1, description="starting points drawn")
-    near: int = Field(50, ge=1, description="nearest neighbour rank that a mid-point may join")
-    far: int = Field(400, ge=1, description="farthest such rank; both shrink with a small cloud")
+    proposals: int = Field(2000, ge=1, description="starting points drawn, of all kinds")
     climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest ones")
     rounds: int = Field(60, ge=0, description="most climbing steps; they end earlier. 0 = off")
     count: int = Field(100, ge=1, description="most voids kept, by score")
@@ -49,16 +49,12 @@ class VoidSettings(BaseModel):
     rim_tolerance: float = Field(
         0.05, ge=0, description="rim texts lie within (1 + this) of the radius"
     )
-    coverage_quantile: float = Field(
-        0.05, ge=0, le=1, description="enclosed: coverage above this quantile of held-out texts'"
-    )
-    probes: int = Field(256, ge=1, description="directions in which coverage is looked at")
     nulls: int = Field(19, ge=0, description="null clouds a kind; 19 allow p = 0.05; 0 = off")
 
     @classmethod
     def quick(cls) -> VoidSettings:
         """About a quarter of the time: fewer proposals, the same nulls; finds less for K >= 6."""
-        return cls(proposals=500, far=200, climbed=60)
+        return cls(proposals=500, climbed=60)
 
 
 CHANCE = 0.05  # a void of a larger p-value may be chance
@@ -66,7 +62,10 @@ CHANCE = 0.05  # a void of a larger p-value may be chance
 
 @dataclass(frozen=True)
 class Void:
-    """An empty place on the sphere of the prefix; `rim` are rows of the cloud, nearest first."""
+    """An empty place on the sphere of the prefix; `rim` are rows of the cloud, nearest first.
+
+    Radius and score are measured in the cloud's own subspace, where the void was sought.
+    """
 
     id: int
     centre_K: npt.NDArray[np.float32]  # unit
@@ -92,7 +91,7 @@ class VoidSearch:
     proposal_dk_P: Floats64  # radians to the k-th nearest text
     largest_score: float  # of the enclosed voids; -inf where there are none
     largest_radius: float  # the same, radians
-    min_coverage: float  # what enclosure asked for, see `coverage`
+    sheet_dim: int  # dimension of the sheet that the cloud lies in, and voids were sought in
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
     p_values: tuple[tuple[Kind, float], ...] = ()  # the same against each kind of null
@@ -108,30 +107,31 @@ def find_voids(
     settings: VoidSettings,
     rng: np.random.Generator,
     held_out_MK: Floats | None = None,
+    kinds: Sequence[Kind] = KINDS,
 ) -> VoidSearch:
-    """Search a cloud of unit vectors, and null clouds of the same size with the same settings.
+    """Search a cloud of unit vectors, and null clouds (of `kinds`) of its size in the same way.
 
-    `held_out_MK` (real texts not in the cloud) set how well covered a place must be to count
-    as enclosed; without them it is enough that its rim positively spans its tangent space.
+    `held_out_MK` (real texts not in the cloud) set how far inside the cloud a place must be to
+    count as enclosed (see `enclosure`); without them it is enough that its rim positively spans
+    the directions of its frame. A null cloud has held-out points of its own kind.
     Duplicate vectors count once. InputError: fewer than K + 2 distinct texts, NaN, not unit.
     """
     distinct_NK, row_N = _distinct(cloud_NK)
-    search_rng, *null_rngs = rng.spawn(1 + len(KINDS) * settings.nulls)
-    probes_RK = unit(search_rng.standard_normal((settings.probes, distinct_NK.shape[1])))
-    index = ExactIndex(distinct_NK)
-    least = -1.0
+    search_rng, *null_rngs = rng.spawn(1 + len(kinds) * settings.nulls)
+    own_JK = own_subspace(distinct_NK)
+    cloud_NJ = unit(distinct_NK @ own_JK.T)
+    held_out_MJ = None
     if held_out_MK is not None and len(held_out_MK):
-        held_out_M = coverage(index, require_unit(held_out_MK, "held-out row"), probes_RK)
-        least = float(np.quantile(held_out_M, settings.coverage_quantile))
-    found = _search(index, settings, search_rng, probes_RK, least)
+        held_out_MJ = unit(require_unit(held_out_MK, "held-out row") @ own_JK.T)
+    found = _search(ExactIndex(cloud_NJ), held_out_MJ, settings, search_rng)
     nulls = {
         kind: [
-            _search(ExactIndex(null_cloud(distinct_NK, kind, one)), settings, one, probes_RK, least)
-            for one in null_rngs[number :: len(KINDS)]
+            _null_search(cloud_NJ, held_out_MJ, kind, settings, one)
+            for one in null_rngs[number :: len(kinds)]
         ]
-        for number, kind in enumerate(KINDS)
+        for number, kind in enumerate(kinds)
     }
-    return _judged(_in_rows(found, row_N), nulls if settings.nulls else {})
+    return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
 
 
 def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Floats64, Floats64]:
@@ -143,24 +143,6 @@ def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Float
     return _scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
 
 
-def coverage(index: ExactIndex, points_QK: Floats, probes_RK: Floats) -> Floats64:
-    """How well the nearest texts cover the directions around each point, (Q,), -1 to 1.
-
-    The cosine of the widest angle that a probe direction, laid into the tangent space,
-    keeps from all directions to the 4K nearest texts: above 0, texts lie on every side.
-    """
-    points_QK = np.asarray(points_QK, dtype=np.float64)
-    covered_Q = np.empty(len(points_QK))
-    for start in range(0, len(points_QK), 64):
-        rows = slice(start, start + 64)
-        points = points_QK[rows][:, None, :]
-        ids_QJ = index.ids(points_QK[rows], 4 * points_QK.shape[1])
-        towards_QJK = tangent(points, index.cloud_ND[ids_QJ]).astype(np.float32)
-        probes_QRK = tangent(points, np.asarray(probes_RK)[None]).astype(np.float32)
-        covered_Q[rows] = (probes_QRK @ towards_QJK.swapaxes(1, 2)).max(axis=2).min(axis=1)
-    return covered_Q
-
-
 def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats64:
     """Share of the smaller ball's diameter, on the great circle of the centres, inside the other.
 
@@ -170,13 +152,15 @@ def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats
     return np.clip(shared / (2.0 * np.minimum(radius_a, radius_b)), 0.0, 1.0)
 
 
-def climb(index: ExactIndex, start_CK: Floats, rounds: int) -> tuple[Floats64, Mask]:
+def climb(support: Support, start_CK: Floats, rounds: int) -> tuple[Floats64, Mask]:
     """Move each centre up the empty radius to its local maximum; centres (C, K), settled (C,).
 
     A step goes to the circumcentre of the Delaunay cell that holds the centre, which never
-    has a smaller radius; a cell that holds its own circumcentre is the end, for its K corners
+    has a smaller radius; a cell that holds its own circumcentre is the end, for its corners
     then positively span the tangent space (the discrete flow of Edelsbrunner 2003 and of
     Giesen & John 2003). A centre that leaves the cloud stays where it was, not settled.
+    Where the cloud is a sheet, cells are those of its slice by the centre's local frame, and
+    the frame is taken anew at every step: the centre goes along the sheet, not off it.
     """
     centre_CK = np.array(start_CK, dtype=np.float64)
     settled_C = np.zeros(len(centre_CK), dtype=bool)
@@ -184,7 +168,8 @@ def climb(index: ExactIndex, start_CK: Floats, rounds: int) -> tuple[Floats64, M
     for _ in range(rounds):
         if not len(active_A):
             break
-        cells = delaunay_cells(index, centre_CK[active_A])
+        frame_AJK = None if support.fills_sphere else support.frames(centre_CK[active_A])
+        cells = delaunay_cells(support.index, centre_CK[active_A], frame_AJK)
         centre_CK[active_A[cells.bounded_Q]] = cells.centre_QD[cells.bounded_Q]
         settled_C[active_A] = cells.central_Q
         active_A = active_A[cells.bounded_Q & ~cells.central_Q]
@@ -270,20 +255,19 @@ def _distinct(cloud_NK: Floats) -> tuple[npt.NDArray[np.float32], Ints]:
 
 def _search(
     index: ExactIndex,
+    held_out_MK: Floats | None,
     settings: VoidSettings,
     rng: np.random.Generator,
-    probes_RK: Floats,
-    least: float,
 ) -> VoidSearch:
     """One search of one cloud, without nulls."""
-    proposal_PK = _proposals(index, settings, rng)
-    own_dk_N = index.kth_angle(settings.neighbours)
-    score_P, dk_P = _scores(index, proposal_PK, settings.neighbours, own_dk_N)
+    support = Support.learn(index, held_out_MK, rng)
+    proposal_PK = propose(index, settings.proposals, rng)
+    score_P, dk_P = _scores(index, proposal_PK, settings.neighbours)
     chosen_P = _emptiest(index, proposal_PK, score_P, settings.climbed)
-    centre_CK, settled_C = climb(index, proposal_PK[chosen_P], settings.rounds)
+    centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
     enclosed_C = settled_C.copy()
-    enclosed_C[settled_C] = coverage(index, centre_CK[settled_C], probes_RK) >= least
-    voids = _kept(index, settings, centre_CK, enclosed_C, own_dk_N)
+    enclosed_C[settled_C] = support.holds(centre_CK[settled_C])
+    voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     return VoidSearch(
         voids=voids,
@@ -292,28 +276,26 @@ def _search(
         proposal_dk_P=dk_P[~chosen_P],
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
-        min_coverage=least,
+        sheet_dim=support.width - 1,
     )
 
 
-def _proposals(
-    index: ExactIndex, settings: VoidSettings, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Great-circle mid-points between texts and far neighbours of theirs, (P, K)."""
-    far = max(1, min(settings.far, len(index) // 2))
-    near = max(1, min(settings.near, far // 2))
-    text_P = rng.integers(len(index), size=settings.proposals)
-    rank_P = rng.integers(near, far + 1, size=settings.proposals)
-    other_P = index.ids(index.cloud_ND[text_P], far + 1)[np.arange(settings.proposals), rank_P]
-    return slerp(index.cloud_ND[text_P], index.cloud_ND[other_P], 0.5)
+def _null_search(
+    cloud_NK: Floats,
+    held_out_MK: Floats | None,
+    kind: Kind,
+    settings: VoidSettings,
+    rng: np.random.Generator,
+) -> VoidSearch:
+    """The same search of a null cloud, which has as many held-out points of its own."""
+    null_NK = null_cloud(cloud_NK, kind, rng)
+    held_out = None if held_out_MK is None else null_cloud(cloud_NK, kind, rng)[: len(held_out_MK)]
+    return _search(ExactIndex(null_NK), held_out, settings, rng)
 
 
-def _scores(
-    index: ExactIndex, points_QK: Floats, k: int, own_dk_N: Floats64 | None = None
-) -> tuple[Floats64, Floats64]:
-    own_dk_N = index.kth_angle(k) if own_dk_N is None else own_dk_N
+def _scores(index: ExactIndex, points_QK: Floats, k: int) -> tuple[Floats64, Floats64]:
     angles_QK, ids_QK = index.search(points_QK, k)
-    return angles_QK[:, -1] / np.median(own_dk_N[ids_QK], axis=1), angles_QK[:, -1]
+    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK[:, -1]
 
 
 def _emptiest(index: ExactIndex, proposal_PK: Floats, score_P: Floats64, count: int) -> Mask:
@@ -328,19 +310,16 @@ def _rank(values_P: npt.NDArray[Any]) -> Ints:
 
 
 def _kept(
-    index: ExactIndex,
-    settings: VoidSettings,
-    centre_CK: Floats64,
-    enclosed_C: Mask,
-    own_dk_N: Floats64,
+    support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> tuple[Void, ...]:
     """Score, prune (enclosed ones first, each largest first), sort by score, number."""
     centre_CK = unit(centre_CK).astype(np.float64)
-    dims = centre_CK.shape[1]
-    angles_CJ, ids_CJ = index.search(centre_CK, max(settings.neighbours, dims))
+    corners = support.width
+    angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, corners))
     order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
+    order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
     kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
-    score_C = _scores(index, centre_CK[kept], settings.neighbours, own_dk_N)[0]
+    score_C = _scores(support.index, centre_CK[kept], settings.neighbours)[0]
     best = np.argsort(-score_C, kind="stable")[: settings.count]
     return tuple(
         Void(
@@ -350,22 +329,31 @@ def _kept(
             score=float(score_C[row]),
             p_value=None,
             enclosed=bool(enclosed_C[kept[row]]),
-            rim=_rim(angles_CJ[kept[row]], ids_CJ[kept[row]], dims, settings.rim_tolerance),
+            rim=_rim(angles_CJ[kept[row]], ids_CJ[kept[row]], corners, settings.rim_tolerance),
         )
         for number, row in enumerate(best)
     )
 
 
-def _rim(angles_J: Floats64, ids_J: Ints, dims: int, tolerance: float) -> tuple[int, ...]:
-    """The nearest texts: all within the tolerance, at least K (the corners of its cell)."""
+def _rim(angles_J: Floats64, ids_J: Ints, corners: int, tolerance: float) -> tuple[int, ...]:
+    """The nearest texts: all within the tolerance, at least the corners of its cell."""
     within = int((angles_J <= (1.0 + tolerance) * angles_J[0]).sum())
-    return tuple(int(row) for row in ids_J[: max(within, dims)])
+    return tuple(int(row) for row in ids_J[: max(within, corners)])
 
 
-def _in_rows(found: VoidSearch, row_N: Ints) -> VoidSearch:
-    """The same with rims in row numbers of the cloud that was given."""
-    voids = (replace(v, rim=tuple(int(row_N[row]) for row in v.rim)) for v in found.voids)
-    return replace(found, voids=tuple(voids))
+def _lifted(found: VoidSearch, own_JK: Floats64, row_N: Ints) -> VoidSearch:
+    """The same with points back among all K coordinates, and rims in rows of the given cloud."""
+    whole = len(own_JK) == own_JK.shape[1]
+
+    def lift(x_J: Floats) -> npt.NDArray[np.float32]:
+        return np.asarray(x_J if whole else x_J @ own_JK, dtype=np.float32)
+
+    voids = (
+        replace(v, centre_K=lift(v.centre_K), rim=tuple(int(row_N[row]) for row in v.rim))
+        for v in found.voids
+    )
+    proposals_PK = lift(found.proposals_PK)
+    return replace(found, voids=tuple(voids), proposals_PK=proposals_PK)
 
 
 def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearch:
@@ -384,7 +372,7 @@ def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearc
         ),
         radius_ratio=found.largest_radius / emptiest if known else None,
         p_value=p_value(found.largest_score, largest),
-        p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in KINDS),
+        p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in largest),
     )
 
 

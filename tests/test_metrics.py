@@ -12,14 +12,11 @@ from sacrebleu.metrics.chrf import CHRF
 from cllm.metrics import (
     METRICS,
     bootstrap,
-    hopkins,
-    intrinsic_dimension,
     paired_difference,
     ratio_of_means,
     rep_4,
     score_texts,
     token_accuracy,
-    uniformity,
     wilson,
     yield_ci,
 )
@@ -258,49 +255,3 @@ def test_repetition():
     assert rep_4("aaaaaa") == pytest.approx(2 / 3)
     assert rep_4(range(20)) == 0.0
     assert rep_4([1, 1, 1]) == 0.0
-
-
-@pytest.mark.parametrize(("dim", "tolerance"), [(2, 0.1), (3, 0.15), (6, 0.5)])
-def test_intrinsic_dimension_of_a_sphere(dim, tolerance):
-    rng = np.random.default_rng(0)
-    flat = sphere(rng, 3000, dim)
-    inside = np.pad(flat, ((0, 0), (0, 12 - dim))) @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    assert intrinsic_dimension(inside) == pytest.approx(dim - 1, abs=tolerance)
-    assert intrinsic_dimension(np.vstack([inside, inside])) == pytest.approx(
-        intrinsic_dimension(inside), rel=0.02
-    )
-
-
-def test_intrinsic_dimension_needs_different_vectors():
-    with pytest.raises(ValueError, match="10 different"):
-        intrinsic_dimension(np.ones((500, 3)))
-
-
-def test_hopkins_is_half_for_uniform_and_high_for_clusters():
-    rng = np.random.default_rng(0)
-    uniform = sphere(rng, 2000, 4)
-    assert hopkins(uniform, rng) == pytest.approx(0.5, abs=0.05)
-    centres = sphere(rng, 20, 4)
-    clustered = centres[rng.integers(20, size=2000)] + 0.01 * rng.standard_normal((2000, 4))
-    clustered /= np.linalg.norm(clustered, axis=1, keepdims=True)
-    assert hopkins(clustered, rng) > 0.9
-    own_null = clustered[rng.permutation(2000)[:200]] + 0.01 * rng.standard_normal((200, 4))
-    own_null /= np.linalg.norm(own_null, axis=1, keepdims=True)
-    assert hopkins(clustered, rng, own_null) < 0.75
-
-
-def test_uniformity_known_values():
-    assert uniformity(np.tile([1.0, 0.0], (7, 1))) == pytest.approx(0.0)
-    assert uniformity(np.array([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8.0)
-    cloud = sphere(np.random.default_rng(0), 300, 3)
-    # On the 2-sphere cosines are uniform on [-1, 1]: E exp(-4 (1 - c)) = (1 - e^-8) / 8.
-    assert uniformity(cloud) == pytest.approx(math.log((1 - math.exp(-8)) / 8), abs=0.1)
-    assert uniformity(cloud, block=7) == pytest.approx(uniformity(cloud))
-
-
-@pytest.mark.parametrize("measure", [uniformity, lambda c: hopkins(c, np.random.default_rng(0))])
-def test_clouds_must_be_finite_and_more_than_one(measure):
-    with pytest.raises(ValueError, match="at least 2"):
-        measure(np.ones((1, 3)))
-    with pytest.raises(ValueError, match="finite"):
-        measure(np.array([[1.0, 0.0], [math.nan, 0.0]]))

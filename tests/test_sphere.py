@@ -155,7 +155,7 @@ def test_cells_are_the_facets_of_the_convex_hull(dim: int) -> None:
     cells = delaunay_cells(ExactIndex(cloud), queries)
     assert cells.bounded_Q.all()
     facets = {tuple(sorted(facet)) for facet in ConvexHull(cloud.astype(float)).simplices}
-    for corners, centre, query in zip(cells.corners_QD, cells.centre_QD, queries, strict=True):
+    for corners, centre, query in zip(cells.corners_QJ, cells.centre_QD, queries, strict=True):
         assert tuple(sorted(corners)) in facets
         np.testing.assert_allclose(angle(centre, cloud[corners]), angle(centre, cloud).min(), 1e-5)
         weights = np.linalg.solve(cloud[corners].T.astype(float), query)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.spatial import SphericalVoronoi
 
+from cllm.enclosure import Support
 from cllm.errors import InputError
 from cllm.nulls import KINDS, null_cloud, p_value
 from cllm.sphere import ExactIndex, angle, tangent, unit
@@ -19,7 +20,6 @@ from cllm.voids import (
     VoidSearch,
     VoidSettings,
     climb,
-    coverage,
     find_voids,
     load_voids,
     overlap,
@@ -37,6 +37,11 @@ def points(seed: int, count: int, dim: int) -> np.ndarray:
 
 def search(cloud: np.ndarray, settings: VoidSettings = WITHOUT_NULLS, seed: int = 0) -> VoidSearch:
     return find_voids(cloud, settings, np.random.default_rng(seed))
+
+
+def whole(index: ExactIndex) -> Support:
+    """The support of a cloud that fills its sphere, without held-out texts."""
+    return Support.learn(index, None, np.random.default_rng(0))
 
 
 def planted(seed: int, dim: int, removed: int = 40, count: int = 1500) -> tuple[np.ndarray, ...]:
@@ -105,9 +110,10 @@ def test_the_rim_touches_and_the_radius_is_the_empty_one() -> None:
 @pytest.mark.parametrize("dim", [3, 6])
 def test_climbing_never_loses_radius(dim: int) -> None:
     index, start = ExactIndex(points(3, 500, dim)), points(4, 60, dim)
+    support = whole(index)
     before = index.search(start, 1)[0][:, 0]
     for rounds in (1, 2, 60):
-        centres, settled = climb(index, start, rounds)
+        centres, settled = climb(support, start, rounds)
         after = index.search(centres, 1)[0][:, 0]
         assert (after >= before - 1e-6).all()
         before = after
@@ -124,24 +130,25 @@ def test_the_outskirts_of_a_one_sided_cloud_are_not_enclosed() -> None:
         assert angle(np.array([1.0, 0, 0, 0]), void.centre_K) < reach
     index = ExactIndex(cloud)
     outside = unit(np.array([[-1.0, 0.2, 0.1, 0]]))
-    centres, settled = climb(index, outside, 10)
+    centres, settled = climb(whole(index), outside, 10)
     assert not settled[0]
     np.testing.assert_allclose(centres, outside, atol=1e-7)
-    probes = points(6, 256, 4)
-    assert (
-        coverage(index, outside, probes)[0]
-        < 0
-        < coverage(index, cloud[:1] * 0 + [1, 0, 0, 0], probes)[0]
+    covered = whole(index).measure(np.append(outside, [[1.0, 0, 0, 0]], axis=0))[0]
+    assert covered[0] < 0 < covered[1]
+
+
+def test_held_out_texts_set_what_counts_as_inside() -> None:
+    """The same places fail where the held-out texts lie deep in the cloud."""
+    rng = np.random.default_rng(7)
+    pole = np.array([1.5, 0, 0, 0])
+    cloud = unit(pole + rng.standard_normal((1500, 4)))
+    everywhere = unit(pole + rng.standard_normal((300, 4)))
+    middle = unit(pole + 0.1 * rng.standard_normal((300, 4)))
+    usual, strict = (
+        find_voids(cloud, WITHOUT_NULLS, np.random.default_rng(0), held_out)
+        for held_out in (everywhere, middle)
     )
-
-
-def test_held_out_texts_set_how_well_covered_a_void_must_be() -> None:
-    cloud, held_out = points(7, 800, 4), points(8, 200, 4)
-    strict = VoidSettings(proposals=400, climbed=150, nulls=0, coverage_quantile=1.0)
-    found = find_voids(cloud, strict, np.random.default_rng(0), held_out)
-    usual = find_voids(cloud, WITHOUT_NULLS, np.random.default_rng(0), held_out)
-    assert found.min_coverage > usual.min_coverage > 0
-    assert len(found.enclosed) < len(usual.enclosed)
+    assert len(strict.enclosed) < len(usual.enclosed)
 
 
 def test_kept_voids_overlap_no_more_than_allowed() -> None:
@@ -201,7 +208,7 @@ def test_proposals_that_were_not_climbed_come_back_with_their_scores() -> None:
 
 
 def test_a_planted_void_stands_out_and_an_even_cloud_does_not() -> None:
-    quick = VoidSettings(proposals=100, far=60, climbed=30)
+    quick = VoidSettings(proposals=100, climbed=30)
     cloud, centre, radius = planted(14, 3, count=800)
     found = search(cloud, quick)
     assert found.p_value == 0.05
@@ -278,13 +285,48 @@ def test_bad_clouds_are_refused_in_one_line() -> None:
 
 
 def test_no_void_at_all_is_an_answer() -> None:
-    """A great circle laid into more coordinates encloses nothing there."""
-    cloud = np.append(points(19, 200, 2), np.zeros((200, 2)), axis=1)
-    found = search(cloud, VoidSettings(proposals=50, climbed=20, nulls=3))
+    """Nothing counts as enclosed before it has climbed to where texts touch it on all sides."""
+    found = search(points(19, 200, 4), VoidSettings(proposals=50, climbed=20, rounds=0, nulls=3))
     assert found.enclosed == ()
     assert found.p_value == 1.0
     assert found.radius_ratio is None
     assert search(points(20, 6, 4)) is not None
+
+
+def test_a_thin_cloud_is_searched_in_its_own_subspace() -> None:
+    """A planted void of a sphere that is laid into many more coordinates, a little blurred."""
+    flat, centre, radius = planted(22, 3)
+    turned = np.linalg.qr(np.random.default_rng(23).normal(size=(24, 24)))[0][:3]
+    blur = 0.002 * np.random.default_rng(24).standard_normal((len(flat), 24))
+    cloud = unit(flat @ turned + blur)
+    found = search(cloud)
+    assert found.sheet_dim == 2
+    largest = max(found.enclosed, key=lambda void: void.radius)
+    assert angle(largest.centre_K, unit((centre @ turned)[None])[0]) < 0.25 * radius
+    assert largest.radius == pytest.approx(angle(largest.centre_K, cloud).min(), rel=0.05)
+
+
+def test_a_bent_sheet_has_its_voids_in_the_sheet() -> None:
+    """A torus in eight coordinates with a disc cut out: nothing off the torus counts."""
+    rng = np.random.default_rng(25)
+    turns = rng.uniform(0, 2 * np.pi, (4000, 2))
+    apart = np.abs((turns + np.pi) % (2 * np.pi) - np.pi)
+    turns = turns[np.linalg.norm(apart, axis=1) > 0.5]
+    turned = np.linalg.qr(rng.normal(size=(8, 8)))[0][:4]
+
+    def torus(turns: np.ndarray) -> np.ndarray:
+        flat = [np.cos(turns[:, 0]), np.sin(turns[:, 0]), np.cos(turns[:, 1]), np.sin(turns[:, 1])]
+        return unit(np.stack(flat, axis=1) @ turned)
+
+    held_out, cloud = torus(turns[:400]), torus(turns[400:])
+    found = find_voids(cloud, WITHOUT_NULLS, np.random.default_rng(0), held_out)
+    assert found.sheet_dim == 2
+    largest = max(found.enclosed, key=lambda void: void.radius)
+    hole = torus(np.zeros((1, 2)))[0]
+    assert angle(largest.centre_K, hole) < 0.2
+    others = [void for void in found.enclosed if void is not largest]
+    assert others
+    assert max(void.radius for void in others) < 0.5 * largest.radius
 
 
 def test_voids_come_back_from_their_file(tmp_path: Path) -> None:

@@ -1,0 +1,291 @@
+"""Is the void finder right where the truth is known, are its p-values true, and is it fast?
+
+python -m bench.voids --json                       # all parts, about an hour and a half
+python -m bench.voids --json --part truth planted  # minutes
+
+truth: the largest cap of SphericalVoronoi, the largest gap of a circle. planted: clouds with a
+ball emptied, and clouds without. calibration: p-values of clouds drawn from each null. speed:
+seconds over those of the bare FAISS distances it asks for. One JSON object on stdout.
+"""
+
+# Shapes: N points, K coordinates, M coordinates of the planted sphere, C clouds.
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench._context import say
+from cllm.metrics import wilson
+from cllm.nulls import KINDS, Kind, null_cloud
+from cllm.sphere import ExactIndex, angle, unit
+from cllm.voids import VoidSettings, find_voids
+
+Cloud = NDArray[np.float32]
+PARTS = ("truth", "planted", "calibration", "speed")
+ALONE = VoidSettings(nulls=0)
+
+
+def rng_of(*numbers: int) -> np.random.Generator:
+    """A generator of its own for each numbered case."""
+    return np.random.default_rng(numbers)
+
+
+def uniform_cloud(rng: np.random.Generator, count: int, dims: int) -> Cloud:
+    """Uniform on the sphere, (N, K)."""
+    return unit(rng.standard_normal((count, dims)))
+
+
+# ---- truth -------------------------------------------------------------------------------
+
+
+def truth(options: argparse.Namespace) -> dict[str, Any]:
+    """Largest radius found over the true one: on S² against SphericalVoronoi, and on the circle."""
+    sphere = np.array([_cap_ratio(seed) for seed in range(options.clouds)])
+    circle = np.array([_gap_ratio(seed) for seed in range(options.clouds)])
+    return {
+        "clouds": options.clouds,
+        "sphere_ratio_min": float(sphere.min()),
+        "sphere_below_0.99": int((sphere < 0.99).sum()),
+        "circle_ratio_min": float(circle.min()),
+        "circle_ratio_max": float(circle.max()),
+    }
+
+
+def _cap_ratio(seed: int) -> float:
+    from scipy.spatial import SphericalVoronoi
+
+    rng = rng_of(1, seed)
+    cloud = uniform_cloud(rng, int(rng.integers(200, 3000)), 3)
+    exact = cloud.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    largest = ExactIndex(cloud).search(SphericalVoronoi(exact).vertices, 1)[0].max()
+    return find_voids(cloud, ALONE, rng).largest_radius / float(largest)
+
+
+def _gap_ratio(seed: int) -> float:
+    rng = rng_of(2, seed)
+    turns = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(20, 3000))))
+    gap = np.diff(turns, append=turns[0] + 2 * np.pi).max()
+    cloud = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    return find_voids(cloud, ALONE, rng).largest_radius / float(gap / 2)
+
+
+# ---- planted -----------------------------------------------------------------------------
+
+
+def planted(options: argparse.Namespace) -> dict[str, Any]:
+    """Share of emptied balls that a void lies in and that stand at p <= 0.05; the same without.
+
+    The M-dimensional sphere is turned into K coordinates; the ball holds `removed` of its points.
+    """
+    rows = []
+    for dims, wide, count, removed in options.plants:
+        for seed in range(options.seeds):
+            rows.append(plant(dims, wide, count, removed, seed))
+            say(f"planted {rows[-1]}")
+    found, standing = (np.array([row[key] for row in rows]) for key in ("found", "stands"))
+    seeds = range(options.even_seeds)
+    chance = [by_chance(case, seed) for case in options.evens for seed in seeds]
+    say(f"even clouds {sum(chance)} of {len(chance)}")
+    return {
+        "plants": len(rows),
+        "recall": _share(found),
+        "recall_standing": _share(standing),
+        "even_clouds": len(chance),
+        "even_with_a_void": _share(np.array(chance)),
+        "rows": rows,
+    }
+
+
+def plant(dims: int, wide: int, count: int, removed: int, seed: int) -> dict[str, Any]:
+    """One cloud with its nearest `removed` points to a place taken out; was the place found?
+
+    Found: some void's centre lies in the emptied ball and its radius is no less than the ball's
+    share of it. Every plant is counted, whatever larger voids there are.
+    """
+    rng = rng_of(3, dims, wide, count, removed, seed)
+    flat, held_out = (uniform_cloud(rng, n, dims + 1) for n in (count + removed, count // 10))
+    place = uniform_cloud(rng, 1, dims + 1)[0]
+    far = angle(place, flat)
+    radius = float(np.sort(far)[removed])
+    turn = np.linalg.qr(rng.standard_normal((wide, wide)))[0][: dims + 1]
+    cloud = unit(flat[far >= radius] @ turn)
+    held_out = unit(held_out[angle(place, held_out) >= radius] @ turn)
+    begun = time.perf_counter()
+    search = find_voids(cloud, VoidSettings(), rng, held_out)
+    inside = [v for v in search.enclosed if _within(v.centre_K, place @ turn, radius)]
+    return {
+        "dims": dims, "wide": wide, "count": count, "removed": removed, "seed": seed,
+        "radius": radius, "found": bool(inside),
+        "stands": any(void.stands for void in inside),
+        "largest": bool(inside) and max(v.radius for v in inside) >= search.largest_radius - 1e-6,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }  # fmt: skip
+
+
+def _within(centre_K: Cloud, place_K: NDArray[Any], radius: float) -> bool:
+    return bool(angle(centre_K, place_K) <= radius / 2)
+
+
+def by_chance(case: tuple[int, int, int], seed: int) -> bool:
+    """Whether an even cloud (dimensions, coordinates, points) yields any void at p <= 0.05."""
+    dims, wide, count = case
+    rng = rng_of(4, dims, wide, count, seed)
+    turn = np.linalg.qr(rng.standard_normal((wide, wide)))[0][: dims + 1]
+    cloud, held_out = (unit(uniform_cloud(rng, n, dims + 1) @ turn) for n in (count, count // 10))
+    return any(void.stands for void in find_voids(cloud, VoidSettings(), rng, held_out).voids)
+
+
+# ---- calibration -------------------------------------------------------------------------
+
+
+def calibration(options: argparse.Namespace) -> dict[str, Any]:
+    """P-values of clouds that are themselves drawn from a null, against that kind of null.
+
+    With B null clouds p takes the values 1/(B+1), ..., 1: a uniform draw below one step makes it
+    continuous for the Kolmogorov-Smirnov test. The binomial test is of the share p <= 0.05.
+    """
+    return {kind: _calibrated(kind, options) for kind in KINDS}
+
+
+def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
+    values = np.array([_p_of_null(kind, seed, options) for seed in range(options.calibrated)])
+    step = 1.0 / (options.nulls + 1)
+    spread = values - step * rng_of(6, len(values)).random(len(values))
+    below = int((values <= 0.05).sum())
+    facts = {
+        "clouds": len(values),
+        "nulls": options.nulls,
+        "ks_p": float(stats.kstest(spread, "uniform").pvalue),
+        "share_below_0.05": below / len(values),
+        "binomial_p": float(stats.binomtest(below, len(values), 0.05).pvalue),
+        "histogram": np.histogram(spread, bins=20, range=(0, 1))[0].tolist(),
+    }
+    say(f"calibration {kind} {facts}")
+    return facts
+
+
+def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> float:
+    rng = rng_of(5, KINDS.index(kind), seed)
+    dims = int(rng.integers(2, 9))
+    # a lopsided, stretched cloud: what the null is fitted to is never the plain sphere
+    scale_K, shift_K = np.exp(0.4 * rng.standard_normal(dims)), 0.5 * rng.standard_normal(dims)
+    pattern = unit(shift_K + rng.standard_normal((500, dims)) * scale_K)
+    cloud = null_cloud(pattern, kind, rng)
+    how = VoidSettings(proposals=200, climbed=60, nulls=options.nulls)
+    return dict(find_voids(cloud, how, rng, kinds=(kind,)).p_values)[kind]
+
+
+# ---- speed -------------------------------------------------------------------------------
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and peak memory of a search without nulls, each size in a process of its own."""
+    rows = []
+    for count in options.sizes:
+        command = [sys.executable, "-m", "bench.voids", "--one", str(count)]
+        command += ["--dims", str(options.dims), "--threads", str(options.threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(done.stdout))
+        say(f"speed {rows[-1]}")
+    return {"dims": options.dims, "sizes": rows}
+
+
+def one_size(count: int, dims: int) -> dict[str, Any]:
+    """A clustered cloud searched once; then the same queries asked of the bare index again."""
+    import faiss
+
+    rng = rng_of(7, count, dims)
+    centres = rng.standard_normal((200, dims))
+    cloud = unit(centres[rng.integers(200, size=count)] + rng.standard_normal((count, dims)))
+    asked: list[tuple[int, int]] = []  # of every call: queries, neighbours
+    plain = ExactIndex.ids
+
+    def counted(index: ExactIndex, points_QD: Cloud, k: int) -> NDArray[np.int64]:
+        asked.append((len(points_QD), k))
+        return plain(index, points_QD, k)
+
+    with patch.object(ExactIndex, "ids", counted):
+        begun = time.perf_counter()
+        found = find_voids(cloud, ALONE, rng)
+        seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    bare = faiss.IndexFlatIP(dims)
+    bare.add(cloud)
+    queries = unit(rng.standard_normal((max(n for n, _ in asked), dims)))
+    floor = 0.0
+    for n, k in asked:
+        begun = time.perf_counter()
+        bare.search(queries[:n], k)
+        floor += time.perf_counter() - begun
+    return {
+        "count": count, "seconds": seconds, "floor_seconds": floor, "ratio": seconds / floor,
+        "calls": len(asked), "queries": sum(n for n, _ in asked), "peak_mib": peak,
+        "cloud_mib": cloud.nbytes / 2**20, "enclosed": len(found.enclosed),
+    }  # fmt: skip
+
+
+def _share(flags: NDArray[Any]) -> dict[str, Any]:
+    share = wilson(int(flags.sum()), len(flags))
+    return {"share": share.mean, "ci": share.ci}
+
+
+# ---- the command -------------------------------------------------------------------------
+
+# intrinsic dimension, coordinates, points left, points removed
+PLANTS = [
+    (2, 3, 2000, 30), (2, 16, 10_000, 60), (2, 64, 50_000, 100),
+    (4, 5, 2000, 40), (4, 32, 10_000, 80), (4, 64, 50_000, 150),
+    (8, 9, 2000, 60), (8, 32, 10_000, 100), (8, 64, 50_000, 200),
+]  # fmt: skip
+EVENS = [(2, 3, 2000), (4, 32, 2000), (8, 9, 2000)]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = argparse.ArgumentParser(prog="python -m bench.voids", description=__doc__.split("\n")[0])
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    p.add_argument("--clouds", type=int, default=100, help="of `truth`")
+    p.add_argument("--seeds", type=int, default=5, help="of each plant")
+    p.add_argument("--even-seeds", type=int, default=40, help="of each even cloud")
+    p.add_argument("--calibrated", type=int, default=500, help="clouds of each null")
+    p.add_argument("--nulls", type=int, default=19, help="null clouds that judge each of them")
+    p.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    p.add_argument("--dims", type=int, default=32, help="coordinates of `speed`")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    p.set_defaults(plants=PLANTS, evens=EVENS)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the chosen parts and print their numbers."""
+    import faiss
+
+    options = parser().parse_args(arguments)
+    faiss.omp_set_num_threads(options.threads)
+    if options.one:
+        print(json.dumps(one_size(options.one, options.dims)))
+        return
+    measures: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+        "truth": truth, "planted": planted, "calibration": calibration, "speed": speed,
+    }  # fmt: skip
+    found = {name: measures[name](options) for name in options.part}
+    kept = {k: v for k, v in vars(options).items() if k not in ("json", "one")}
+    print(json.dumps(found | {"options": kept}))
+
+
+if __name__ == "__main__":
+    main()
