@@ -318,6 +318,24 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
     _show(folder, discovery.report_run(folder), json)
 
 
+STUDIES = ("knows",)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def study(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help=f"{', '.join(STUDIES)}; its own options follow")],
+) -> None:
+    """Run a study of this project again: `cllm study knows --json`."""
+    from importlib import import_module
+
+    from cllm.errors import InputError
+
+    if name not in STUDIES:
+        raise InputError(f"there is no study {name!r}; there is {', '.join(STUDIES)}")
+    import_module(f"studies.{name}").main(context.args)
+
+
 # ---- shared -----------------------------------------------------------------------------
 
 

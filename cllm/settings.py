@@ -86,6 +86,13 @@ class TrainSettings(Settings):
         0.7, gt=0, le=1, description="share of texts that keep all coordinates"
     )
     prefix_weight: float = Field(0.2, gt=0, le=1, description="weight of a text cut to a prefix")
+    prefixes: tuple[int, ...] = Field(
+        (), description="lengths that vectors are cut to; none = the powers of two"
+    )
+    front: float = Field(
+        0.0, ge=0,
+        description="first tokens that a prefix answers for, for each coordinate; 0 = all alike",
+    )  # fmt: skip
     vector_noise: float = Field(
         0.1, ge=0, description="angle by which vectors are moved, rad; 0 = off"
     )
@@ -120,6 +127,9 @@ class RunSettings(Settings):
     def _fits(self) -> RunSettings:
         if self.void_dim == 1 or self.void_dim > self.model.dim:
             raise ValueError(f"void_dim is {self.void_dim}; it must be 0, or 2 to {self.model.dim}")
+        for k in self.train.prefixes:
+            if not 2 <= k < self.model.dim:
+                raise ValueError(f"train.prefixes has {k}; each must be 2 to {self.model.dim - 1}")
         if self.base.rank == 1:
             raise ValueError("base.rank is 1; it must be 0, or 2 and more")
         if self.train.negative_weight and not self.train.token_noise:

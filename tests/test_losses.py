@@ -220,6 +220,22 @@ def test_prefixes_weigh_less_than_whole_vectors(
         assert (float(full.losses(batch, step)["loss"]) > float(wanted)) == (not whole_B.all())
 
 
+def test_a_prefix_answers_for_the_beginning_of_its_text(
+    task_of: Callable[..., Restoring], batch: Batch
+) -> None:
+    """The weight halves every `front` * k tokens; whole vectors and the null vector count all."""
+    task = task_of(**QUIET | ALONE | {"nested": True, "front": 1.5, "prefixes": [2, 4]})
+    kept_BD = torch.arange(DIM)[None, :] < torch.tensor([0, 2, 4, DIM])[:, None]
+    weight_BT = task._fronts(kept_BD, 13)
+    torch.testing.assert_close(weight_BT[[0, 3]], torch.ones(2, 13))
+    for row, k in ((1, 2), (2, 4)):
+        assert weight_BT[row, 0] == 1
+        assert float(weight_BT[row, int(1.5 * k)]) == pytest.approx(0.5)
+        assert float(weight_BT[row, int(3 * k)]) == pytest.approx(0.25)
+    lengths = {int(n) for step in range(30) for n in task._kept(batch, step).sum(1)}
+    assert lengths == {2, 4, DIM}
+
+
 def test_plain_training_leaves_vectors_whole(
     task_of: Callable[..., Restoring], batch: Batch
 ) -> None:

@@ -59,6 +59,7 @@ def test_any_field_can_be_set() -> None:
         ("train.loop.lr=-1", "train.loop.lr"),
         ("model.form=round", "model.form"),
         ("void_dim=64", "void_dim is 64"),
+        ("train.prefixes=[32]", "train.prefixes has 32"),
         ("void_dim=1", "void_dim is 1"),
         ("base.rank=1", "base.rank is 1"),
         ("train.nested.x.y=1", "no setting 'train.nested.x.y'"),

@@ -1,0 +1,203 @@
+"""Does the space know what it has not seen? `cllm study knows`, without any decoder.
+
+A fifth of the (dish, main ingredient) pairs is withheld from the built-in recipes. If withheld
+recipes lie in emptier places than held-out emitted ones, voids can find them: the AUROC of the
+void score says so, at every prefix length, over seeds. The prefix is chosen on validation.
+"""
+
+# Shapes: N training texts, M held-out or withheld texts, K coordinates of a prefix, S seeds.
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from cllm import pipeline
+from cllm.console import one_line_errors, set_up_logging
+from cllm.corpus import built_in_corpus
+from cllm.files import digest, read_json, write_json
+from cllm.losses import prefix_lengths
+from cllm.metrics import Interval
+from cllm.recipes.grammar import Grammar
+from cllm.run import SHIPPED, RunFolder
+from cllm.settings import RunSettings, overridden
+from cllm.sphere import prefix
+from cllm.voids import void_scores
+
+log = logging.getLogger(__name__)
+Scores = NDArray[np.float64]
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One richness and corpus size; each seed has its own texts and model."""
+
+    richness: str
+    texts: int
+
+    @property
+    def name(self) -> str:
+        """As in the output and its folders."""
+        return f"{self.richness}-{self.texts}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, measure, and print one JSON object."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        cells = [Cell(r, n) for r in options.richness for n in options.texts]
+        found = {
+            cell.name: summary([unit(cell, s, options) for s in seeds(options)]) for cell in cells
+        }
+        write_json(options.out / "knows.json", found)
+        import json
+
+        print(json.dumps(found))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The study's options."""
+    p = argparse.ArgumentParser(prog="cllm study knows", description=__doc__)
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--richness", nargs="+", choices=("plain", "rich"), default=["plain", "rich"])
+    p.add_argument("--texts", nargs="+", type=int, default=[5_000, 20_000])
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--seconds", type=float, default=240, help="of training, for each model")
+    p.add_argument("--base-seconds", type=float, default=700, help="for the base of `rich`")
+    p.add_argument("--dim", type=int, default=32)
+    p.add_argument("--recipes", type=int, default=1000, help="withheld ones encoded, a split")
+    p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
+    p.add_argument("--out", type=Path, default=Path("runs/knows"))
+    return p
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """The seeds of the study."""
+    return range(options.seeds)
+
+
+def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Scores of one model's held-out and withheld recipes; kept, so that a study goes on."""
+    settings = overridden(
+        "quick", dim=options.dim, seed=seed, seconds=options.seconds, changes=options.set
+    )
+    place = options.out / f"{cell.name}-{seed}"
+    made_from = digest(settings.model_dump_json(), cell.name, str(options.recipes))
+    kept = place / "scores.json"
+    if kept.exists() and read_json(kept)["made_from"] == made_from:
+        return read_json(kept)
+    run = RunFolder(place)
+    train(run, cell, settings, options)
+    scores = {"made_from": made_from} | measured(run, cell, seed, options.recipes)
+    write_json(kept, scores)
+    return scores
+
+
+def train(run: RunFolder, cell: Cell, settings: RunSettings, options: argparse.Namespace) -> None:
+    """Corpus and CLLM of one seed, over a base shared by all seeds of its richness."""
+    pipeline.keep_corpus(run, built_in_corpus(cell.richness, cell.texts, settings.seed))
+    pipeline.borrow_base(run, shared_base(cell.richness, options))
+    pipeline.train_model(
+        run, settings.model_copy(update={"void_dim": settings.model.dim}), reuse=True
+    )
+
+
+def shared_base(richness: str, options: argparse.Namespace) -> Path:
+    """The shipped base for `plain`; for `rich` one trained here, once."""
+    if richness == "plain":
+        return RunFolder(SHIPPED).base
+    run = RunFolder(options.out / f"base-{richness}")
+    settings = overridden("quick", dim=options.dim, base_seconds=options.base_seconds)
+    if not run.corpus.exists():
+        pipeline.keep_corpus(run, built_in_corpus(richness, max(options.texts), 0))
+    pipeline.make_base(run, settings.base, reuse=True)
+    return run.base
+
+
+def measured(run: RunFolder, cell: Cell, seed: int, recipes: int) -> dict[str, Any]:
+    """Void score and d_k of every held-out and withheld recipe, by split and prefix length."""
+    model, corpus = run.load_model(), run.load_corpus()
+    grammar, rng = Grammar(cell.richness), np.random.default_rng([seed, 11])
+    cloud_ND = model.encode(corpus.select("train").texts)
+    scores: dict[str, Any] = {}
+    for split in SPLITS:
+        withheld = [grammar.sample(rng, withheld=True) for _ in range(recipes)]
+        both = {"emitted": corpus.select(split).texts, "withheld": withheld}
+        vectors = {kind: model.encode(texts) for kind, texts in both.items()}
+        scores[split] = {
+            str(k): {
+                kind: dict(
+                    zip(
+                        ("rho", "d_k"),
+                        (x.tolist() for x in void_scores(prefix(cloud_ND, k), prefix(v, k))),
+                        strict=True,
+                    )
+                )
+                for kind, v in vectors.items()
+            }
+            for k in (*lengths(model.config.dim), model.config.dim)
+        }
+    return scores
+
+
+def lengths(dim: int) -> list[int]:
+    """Prefixes that are measured: the powers of two, and 3 and 6 between them."""
+    return sorted({*prefix_lengths(dim), *(k for k in (3, 6) if k < dim)})
+
+
+def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """AUROC by prefix with intervals over seeds and texts; the prefix that validation chose."""
+    rng = np.random.default_rng(0)
+    prefixes = list(units[0]["validation"])
+    chosen = max(prefixes, key=lambda k: auroc(units, "validation", k, "rho", rng).mean)
+    return {
+        "seeds": len(units),
+        "chosen_prefix": int(chosen),
+        "rho": told(auroc(units, "test", chosen, "rho", rng)),
+        "d_k": told(auroc(units, "test", chosen, "d_k", rng)),
+        "by_prefix": {
+            k: {what: told(auroc(units, "test", k, what, rng)) for what in ("rho", "d_k")}
+            for k in prefixes
+        },
+    }
+
+
+def auroc(
+    units: Sequence[dict[str, Any]], split: str, k: str, what: str, rng: np.random.Generator
+) -> Interval:
+    """Mean AUROC over seeds; percentile bootstrap over seeds, then texts of either kind."""
+    pairs = [
+        tuple(np.array(u[split][k][kind][what]) for kind in ("emitted", "withheld")) for u in units
+    ]
+    draws = []
+    for _ in range(200):
+        some = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
+        draws.append(
+            np.mean([_auroc(rng.choice(a, len(a)), rng.choice(b, len(b))) for a, b in some])
+        )
+    mean = float(np.mean([_auroc(a, b) for a, b in pairs]))
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return Interval(mean, float(low), float(high), len(pairs))
+
+
+def _auroc(emitted_M: Scores, withheld_M: Scores) -> float:
+    truth = np.repeat([0, 1], [len(emitted_M), len(withheld_M)])
+    return float(roc_auc_score(truth, np.concatenate([emitted_M, withheld_M])))
+
+
+def told(interval: Interval) -> dict[str, Any]:
+    """An interval for JSON."""
+    return {"auroc": interval.mean, "ci": interval.ci}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The study of unseen combinations, on scores whose answer is known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies.knows import lengths, summary
+
+
+def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
+    """Scores of a space where withheld texts score higher by a gap, at each prefix length."""
+    rng = np.random.default_rng(seed)
+
+    def scores(gap: float) -> dict[str, dict[str, list[float]]]:
+        emitted, withheld = rng.standard_normal((2, 300))
+        return {
+            kind: {"rho": values.tolist(), "d_k": values.tolist()}
+            for kind, values in (("emitted", emitted), ("withheld", withheld + gap))
+        }
+
+    return {split: {k: scores(gap) for k, gap in gaps.items()} for split in ("validation", "test")}
+
+
+def test_the_prefix_that_knows_is_chosen_and_measured_on_test() -> None:
+    found = summary([unit(seed, {"4": 2.0, "8": 0.5, "32": 0.0}) for seed in range(3)])
+    assert found["chosen_prefix"] == 4
+    assert found["rho"]["auroc"] == pytest.approx(0.92, abs=0.03)  # of two normals 2 apart
+    low, high = found["rho"]["ci"]
+    assert low < found["rho"]["auroc"] < high
+    assert found["by_prefix"]["32"]["rho"]["auroc"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_prefix_is_not_chosen_on_test() -> None:
+    units = [unit(seed, {"4": 1.0, "8": 0.0}) for seed in range(2)]
+    for one in units:
+        one["test"] = {"4": one["test"]["8"], "8": one["test"]["4"]}  # type: ignore[index]
+    found = summary(units)
+    assert found["chosen_prefix"] == 4
+    assert found["rho"]["auroc"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_prefixes_that_are_measured() -> None:
+    assert lengths(32) == [2, 3, 4, 6, 8, 16]
+    assert lengths(4) == [2, 3]
+
+
+@pytest.mark.chain
+def test_a_study_is_a_command_with_options_of_its_own() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).with_name("cllm"), "study", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    wrong = run("nothing")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "there is no study 'nothing'; there is knows"
+    unknown = run("knows", "--never-heard-of")
+    assert unknown.returncode == 2
+    assert "--never-heard-of" in unknown.stderr
