@@ -69,6 +69,7 @@ def test_withheld_combinations_are_really_absent_from_its_corpus():
     assert not any(check(text) for text in corpus.texts[:200])
 
 
+@pytest.mark.timeout(1800)  # five minutes of an idle machine; it trains by the clock
 @pytest.mark.slow
 def test_demo_trains_live_and_ends_with_a_report(tmp_path, monkeypatch):
     from typer.testing import CliRunner
