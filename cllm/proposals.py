@@ -28,12 +28,18 @@ REACH = 3.0  # a step beyond a patch is at most this many of its radii
 
 
 def propose(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
-    """`count` points of the sphere, a quarter of each kind, (P, K)."""
+    """`count` points of the sphere, a quarter of each kind, (P, K).
+
+    On a circle or on S² all Delaunay cells are known: their widest `count` are proposed as well.
+    """
     kinds: tuple[Callable[[ExactIndex, int, np.random.Generator], Vectors], ...] = (
         between_far_neighbours, on_chords, between_clusters, along_principal_directions,
     )  # fmt: skip
     shares = [len(part) for part in np.array_split(np.arange(count), len(kinds))]
-    return np.concatenate([kind(index, n, rng) for kind, n in zip(kinds, shares, strict=True) if n])
+    drawn = [kind(index, n, rng) for kind, n in zip(kinds, shares, strict=True) if n]
+    if index.cloud_ND.shape[1] <= 3:
+        drawn.append(widest_cells(index, count))
+    return np.concatenate(drawn)
 
 
 def between_far_neighbours(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
@@ -89,6 +95,15 @@ def along_principal_directions(index: ExactIndex, count: int, rng: np.random.Gen
     way_PK = tangent(text_PK, text_PK + rng.choice([-1.0, 1.0], size=(count, 1)) * axis_PK)
     turn_P1 = np.minimum(rng.uniform(1.0, REACH, count) * angle_PJ[:, -1], np.pi / 2)[:, None]
     return unit(np.cos(turn_P1) * text_PK + np.sin(turn_P1) * way_PK)
+
+
+def widest_cells(index: ExactIndex, count: int) -> Vectors:
+    """Circumcentres of the widest Delaunay cells, (P, K): outer normals of the convex hull."""
+    from scipy.spatial import ConvexHull
+
+    # joggled, so that texts that lie on one circle have a hull as well
+    planes = ConvexHull(index.cloud_ND.astype(np.float64), qhull_options="QJ").equations
+    return unit(planes[np.argsort(-planes[:, -1], kind="stable")[:count], :-1])
 
 
 def _clusters(index: ExactIndex, rng: np.random.Generator) -> tuple[Vectors, npt.NDArray[np.int64]]:

@@ -270,7 +270,7 @@ def _search(
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     return VoidSearch(
-        voids=voids,
+        voids=voids[: settings.count],
         proposals_PK=proposal_PK[~chosen_P],
         proposal_score_P=score_P[~chosen_P],
         proposal_dk_P=dk_P[~chosen_P],
@@ -320,7 +320,7 @@ def _kept(
     order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
     kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
     score_C = _scores(support.index, centre_CK[kept], settings.neighbours)[0]
-    best = np.argsort(-score_C, kind="stable")[: settings.count]
+    best = np.argsort(-score_C, kind="stable")
     return tuple(
         Void(
             id=number,
