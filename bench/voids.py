@@ -111,8 +111,8 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
 def plant(dims: int, wide: int, count: int, removed: int, seed: int) -> dict[str, Any]:
     """One cloud with its nearest `removed` points to a place taken out; was the place found?
 
-    Found: some void's centre lies in the emptied ball and its radius is no less than the ball's
-    share of it. Every plant is counted, whatever larger voids there are.
+    Found: some enclosed void's centre lies within half the emptied ball's radius of its centre.
+    Every plant is counted, whatever larger voids there are.
     """
     rng = rng_of(3, dims, wide, count, removed, seed)
     flat, held_out = (uniform_cloud(rng, n, dims + 1) for n in (count + removed, count // 10))

@@ -140,7 +140,8 @@ def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Float
     rho = d_k / median over the k nearest texts of their own d_k (design, Metrics): about 1
     in the middle of an even cloud, larger where it is emptier than its surroundings.
     """
-    return _scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
+    score_Q, angles_QK = _scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
+    return score_Q, angles_QK[:, -1]
 
 
 def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats64:
@@ -262,8 +263,8 @@ def _search(
     """One search of one cloud, without nulls."""
     support = Support.learn(index, held_out_MK, rng)
     proposal_PK = propose(index, settings.proposals, rng)
-    score_P, dk_P = _scores(index, proposal_PK, settings.neighbours)
-    chosen_P = _emptiest(index, proposal_PK, score_P, settings.climbed)
+    score_P, angles_PJ = _scores(index, proposal_PK, settings.neighbours)
+    chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
     centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
     enclosed_C = settled_C.copy()
     enclosed_C[settled_C] = support.holds(centre_CK[settled_C])
@@ -273,7 +274,7 @@ def _search(
         voids=voids[: settings.count],
         proposals_PK=proposal_PK[~chosen_P],
         proposal_score_P=score_P[~chosen_P],
-        proposal_dk_P=dk_P[~chosen_P],
+        proposal_dk_P=angles_PJ[~chosen_P, -1],
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
         sheet_dim=support.width - 1,
@@ -294,13 +295,13 @@ def _null_search(
 
 
 def _scores(index: ExactIndex, points_QK: Floats, k: int) -> tuple[Floats64, Floats64]:
+    """Score rho (Q,) and the angles (Q, k) to the k nearest texts, ascending."""
     angles_QK, ids_QK = index.search(points_QK, k)
-    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK[:, -1]
+    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK
 
 
-def _emptiest(index: ExactIndex, proposal_PK: Floats, score_P: Floats64, count: int) -> Mask:
+def _emptiest(radius_P: Floats64, score_P: Floats64, count: int) -> Mask:
     """Which proposals climb: the best by empty radius or by score, so that neither kind is lost."""
-    radius_P = index.search(proposal_PK, 1)[0][:, 0]
     rank_P = np.minimum(_rank(-radius_P), _rank(-score_P))
     return _rank(rank_P) < count
 

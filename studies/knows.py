@@ -9,7 +9,7 @@ void score says so, at every prefix length, over seeds. The prefix is chosen on 
 from __future__ import annotations
 
 import argparse
-import logging
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ from cllm.settings import RunSettings, overridden
 from cllm.sphere import prefix
 from cllm.voids import void_scores
 
-log = logging.getLogger(__name__)
 Scores = NDArray[np.float64]
+Pairs = list[tuple[Scores, Scores]]
 SPLITS = ("validation", "test")
 
 
@@ -56,11 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         cells = [Cell(r, n) for r in options.richness for n in options.texts]
         found = {
-            cell.name: summary([unit(cell, s, options) for s in seeds(options)]) for cell in cells
+            cell.name: summary([unit(cell, seed, options) for seed in range(options.seeds)])
+            for cell in cells
         }
         write_json(options.out / "knows.json", found)
-        import json
-
         print(json.dumps(found))
 
 
@@ -78,11 +77,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
     p.add_argument("--out", type=Path, default=Path("runs/knows"))
     return p
-
-
-def seeds(options: argparse.Namespace) -> range:
-    """The seeds of the study."""
-    return range(options.seeds)
 
 
 def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -158,35 +152,39 @@ def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """AUROC by prefix with intervals over seeds and texts; the prefix that validation chose."""
     rng = np.random.default_rng(0)
     prefixes = list(units[0]["validation"])
-    chosen = max(prefixes, key=lambda k: auroc(units, "validation", k, "rho", rng).mean)
+    chosen = max(prefixes, key=lambda k: _mean_auroc(_pairs(units, "validation", k, "rho")))
+    by_prefix = {
+        k: {what: told(auroc(_pairs(units, "test", k, what), rng)) for what in ("rho", "d_k")}
+        for k in prefixes
+    }
     return {
         "seeds": len(units),
         "chosen_prefix": int(chosen),
-        "rho": told(auroc(units, "test", chosen, "rho", rng)),
-        "d_k": told(auroc(units, "test", chosen, "d_k", rng)),
-        "by_prefix": {
-            k: {what: told(auroc(units, "test", k, what, rng)) for what in ("rho", "d_k")}
-            for k in prefixes
-        },
+        **by_prefix[chosen],
+        "by_prefix": by_prefix,
     }
 
 
-def auroc(
-    units: Sequence[dict[str, Any]], split: str, k: str, what: str, rng: np.random.Generator
-) -> Interval:
+def auroc(pairs: Pairs, rng: np.random.Generator) -> Interval:
     """Mean AUROC over seeds; percentile bootstrap over seeds, then texts of either kind."""
-    pairs = [
-        tuple(np.array(u[split][k][kind][what]) for kind in ("emitted", "withheld")) for u in units
-    ]
     draws = []
     for _ in range(200):
         some = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        draws.append(
-            np.mean([_auroc(rng.choice(a, len(a)), rng.choice(b, len(b))) for a, b in some])
-        )
-    mean = float(np.mean([_auroc(a, b) for a, b in pairs]))
+        draws.append(_mean_auroc([(rng.choice(a, len(a)), rng.choice(b, len(b))) for a, b in some]))
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(mean, float(low), float(high), len(pairs))
+    return Interval(_mean_auroc(pairs), float(low), float(high), len(pairs))
+
+
+def _pairs(units: Sequence[dict[str, Any]], split: str, k: str, what: str) -> Pairs:
+    """Each seed's scores of emitted and of withheld recipes."""
+    return [
+        (np.array(u[split][k]["emitted"][what]), np.array(u[split][k]["withheld"][what]))
+        for u in units
+    ]
+
+
+def _mean_auroc(pairs: Pairs) -> float:
+    return float(np.mean([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M in pairs]))
 
 
 def _auroc(emitted_M: Scores, withheld_M: Scores) -> float:
