@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
+from cllm.arms import Field, Written, near_copies, write_arms
 from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.clouds import describe
@@ -24,19 +25,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
 from cllm.files import read_json, write_json
-from cllm.ideas import (
-    Candidate,
-    Idea,
-    best_first,
-    funnel,
-    judge_ideas,
-    load_ideas,
-    prior_candidates,
-    save_ideas,
-    void_candidates,
-    write_candidates,
-    write_unaided,
-)
+from cllm.ideas import Idea, best_first, funnel, judge_written, load_ideas, save_ideas, unaided
 from cllm.judge import Judge
 from cllm.map import draw_map
 from cllm.model import CLLM
@@ -72,9 +61,11 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
         "radius_ratio": search.radius_ratio,
         "p_value": search.p_value,
         "p_values": dict(search.p_values),
+        "chance_score": search.chance,
         "sheet_dim": search.sheet_dim,
     } | describe(ExactIndex(cloud_NK), rng, _groups(corpus, train.ids))
-    run.note("voids", {k: v for k, v in facts.items() if v is not None})
+    known = {k: v for k, v in facts.items() if v is not None and v != np.inf}
+    run.note("voids", known)
     run.time("voids", begun)
 
 
@@ -109,38 +100,46 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
     )
 
 
-def write_ideas(run: RunFolder, seed: int, n: int) -> list[Idea]:
-    """Every arm's n candidates, written and judged, into ideas.parquet."""
+def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
+    """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet."""
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
     train = run.load_latents(model).select("train")
     voids = standing_voids(run, model, train)
-    log.info("writing and judging %d texts an arm", n)
+    log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
-    arms: dict[str, list[Candidate]] = {
-        "void": void_candidates(model, voids, n),
-        "prior": prior_candidates(train.vectors_ND, n, rng),
-    }
+    written = write_all(run, model, corpus, budget, rng)
+    index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
     ideas: list[Idea] = []
     notes: dict[str, Any] = {}
-    unaided = [Candidate("base", None)] * n
-    lengths = rng.choice([len(row) for row in model.tokens(train.texts[:2000]).rows], n).tolist()
-    written = {arm: write_candidates(model, c, seed) for arm, c in arms.items()}
-    written["base"] = write_unaided(model.base, model.config.context, lengths, seed)
-    for arm, candidates in (arms | {"base": unaided}).items():
-        if not candidates:
-            log.warning("no void stands against chance: the void arm is empty")
-            continue
-        found = judge_ideas(
-            model, judge, candidates, written[arm], train.vectors_ND, model.config.void_dim
-        )
-        notes[arm] = funnel(found, rng) | _withheld(found, corpus)
+    for arm, texts in written.items():
+        found = judge_written(model, judge, texts, index, voids)
+        notes[arm] = {"decodes": texts.decodes} | funnel(found, rng) | _withheld(found, corpus)
         ideas += found
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
+
+
+def write_all(
+    run: RunFolder, model: CLLM, corpus: Corpus, budget: int, rng: np.random.Generator
+) -> dict[str, Written]:
+    """The texts of all seven arms; those from places only after a void search."""
+    train_texts = corpus.select("train").texts
+    written: dict[str, Written] = {}
+    chance = run.notes().get("voids", {}).get("chance_score")
+    latents = run.load_latents(model)
+    if chance is not None:
+        cloud_ND, held_out_MD = (latents.select(s).vectors_ND for s in ("train", "validation"))
+        field = Field.of(cloud_ND, held_out_MD, model.config.void_dim, chance, rng)
+        written = write_arms(model, field, budget, rng)
+    half = budget // 2
+    lengths = rng.choice([len(row) for row in model.tokens(train_texts[:2000]).rows], half).tolist()
+    written["base"] = unaided(model.base, model.config.context, lengths, int(rng.integers(1 << 31)))
+    written["copy"] = near_copies(train_texts, half, rng)
+    return written
 
 
 def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:

@@ -1,10 +1,10 @@
-"""Write texts from voids, and from the controls they must beat; judge every one.
+"""What the arms wrote, judged: from candidates to new texts, with the evidence for each.
 
-Arms of the first form: `void` (centres of voids), `prior` (a Gaussian fitted to
-the whole cloud), `base` (the base LLM writing with no vector at all).
+ideas = judge_written(model, judge, written, field)
+counts = funnel(ideas, rng)
 """
 
-# Shapes: N texts, n candidates of an arm, D bottleneck, K prefix, B batch.
+# Shapes: n texts of an arm, D bottleneck, K prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,28 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cllm.base import GREEDY, BaseLM, Generation
+from cllm.arms import Autoencoder, Written, filled
+from cllm.base import BaseLM, Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import Interval, bootstrap_of, wilson, yield_ci
-from cllm.model import CLLM
-from cllm.sphere import ExactIndex, angle, prefix, unit
+from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
-SAMPLED = Generation(sample=True, temperature=0.7)
-ARMS = ("void", "prior", "base")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A place to write from: a vector of D coordinates, or none for the base alone."""
-
-    arm: str
-    vector_D: Vectors | None
-    void_id: int | None = None
-    how: Generation = GREEDY
+ARMS = ("void", "density", "open", "interpolation", "prior", "base", "copy")
 
 
 @dataclass(frozen=True)
@@ -64,45 +53,8 @@ class Idea:
         return self.verdict.valid and not self.verdict.duplicate and self.hit is not False
 
 
-def void_candidates(model: CLLM, voids: Sequence[Void], n: int) -> list[Candidate]:
-    """The emptiest voids first, decoded from the prefix alone.
-
-    Coordinates copied from rim texts would pull the decoder back to what it has seen. Where
-    there are more candidates than voids, further rounds are sampled.
-    """
-    if not voids:
-        return []
-    centres_ND = model.lift(np.stack([void.centre_K for void in voids]))
-    rounds = [(i % len(voids), GREEDY if i < len(voids) else SAMPLED) for i in range(n)]
-    return [Candidate("void", centres_ND[v], voids[v].id, how) for v, how in rounds]
-
-
-def prior_candidates(cloud_ND: Vectors, n: int, rng: np.random.Generator) -> list[Candidate]:
-    """Draws from a Gaussian with the cloud's mean and covariance, put back on the sphere."""
-    mean_D = cloud_ND.mean(0, dtype=np.float64)
-    covariance_DD = np.cov(cloud_ND.T.astype(np.float64))
-    return [
-        Candidate("prior", point_D)
-        for point_D in unit(rng.multivariate_normal(mean_D, covariance_DD, n))
-    ]
-
-
-def write_candidates(model: CLLM, candidates: Sequence[Candidate], seed: int) -> list[str]:
-    """Texts of candidates with a vector, in order; sampled ones repeat by seed."""
-    texts: list[str] = [""] * len(candidates)
-    torch.manual_seed(seed)
-    for how in dict.fromkeys(c.how for c in candidates):
-        chosen = [i for i, c in enumerate(candidates) if c.how == how]
-        vectors_nD = np.stack(
-            [c.vector_D for c in candidates if c.how == how and c.vector_D is not None]
-        )
-        for i, text in zip(chosen, model.decode(vectors_nD, how), strict=True):
-            texts[i] = text
-    return texts
-
-
-def write_unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int) -> list[str]:
-    """Texts the base samples when every token of its input is masked; `lengths` in tokens."""
+def unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int) -> Written:
+    """The base arm: texts sampled where every token of the input is masked; `lengths` in tokens."""
     torch.manual_seed(seed)
     hidden = [[base.mask] * length for length in lengths]
     inputs = TokenTexts.of([str(i) for i in range(len(hidden))], hidden, base.pad, context)
@@ -112,52 +64,61 @@ def write_unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int)
         with torch.inference_mode():
             memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
         rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
-    return base.to_text(rows)
+    return Written("base", tuple(base.to_text(rows)), None, len(rows))
 
 
-def judge_ideas(
-    model: CLLM,
+def judge_written(
+    model: Autoencoder,
     judge: Judge,
-    candidates: Sequence[Candidate],
-    texts: Sequence[str],
-    cloud_ND: Vectors,
-    void_dim: int,
+    written: Written,
+    index: ExactIndex,
+    voids: Sequence[Void] = (),
 ) -> list[Idea]:
-    """Re-encode and judge every candidate's text."""
-    verdicts = judge.judge(texts)
-    pointed = [i for i, c in enumerate(candidates) if c.vector_D is not None]
-    back: dict[int, tuple[float, bool]] = {}
-    if pointed:
-        points_nD = np.stack([c.vector_D for c in candidates if c.vector_D is not None])
-        arrived_nD = model.encode([texts[i] or " " for i in pointed])
-        trips_n, hits_n = land(points_nD, arrived_nD, cloud_ND, void_dim)
-        back = {i: (float(t), bool(h)) for i, t, h in zip(pointed, trips_n, hits_n, strict=True)}
+    """Re-encode and judge every text of an arm; `index` holds the prefixes of the cloud.
+
+    Ideas of the void arm get the id of the nearest of `voids`.
+    """
+    verdicts = judge.judge(written.texts)
+    points_nD, count = written.points_nD, len(written.texts)
+    trips: list[float] | list[None] = [None] * count
+    hits: list[bool] | list[None] = [None] * count
+    void_ids: list[int] | list[None] = [None] * count
+    if points_nD is not None and count:
+        trips, hits = land(points_nD, model.encode(filled(written.texts)), index)
+        if written.arm == "void" and voids:
+            void_ids = nearest_void(points_nD, voids)
     return [
         Idea(
-            id=f"{candidate.arm}-{number:05d}",
-            arm=candidate.arm,
+            id=f"{written.arm}-{number:05d}",
+            arm=written.arm,
             text=text,
             verdict=verdict,
-            void_id=candidate.void_id,
-            vector_D=candidate.vector_D,
-            round_trip=back[number][0] if number in back else None,
-            hit=back[number][1] if number in back else None,
+            void_id=void_ids[number],
+            vector_D=None if points_nD is None else points_nD[number],
+            round_trip=trips[number],
+            hit=hits[number],
         )
-        for number, (candidate, text, verdict) in enumerate(
-            zip(candidates, texts, verdicts, strict=True)
-        )
+        for number, (text, verdict) in enumerate(zip(written.texts, verdicts, strict=True))
     ]
 
 
+def nearest_void(points_nD: Vectors, voids: Sequence[Void]) -> list[int]:
+    """The id of the void whose centre is nearest to each point."""
+    centre_VK = np.stack([void.centre_K for void in voids])
+    rows = ExactIndex(centre_VK).ids(prefix(points_nD, centre_VK.shape[1]), 1)[:, 0]
+    return [voids[row].id for row in rows]
+
+
 def land(
-    points_nD: Vectors, arrived_nD: Vectors, cloud_ND: Vectors, void_dim: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Round trips (n,) and hits (n,) on the sphere of the first `void_dim` coordinates."""
-    index = ExactIndex(prefix(cloud_ND, void_dim))
-    arrived_nK = prefix(arrived_nD, void_dim)
-    moved_n = angle(arrived_nK, prefix(points_nD, void_dim))
+    points_nD: Vectors, arrived_nD: Vectors, index: ExactIndex
+) -> tuple[list[float], list[bool]]:
+    """Round trips and hits, one a point, on the sphere of the prefix that `index` holds."""
+    dims = index.cloud_ND.shape[1]
+    arrived_nK = prefix(arrived_nD, dims)
+    moved_n = angle(arrived_nK, prefix(points_nD, dims))
     nearest_n = index.search(arrived_nK, 1)[0][:, 0]
-    return moved_n / max(index.median_nearest(), 1e-6), moved_n < nearest_n
+    trips_n = moved_n / max(index.median_nearest(), 1e-6)
+    return trips_n.tolist(), (moved_n < nearest_n).tolist()
 
 
 def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:

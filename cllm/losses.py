@@ -20,6 +20,8 @@ from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import TrainSettings
 
+REST = 0.1  # what the last tokens still count where a prefix answers for the first
+
 
 class Restoring:
     """Task: restore texts from their vectors."""
@@ -105,12 +107,14 @@ class Restoring:
 
         A text's opening names its subject. A prefix of k coordinates cannot carry all of a text;
         told to, it keeps whatever saves most nats, and unseen combinations of subjects fall on
-        seen ones. So the weight halves every `front` * k tokens.
+        seen ones. So the weight halves every `front` * k tokens, down to REST: a prefix alone
+        still has to write a whole text.
         """
         kept_B1 = kept_BD.sum(1, keepdim=True)
         partial_B1 = (kept_B1 > 0) & (kept_B1 < kept_BD.shape[1])
         reach_B1 = self.settings.front * kept_B1.clamp(min=1)
-        weight_BT = torch.exp2(-torch.arange(length, device=kept_BD.device) / reach_B1)
+        falling_BT = torch.exp2(-torch.arange(length, device=kept_BD.device) / reach_B1)
+        weight_BT = REST + (1 - REST) * falling_BT
         return torch.where(partial_B1, weight_BT, 1.0)
 
     def _negative(self, clean_BD: Tensor, array_BTH: Tensor, batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from cllm.cards import command_line, write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, replacing, write_json
-from cllm.losses import Restoring, null_nats, prefix_lengths, text_nats
+from cllm.losses import Restoring, null_nats, text_nats
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.pretrain import (
@@ -38,8 +38,9 @@ from cllm.pretrain import (
 from cllm.progress import training_progress
 from cllm.reference import reference_rate, train_reference
 from cllm.run import RunFolder, training_facts
-from cllm.settings import BaseSettings, RunSettings
+from cllm.settings import BaseSettings, RunSettings, TrainSettings
 from cllm.store import VectorStore, save_latents
+from cllm.swaps import swapped_texts
 from cllm.training import fit
 
 log = logging.getLogger(__name__)
@@ -236,13 +237,17 @@ def train_model(
     model.config.nested = settings.train.nested
     model.start(texts)
     held_out = held_out_texts(base, corpus, context)
+    if settings.train.swaps:
+        texts = with_swaps(base, train_part, texts, context, settings.train)
     task = Restoring(model, settings.train, held_out)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
         folder = run.path / "training" / "model"
         result = fit(task, texts, settings.train.loop, folder, report)
     model.train(False)
-    model.config.void_dim = settings.void_dim or choose_void_dim(run, model, held_out)
+    model.config.void_dim = settings.void_dim or choose_void_dim(
+        run, model, held_out, task.prefixes
+    )
     facts = model_facts(model) | {
         "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
         "seconds": round(result.seconds, 1),
@@ -262,6 +267,19 @@ def train_model(
     run.time("train", begun)
 
 
+def with_swaps(
+    base: BaseLM, corpus: Corpus, texts: TokenTexts, context: int, settings: TrainSettings
+) -> TokenTexts:
+    """The texts and, to make up the share of `settings.swaps`, copies with words swapped."""
+    count = round(len(texts) * settings.swaps / (1 - settings.swaps))
+    rng = np.random.default_rng([settings.loop.seed, 4])
+    swapped = swapped_texts(corpus.texts, count, rng)
+    log.info("%d texts with words swapped join %d real ones", count, len(texts))
+    names = (*texts.names, *(f"swap-{number}" for number in range(count)))
+    rows = [row.tolist() for row in texts.rows] + base.tokenize(swapped)
+    return TokenTexts.of(names, rows, base.pad, context)
+
+
 def require_same_texts(run: RunFolder, corpus: Corpus) -> None:
     """Refuse a run folder with a model of other texts, which would be lost; raises InputError."""
     if run.model.is_dir() and training_facts(run.model).get("corpus_hash") != corpus.hash:
@@ -278,8 +296,10 @@ def require_enough_texts(corpus: Corpus, dim: int) -> None:
         )
 
 
-def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
-    """The shortest prefix of 4 or more that says something of validation texts.
+def choose_void_dim(
+    run: RunFolder, model: CLLM, validation: TokenTexts, trained: Sequence[int]
+) -> int:
+    """The shortest prefix of 4 or more, of those trained, that says something of validation texts.
 
     "Something": a gain, surely above 0, over the cheaper of null vector and reference LM. A
     plain model has no prefixes, and where none gains the whole vector is taken.
@@ -291,7 +311,7 @@ def choose_void_dim(run: RunFolder, model: CLLM, validation: TokenTexts) -> int:
     if run.reference.is_dir():
         reference_N = run.load_reference(model.base).nats(validation)
         without_N = min((without_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
-    for k in prefix_lengths(dim):
+    for k in trained:
         if k >= 4:
             gain_N = without_N - text_nats(model, validation, k)
             if bootstrap(gain_N, np.random.default_rng(0)).low > 0:

@@ -86,15 +86,13 @@ class VoidSearch:
     """What a search found; no void at all is an answer."""
 
     voids: tuple[Void, ...]  # by score, descending; enclosed or not
-    proposals_PK: npt.NDArray[np.float32]  # those that were not climbed: the density arm's pool
-    proposal_score_P: Floats64
-    proposal_dk_P: Floats64  # radians to the k-th nearest text
     largest_score: float  # of the enclosed voids; -inf where there are none
     largest_radius: float  # the same, radians
     sheet_dim: int  # dimension of the sheet that the cloud lies in, and voids were sought in
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
     p_values: tuple[tuple[Kind, float], ...] = ()  # the same against each kind of null
+    chance: float | None = None  # a place of a higher score has p <= CHANCE; None: nulls off
 
     @property
     def enclosed(self) -> tuple[Void, ...]:
@@ -116,22 +114,32 @@ def find_voids(
     the directions of its frame. A null cloud has held-out points of its own kind.
     Duplicate vectors count once. InputError: fewer than K + 2 distinct texts, NaN, not unit.
     """
-    distinct_NK, row_N = _distinct(cloud_NK)
     search_rng, *null_rngs = rng.spawn(1 + len(kinds) * settings.nulls)
-    own_JK = own_subspace(distinct_NK)
-    cloud_NJ = unit(distinct_NK @ own_JK.T)
-    held_out_MJ = None
-    if held_out_MK is not None and len(held_out_MK):
-        held_out_MJ = unit(require_unit(held_out_MK, "held-out row") @ own_JK.T)
-    found = _search(ExactIndex(cloud_NJ), held_out_MJ, settings, search_rng)
+    index, held_out_MJ, own_JK, row_N = ground(cloud_NK, held_out_MK)
+    found = _search(index, held_out_MJ, settings, search_rng)
     nulls = {
         kind: [
-            _null_search(cloud_NJ, held_out_MJ, kind, settings, one)
+            _null_search(index.cloud_ND, held_out_MJ, kind, settings, one)
             for one in null_rngs[number :: len(kinds)]
         ]
         for number, kind in enumerate(kinds)
     }
     return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
+
+
+def ground(
+    cloud_NK: Floats, held_out_MK: Floats | None
+) -> tuple[ExactIndex, Floats | None, Floats64, Ints]:
+    """Where voids are sought: distinct texts and held-out ones (or None) in the cloud's subspace.
+
+    Also the subspace's directions (J, K), and the given cloud's row of each distinct text (N,).
+    """
+    distinct_NK, row_N = _distinct(cloud_NK)
+    own_JK = own_subspace(distinct_NK)
+    held_out_MJ = None
+    if held_out_MK is not None and len(held_out_MK):
+        held_out_MJ = unit(require_unit(held_out_MK, "held-out row") @ own_JK.T)
+    return ExactIndex(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
 
 
 def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Floats64, Floats64]:
@@ -140,8 +148,14 @@ def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Float
     rho = d_k / median over the k nearest texts of their own d_k (design, Metrics): about 1
     in the middle of an even cloud, larger where it is emptier than its surroundings.
     """
-    score_Q, angles_QK = _scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
+    score_Q, angles_QK = scores(ExactIndex(_distinct(cloud_NK)[0]), points_QK, k)
     return score_Q, angles_QK[:, -1]
+
+
+def scores(index: ExactIndex, points_QK: Floats, k: int) -> tuple[Floats64, Floats64]:
+    """Score rho (Q,) and the angles (Q, k) to the k nearest texts, ascending."""
+    angles_QK, ids_QK = index.search(points_QK, k)
+    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK
 
 
 def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats64:
@@ -263,7 +277,7 @@ def _search(
     """One search of one cloud, without nulls."""
     support = Support.learn(index, held_out_MK, rng)
     proposal_PK = propose(index, settings.proposals, rng)
-    score_P, angles_PJ = _scores(index, proposal_PK, settings.neighbours)
+    score_P, angles_PJ = scores(index, proposal_PK, settings.neighbours)
     chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
     centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
     enclosed_C = settled_C.copy()
@@ -272,9 +286,6 @@ def _search(
     enclosed = [void for void in voids if void.enclosed]
     return VoidSearch(
         voids=voids[: settings.count],
-        proposals_PK=proposal_PK[~chosen_P],
-        proposal_score_P=score_P[~chosen_P],
-        proposal_dk_P=angles_PJ[~chosen_P, -1],
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
         sheet_dim=support.width - 1,
@@ -292,12 +303,6 @@ def _null_search(
     null_NK = null_cloud(cloud_NK, kind, rng)
     held_out = None if held_out_MK is None else null_cloud(cloud_NK, kind, rng)[: len(held_out_MK)]
     return _search(ExactIndex(null_NK), held_out, settings, rng)
-
-
-def _scores(index: ExactIndex, points_QK: Floats, k: int) -> tuple[Floats64, Floats64]:
-    """Score rho (Q,) and the angles (Q, k) to the k nearest texts, ascending."""
-    angles_QK, ids_QK = index.search(points_QK, k)
-    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK
 
 
 def _emptiest(radius_P: Floats64, score_P: Floats64, count: int) -> Mask:
@@ -320,7 +325,7 @@ def _kept(
     order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
     order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
     kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
-    score_C = _scores(support.index, centre_CK[kept], settings.neighbours)[0]
+    score_C = scores(support.index, centre_CK[kept], settings.neighbours)[0]
     best = np.argsort(-score_C, kind="stable")
     return tuple(
         Void(
@@ -353,8 +358,7 @@ def _lifted(found: VoidSearch, own_JK: Floats64, row_N: Ints) -> VoidSearch:
         replace(v, centre_K=lift(v.centre_K), rim=tuple(int(row_N[row]) for row in v.rim))
         for v in found.voids
     )
-    proposals_PK = lift(found.proposals_PK)
-    return replace(found, voids=tuple(voids), proposals_PK=proposals_PK)
+    return replace(found, voids=tuple(voids))
 
 
 def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearch:
@@ -374,7 +378,14 @@ def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearc
         radius_ratio=found.largest_radius / emptiest if known else None,
         p_value=p_value(found.largest_score, largest),
         p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in largest),
+        chance=max(0.0, *(_beyond_chance(scores) for scores in largest.values())),
     )
+
+
+def _beyond_chance(null_scores: Sequence[float]) -> float:
+    """The null score that one must exceed for p <= CHANCE; infinite with too few nulls."""
+    allowed = int(CHANCE * (1 + len(null_scores)) + 1e-9) - 1  # null clouds that may reach it
+    return sorted(null_scores, reverse=True)[allowed] if allowed >= 0 else np.inf
 
 
 def _vectors(rows: Sequence[Floats], width: int) -> pa.Array:

@@ -28,14 +28,19 @@ def main() -> None:
     """Train what is missing in the run folder, evaluate, and put it in place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/assets"))
-    parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM")
+    parser.add_argument("--seconds", type=float, default=3000, help="for the CLLM")
     parser.add_argument("--base-seconds", type=float, default=1400)
     parser.add_argument("--reference-seconds", type=float, default=240)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     set_up_logging()
     settings = overridden(
-        "quick", dim=32, seed=args.seed, seconds=args.seconds, base_seconds=args.base_seconds
+        "quick",
+        dim=32,
+        seed=args.seed,
+        seconds=args.seconds,
+        base_seconds=args.base_seconds,
+        aim="voids",
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)

@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--base-seconds", type=float, default=700, help="for the base of `rich`")
     p.add_argument("--dim", type=int, default=32)
     p.add_argument("--recipes", type=int, default=1000, help="withheld ones encoded, a split")
+    p.add_argument("--aim", choices=("text", "voids"), default="voids", help="of the training")
     p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
     p.add_argument("--out", type=Path, default=Path("runs/knows"))
     return p
@@ -82,7 +83,12 @@ def parser() -> argparse.ArgumentParser:
 def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Scores of one model's held-out and withheld recipes; kept, so that a study goes on."""
     settings = overridden(
-        "quick", dim=options.dim, seed=seed, seconds=options.seconds, changes=options.set
+        "quick",
+        dim=options.dim,
+        seed=seed,
+        seconds=options.seconds,
+        changes=options.set,
+        aim=options.aim,
     )
     place = options.out / f"{cell.name}-{seed}"
     made_from = digest(settings.model_dump_json(), cell.name, str(options.recipes))

@@ -45,7 +45,7 @@ def chosen(
         monkeypatch.setattr(RunFolder, "load_reference", lambda *_: Reference())
         monkeypatch.setattr(pipeline, "text_nats", nats)
         monkeypatch.setattr(pipeline, "null_nats", lambda _, texts: np.full(len(texts), NULL))
-        return pipeline.choose_void_dim(run, model, texts)
+        return pipeline.choose_void_dim(run, model, texts, [2, 4, 8, 16])
 
     return choose
 

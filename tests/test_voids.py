@@ -185,24 +185,13 @@ def test_the_score_is_the_ratio_of_local_distances() -> None:
 def test_a_search_repeats_by_its_seed_and_sorts_by_score() -> None:
     cloud = points(12, 400, 4)
     few = VoidSettings(proposals=100, climbed=40, nulls=2)
-    first, second, other = search(cloud, few), search(cloud, few), search(cloud, few, seed=1)
+    first, second, other = (search(cloud, few, seed=s) for s in (0, 0, 1))
     for a, b in zip(first.voids, second.voids, strict=True):
         np.testing.assert_array_equal(a.centre_K, b.centre_K)
         assert replace(a, centre_K=None) == replace(b, centre_K=None)
-    np.testing.assert_array_equal(first.proposals_PK, second.proposals_PK)
-    assert not np.array_equal(first.proposals_PK, other.proposals_PK)
     scores = [void.score for void in first.voids]
     assert scores == sorted(scores, reverse=True)
     assert [void.id for void in first.voids] == list(range(len(scores)))
-
-
-def test_proposals_that_were_not_climbed_come_back_with_their_scores() -> None:
-    cloud = points(13, 400, 4)
-    found = search(cloud, VoidSettings(proposals=100, climbed=40, nulls=0))
-    assert found.proposals_PK.shape == (60, 4)
-    rho, d_k = void_scores(cloud, found.proposals_PK, 10)
-    np.testing.assert_allclose(found.proposal_score_P, rho, rtol=1e-6)
-    np.testing.assert_allclose(found.proposal_dk_P, d_k, rtol=1e-6)
 
 
 def test_a_planted_void_stands_out_and_an_even_cloud_does_not() -> None:

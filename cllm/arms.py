@@ -1,0 +1,267 @@
+"""Where texts are written from: places in voids, and the controls that voids must beat.
+
+A place is *settled* before it counts: decoded, encoded again, and taken where it arrives, so that
+words and vector agree. Every decode of that is counted, in every arm.
+
+    field = Field.of(cloud_ND, held_out_MD, void_dim, chance)
+    arms = write_arms(model, field, budget=2000, rng)     # void, density, open, ...
+"""
+
+# Shapes: N texts, M held-out texts, D coordinates, K of the prefix, J of the cloud's subspace,
+# S starts, n settled places.
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.enclosure import Support
+from cllm.proposals import propose
+from cllm.sphere import ExactIndex, prefix, slerp, tangent, unit
+from cllm.swaps import SwapTable
+from cllm.voids import ground, scores
+
+log = logging.getLogger(__name__)
+
+Vectors = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+NEIGHBOURS = 10  # k of the void score
+MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
+CHUNK = 200  # starts settled at a time
+POOL = 20  # proposals drawn for each start that is wanted
+
+
+class Autoencoder(Protocol):
+    """Anything that turns texts into unit vectors and back can be put to the test."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, (N, D)."""
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        """Texts of unit vectors."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One arm's texts, the places they were written from, and what that cost."""
+
+    arm: str
+    texts: tuple[str, ...]
+    points_nD: Vectors | None  # None: an arm without places
+    decodes: int  # those of settling included
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a place looks like, (n,) each: its score, d_k in radians, and whether it is enclosed."""
+
+    score_n: Floats64
+    dk_n: Floats64
+    enclosed_n: Mask
+
+    @property
+    def crowding_n(self) -> Floats64:
+        """Median d_k of the texts around: small where they crowd."""
+        return self.dk_n / self.score_n
+
+
+@dataclass(frozen=True)
+class Field:
+    """A cloud of texts, and what is a void in it: enclosed, of a score above `chance`."""
+
+    cloud_ND: Vectors
+    void_dim: int
+    chance: float
+    support: Support
+    own_JK: Floats64
+
+    @classmethod
+    def of(
+        cls, cloud_ND: Vectors, held_out_MD: Vectors, void_dim: int, chance: float,
+        rng: np.random.Generator,
+    ) -> Field:  # fmt: skip
+        """`chance`: the score that p = 0.05 takes, see `VoidSearch.chance`."""
+        held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
+        index, held_out_MJ, own_JK, _ = ground(prefix(cloud_ND, void_dim), held_out_MK)
+        support = Support.learn(index, held_out_MJ, rng)
+        return cls(cloud_ND, void_dim, chance, support, own_JK)
+
+    @property
+    def index(self) -> ExactIndex:
+        """Of the distinct prefixes, in the cloud's own subspace."""
+        return self.support.index
+
+    def look(self, points_nD: Vectors) -> Look:
+        """Score, d_k and enclosure of places, on the sphere of the prefix."""
+        points_nJ = unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
+        score_n, angles_nL = scores(self.index, points_nJ, NEIGHBOURS)
+        return Look(score_n, angles_nL[:, -1], self.support.holds(points_nJ))
+
+    def lifted(self, points_nJ: Vectors) -> Vectors:
+        """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
+        points_nK = points_nJ @ self.own_JK
+        return unit(np.pad(points_nK, ((0, 0), (0, self.cloud_ND.shape[1] - self.void_dim))))
+
+    def proposals(self, count: int, rng: np.random.Generator) -> Vectors:
+        """The finder's own proposals, none of them climbed, (S, D), in random order."""
+        return self.lifted(rng.permutation(propose(self.index, count, rng)))
+
+
+def write_arms(
+    model: Autoencoder, field: Field, budget: int, rng: np.random.Generator
+) -> dict[str, Written]:
+    """The five arms that start from places, each of at most `budget` decodes.
+
+    The void arm settles starts until the budget is spent, and writes from those that are still
+    voids. `density` and `open` settle as many, and write from as many, matched to them.
+    """
+    void = _Settling(model, budget)
+    starts_SD = _void_starts(field, budget, rng)
+    for first in range(0, len(starts_SD), CHUNK):
+        found_nD = void.settle(starts_SD[first : first + CHUNK])
+        seen = field.look(found_nD)
+        void.keep(found_nD[(seen.score_n > field.chance) & seen.enclosed_n])
+        if void.spent >= budget:
+            break
+    places_nD = void.kept_nD
+    if not len(places_nD):
+        log.warning("no place in a void stays one when it is decoded: the void arm is empty")
+    wanted = field.look(places_nD) if len(places_nD) else None
+
+    def matched(arm: str, starts_SD: Vectors, fits: Callable[[Look], Mask], like: str) -> Written:
+        control = _Settling(model, budget)
+        settled_SD = control.settle(starts_SD[: void.settled])
+        seen = field.look(settled_SD)
+        rows = np.flatnonzero(fits(seen))
+        chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
+        control.keep(settled_SD[rows[chosen]])
+        return control.write(arm)
+
+    half = budget // 2
+    cloud_ND = field.cloud_ND
+    arms = [void.write("void")]
+    if wanted:
+        dense_SD = _below(field, void.settled, rng)
+        open_SD = _outside(field, wanted.dk_n, void.settled, rng)
+        arms += [
+            matched("density", dense_SD, lambda s: s.score_n < field.chance, "crowding_n"),
+            matched("open", open_SD, lambda s: ~s.enclosed_n, "dk_n"),
+        ]
+    for arm, start_SD in (
+        ("interpolation", between_near(cloud_ND, half, rng)),
+        ("prior", from_prior(cloud_ND, half, rng)),
+    ):
+        other = _Settling(model, budget)
+        other.keep(other.settle(start_SD))
+        arms.append(other.write(arm))
+    return {written.arm: written for written in arms}
+
+
+class _Settling:
+    """Settles places and writes from those kept; counts decodes."""
+
+    def __init__(self, model: Autoencoder, budget: int) -> None:
+        self.model, self.budget = model, budget
+        self.settled = 0
+        self._kept: list[Vectors] = []
+
+    @property
+    def spent(self) -> int:
+        return self.settled + sum(map(len, self._kept))
+
+    @property
+    def kept_nD(self) -> Vectors:
+        return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
+
+    def settle(self, points_SD: Vectors) -> Vectors:
+        """Where the places' texts lie, (S, D)."""
+        self.settled += len(points_SD)
+        return self.model.encode(filled(self.model.decode(points_SD)))
+
+    def keep(self, points_nD: Vectors) -> None:
+        self._kept.append(points_nD[: max(0, self.budget - self.spent)])
+
+    def write(self, arm: str) -> Written:
+        points_nD = self.kept_nD
+        texts = self.model.decode(points_nD) if len(points_nD) else []
+        return Written(arm, tuple(texts), points_nD, self.spent)
+
+
+def filled(texts: Sequence[str]) -> list[str]:
+    """Empty texts made encodable."""
+    return [text or " " for text in texts]
+
+
+def between_near(cloud_ND: Vectors, count: int, rng: np.random.Generator) -> Vectors:
+    """Great-circle mid-points of random texts and one of their ten nearest, (n, D)."""
+    index = ExactIndex(cloud_ND)
+    row_n = rng.choice(len(cloud_ND), count)
+    near_nJ = index.own_neighbours(NEIGHBOURS, row_n)[1]
+    other_n = near_nJ[np.arange(count), rng.integers(near_nJ.shape[1], size=count)]
+    return slerp(index.cloud_ND[row_n], index.cloud_ND[other_n], 0.5)
+
+
+def from_prior(cloud_ND: Vectors, count: int, rng: np.random.Generator) -> Vectors:
+    """Draws from a Gaussian with the cloud's mean and covariance, put back on the sphere."""
+    mean_D = cloud_ND.mean(0, dtype=np.float64)
+    covariance_DD = np.cov(cloud_ND.T.astype(np.float64))
+    return unit(rng.multivariate_normal(mean_D, covariance_DD, count))
+
+
+def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator) -> Written:
+    """The copy arm: training texts with one word swapped; costs no decode."""
+    table = SwapTable.learn(train_texts, rng)
+    rows = rng.choice(len(train_texts), count)
+    return Written("copy", tuple(table.swap(train_texts[row], rng) for row in rows), None, 0)
+
+
+def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
+    """Proposals that are themselves voids: enclosed, and emptier than chance explains."""
+    pool_SD = field.proposals(POOL * count // 4, rng)
+    seen = field.look(pool_SD)
+    return pool_SD[(seen.score_n > field.chance) & seen.enclosed_n][:count]
+
+
+def _below(field: Field, count: int, rng: np.random.Generator) -> Vectors:
+    """Proposals too full to be voids."""
+    pool_SD = field.proposals(POOL * count // 4, rng)
+    return pool_SD[field.look(pool_SD).score_n < field.chance][:count]
+
+
+def _outside(field: Field, dk_n: Floats64, count: int, rng: np.random.Generator) -> Vectors:
+    """Steps off texts in random directions, up to three times a void's d_k: not enclosed ones."""
+    size = POOL * count // 4
+    text_SJ = field.index.cloud_ND[rng.integers(len(field.index), size=size)]
+    towards_SJ = tangent(text_SJ, text_SJ + rng.standard_normal(text_SJ.shape))
+    turn_S1 = np.minimum(rng.uniform(0, 3, size) * rng.choice(dk_n, size), np.pi)[:, None]
+    pool_SD = field.lifted(unit(np.cos(turn_S1) * text_SJ + np.sin(turn_S1) * towards_SJ))
+    return pool_SD[~field.look(pool_SD).enclosed_n][:count]
+
+
+def _like(wanted_n: Floats64, offered_S: Floats64, arm: str) -> Ints:
+    """For each wanted value the nearest one on offer (by ratio), each at most once.
+
+    While the medians differ by more than MATCHED, the worst match is left out.
+    """
+    pairs: list[tuple[float, int]] = []
+    free_S = np.log(offered_S)
+    for value in np.sort(wanted_n)[::-1][: len(offered_S)]:  # the wide are the hardest to match
+        off_S = np.abs(free_S - np.log(value))
+        best = int(np.argmin(off_S))
+        pairs.append((float(off_S[best]), best))
+        free_S[best] = np.inf
+    pairs.sort()
+    median = np.median(wanted_n)
+    while pairs and abs(np.median(offered_S[[s for _, s in pairs]]) / median - 1) > MATCHED:
+        pairs.pop()
+    if len(pairs) < len(wanted_n):
+        log.warning("the %s arm has %d places for %d in voids: no more are alike",
+                    arm, len(pairs), len(wanted_n))  # fmt: skip
+    return np.array([s for _, s in pairs], dtype=np.int64)
