@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 NEIGHBOURS = 10  # k of the void score
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
-POOL = 20  # proposals drawn for each start that is wanted
+POOL = 5  # proposals drawn for each start that is wanted
 
 
 class Autoencoder(Protocol):
@@ -124,12 +124,11 @@ def write_arms(
     """
     void = _Settling(model, budget)
     starts_SD = _void_starts(field, budget, rng)
-    for first in range(0, len(starts_SD), CHUNK):
-        found_nD = void.settle(starts_SD[first : first + CHUNK])
+    while void.settled < len(starts_SD) and void.spent < budget:
+        chunk = starts_SD[void.settled :][: min(CHUNK, budget - void.spent)]
+        found_nD = void.settle(chunk)
         seen = field.look(found_nD)
         void.keep(found_nD[(seen.score_n > field.chance) & seen.enclosed_n])
-        if void.spent >= budget:
-            break
     places_nD = void.kept_nD
     if not len(places_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
@@ -148,8 +147,8 @@ def write_arms(
     cloud_ND = field.cloud_ND
     arms = [void.write("void")]
     if wanted:
-        dense_SD = _below(field, void.settled, rng)
-        open_SD = _outside(field, wanted.dk_n, void.settled, rng)
+        dense_SD = _below(field, wanted, void.settled, rng)
+        open_SD = _outside(field, wanted, void.settled, rng)
         arms += [
             matched("density", dense_SD, lambda s: s.score_n < field.chance, "crowding_n"),
             matched("open", open_SD, lambda s: ~s.enclosed_n, "dk_n"),
@@ -224,44 +223,55 @@ def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator
 
 def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
     """Proposals that are themselves voids: enclosed, and emptier than chance explains."""
-    pool_SD = field.proposals(POOL * count // 4, rng)
+    pool_SD = field.proposals(POOL * count, rng)
     seen = field.look(pool_SD)
     return pool_SD[(seen.score_n > field.chance) & seen.enclosed_n][:count]
 
 
-def _below(field: Field, count: int, rng: np.random.Generator) -> Vectors:
-    """Proposals too full to be voids."""
-    pool_SD = field.proposals(POOL * count // 4, rng)
-    return pool_SD[field.look(pool_SD).score_n < field.chance][:count]
+def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
+    """Proposals too full to be voids, among texts as crowded."""
+    pool_SD = field.proposals(POOL * count, rng)
+    seen = field.look(pool_SD)
+    full_S = np.flatnonzero(seen.score_n < field.chance)
+    return pool_SD[full_S[_near(like.crowding_n, seen.crowding_n[full_S], count, rng)]]
 
 
-def _outside(field: Field, dk_n: Floats64, count: int, rng: np.random.Generator) -> Vectors:
-    """Steps off texts in random directions, up to three times a void's d_k: not enclosed ones."""
-    size = POOL * count // 4
+def _outside(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
+    """Steps off texts in random directions, of the same d_k, that no texts enclose."""
+    size = POOL * count
     text_SJ = field.index.cloud_ND[rng.integers(len(field.index), size=size)]
     towards_SJ = tangent(text_SJ, text_SJ + rng.standard_normal(text_SJ.shape))
-    turn_S1 = np.minimum(rng.uniform(0, 3, size) * rng.choice(dk_n, size), np.pi)[:, None]
+    turn_S1 = np.minimum(rng.uniform(0, 3, size) * rng.choice(like.dk_n, size), np.pi)[:, None]
     pool_SD = field.lifted(unit(np.cos(turn_S1) * text_SJ + np.sin(turn_S1) * towards_SJ))
-    return pool_SD[~field.look(pool_SD).enclosed_n][:count]
+    seen = field.look(pool_SD)
+    open_S = np.flatnonzero(~seen.enclosed_n)
+    return pool_SD[open_S[_near(like.dk_n, seen.dk_n[open_S], count, rng)]]
+
+
+def _near(wanted_n: Floats64, offered_S: Floats64, count: int, rng: np.random.Generator) -> Ints:
+    """`count` rows on offer, each the nearest free one (by ratio) to a wanted value drawn."""
+    free_S, rows = np.log(offered_S), []
+    for value in rng.choice(wanted_n, min(count, len(offered_S))):
+        rows.append(int(np.argmin(np.abs(free_S - np.log(value)))))
+        free_S[rows[-1]] = np.inf
+    return np.array(rows, dtype=np.int64)
 
 
 def _like(wanted_n: Floats64, offered_S: Floats64, arm: str) -> Ints:
-    """For each wanted value the nearest one on offer (by ratio), each at most once.
+    """Rows on offer with the wanted median: as many above it as below, at most as many as wanted.
 
-    While the medians differ by more than MATCHED, the worst match is left out.
+    Each is the nearest free one to a wanted value on its side. None where the medians would
+    still differ by more than MATCHED.
     """
-    pairs: list[tuple[float, int]] = []
-    free_S = np.log(offered_S)
-    for value in np.sort(wanted_n)[::-1][: len(offered_S)]:  # the wide are the hardest to match
-        off_S = np.abs(free_S - np.log(value))
-        best = int(np.argmin(off_S))
-        pairs.append((float(off_S[best]), best))
-        free_S[best] = np.inf
-    pairs.sort()
-    median = np.median(wanted_n)
-    while pairs and abs(np.median(offered_S[[s for _, s in pairs]]) / median - 1) > MATCHED:
-        pairs.pop()
-    if len(pairs) < len(wanted_n):
+    median, rng = float(np.median(wanted_n)), np.random.default_rng(0)
+    sides = [(wanted_n >= median, offered_S >= median), (wanted_n < median, offered_S < median)]
+    count = min(min(int(w.sum()), int(o.sum())) for w, o in sides)
+    rows = np.concatenate([
+        np.flatnonzero(o)[_near(wanted_n[w], offered_S[o], count, rng)] for w, o in sides
+    ]) if count else np.empty(0, np.int64)  # fmt: skip
+    if len(rows) and abs(np.median(offered_S[rows]) / median - 1) > MATCHED:
+        rows = rows[:0]
+    if len(rows) < len(wanted_n):
         log.warning("the %s arm has %d places for %d in voids: no more are alike",
-                    arm, len(pairs), len(wanted_n))  # fmt: skip
-    return np.array([s for _, s in pairs], dtype=np.int64)
+                    arm, len(rows), len(wanted_n))  # fmt: skip
+    return rows

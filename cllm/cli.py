@@ -318,7 +318,7 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
     _show(folder, discovery.report_run(folder), json)
 
 
-STUDIES = ("knows",)
+STUDIES = ("knows", "voidbench")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
