@@ -332,7 +332,7 @@ def study(
     from cllm.errors import InputError
 
     if name not in STUDIES:
-        raise InputError(f"there is no study {name!r}; there is {', '.join(STUDIES)}")
+        raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     import_module(f"studies.{name}").main(context.args)
 
 

@@ -62,6 +62,8 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
         "p_value": search.p_value,
         "p_values": dict(search.p_values),
         "chance_score": search.chance,
+        "scores": [void.score for void in search.enclosed],
+        "null_scores": {kind: [max(s, 0.0) for s in some] for kind, some in search.null_scores},
         "sheet_dim": search.sheet_dim,
     } | describe(ExactIndex(cloud_NK), rng, _groups(corpus, train.ids))
     known = {k: v for k, v in facts.items() if v is not None and v != np.inf}

@@ -1,8 +1,9 @@
-"""Starting points for the void finder: places between texts, of four kinds.
+"""Starting points for the void finder: places between texts, of five kinds.
 
 No kind finds every void: mid-points of far neighbours lie in holes of the fabric, chords between
-any two texts in the wide gaps, gaps between clusters where texts gather, and steps along the
-local principal directions just beyond the edge of a dense patch.
+any two texts in the wide gaps, gaps between clusters where texts gather, fourth corners where
+what clusters have in common was not combined yet, and steps along the local principal
+directions just beyond the edge of a dense patch.
 
     proposal_PK = propose(ExactIndex(cloud_NK), 2000, rng)
 """
@@ -23,17 +24,19 @@ Vectors = npt.NDArray[np.float32]
 
 NEAR, FAR = 50, 400  # neighbour ranks that a mid-point joins; both shrink with a small cloud
 CLUSTERS = 64  # at most; fewer in a small cloud
+CORNERS, AROUND = 256, 20  # finer clusters, at most; corners join a cluster's nearest ones
 PATCH = 32  # neighbours whose spread gives the local principal directions
 REACH = 3.0  # a step beyond a patch is at most this many of its radii
 
 
 def propose(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
-    """`count` points of the sphere, a quarter of each kind, (P, K).
+    """`count` points of the sphere, a fifth of each kind, (P, K).
 
     On a circle or on S² all Delaunay cells are known: their widest `count` are proposed as well.
     """
     kinds: tuple[Callable[[ExactIndex, int, np.random.Generator], Vectors], ...] = (
-        between_far_neighbours, on_chords, between_clusters, along_principal_directions,
+        between_far_neighbours, on_chords, between_clusters, at_fourth_corners,
+        along_principal_directions,
     )  # fmt: skip
     shares = [len(part) for part in np.array_split(np.arange(count), len(kinds))]
     drawn = [kind(index, n, rng) for kind, n in zip(kinds, shares, strict=True) if n]
@@ -65,7 +68,7 @@ def between_clusters(index: ExactIndex, count: int, rng: np.random.Generator) ->
     Clusters: spherical k-means. A proposal joins the cluster of a random text with one of the
     five nearest others.
     """
-    centre_MK, own_N = _clusters(index, rng)
+    centre_MK, own_N = _clusters(index, CLUSTERS, rng)
     nearby_MJ = ExactIndex(centre_MK).own_neighbours(min(5, len(centre_MK) - 1))[1]
     text_P = rng.integers(len(index), size=count)
     other_P = nearby_MJ[own_N[text_P], rng.integers(nearby_MJ.shape[1], size=count)]
@@ -75,6 +78,21 @@ def between_clusters(index: ExactIndex, count: int, rng: np.random.Generator) ->
     size_P = first_M[other_P + 1] - first_M[other_P]
     picked_P = order_N[first_M[other_P] + (rng.random(count) * size_P).astype(np.int64)]
     return slerp(index.cloud_ND[text_P], index.cloud_ND[picked_P], 0.5)
+
+
+def at_fourth_corners(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
+    """Points b + c - a, for centres of clusters a and two near ones b and c, (P, K).
+
+    Where a space is compositional (Mikolov et al. 2013, "Linguistic regularities"), and b and c
+    each differ from a in one thing, that is where both differences would meet.
+    """
+    centre_MK, _ = _clusters(index, CORNERS, rng)
+    near_MJ = ExactIndex(centre_MK).own_neighbours(min(AROUND, len(centre_MK) - 1))[1]
+    a_P = rng.integers(len(centre_MK), size=count)
+    b_P, c_P = near_MJ[a_P, rng.integers(near_MJ.shape[1], size=(2, count))]
+    corner_PK = centre_MK[b_P].astype(np.float64) + centre_MK[c_P] - centre_MK[a_P]
+    flat_P = np.linalg.norm(corner_PK, axis=1) < 1e-3  # b and c on opposite sides of far a
+    return unit(np.where(flat_P[:, None], centre_MK[b_P], corner_PK))
 
 
 def along_principal_directions(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
@@ -106,11 +124,13 @@ def widest_cells(index: ExactIndex, count: int) -> Vectors:
     return unit(planes[np.argsort(-planes[:, -1], kind="stable")[:count], :-1])
 
 
-def _clusters(index: ExactIndex, rng: np.random.Generator) -> tuple[Vectors, npt.NDArray[np.int64]]:
+def _clusters(
+    index: ExactIndex, most: int, rng: np.random.Generator
+) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Centres (M, K) and each text's cluster (N,); every cluster has a text."""
     import faiss
 
-    wanted = max(2, min(CLUSTERS, len(index) // 20))
+    wanted = max(2, min(most, len(index) // 20))
     means = faiss.Kmeans(
         index.cloud_ND.shape[1], wanted, niter=10, spherical=True,
         seed=int(rng.integers(1 << 30)), min_points_per_centroid=1, max_points_per_centroid=256,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import difflib
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,21 +19,12 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cllm import scoreboard
+from cllm.charts import arm_chart, curves, null_chart, prefix_curve
 from cllm.errors import InputError
 from cllm.files import replacing, write_json
 from cllm.scoreboard import IdeaRow
 
 SHOWN_PAIRS = 6
-CURVE_POINTS = 400  # more cannot be told apart at the width of a page
-INK = "#010203"  # stands for the page's text colour until the drawing is in the page
-
-CURVES = (
-    ("Loss", ("loss",)),
-    ("Cross-entropy, nats a text", ("cross_entropy",)),
-    ("Array and clustering terms", ("array", "cluster")),
-    ("Held-out cross-entropy given the vector, nats a text", ("validation_nats",)),
-)
-COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito 2008
 
 Count = Field(default=None, ge=0)
 Share = Field(default=None, ge=0, le=1)
@@ -204,6 +194,7 @@ def render(
         ideas=list(ideas[: scoreboard.SHOWN_IDEAS]),
         idea_count=len(ideas),
         pairs=[differences(*pair) for pair in reconstructions[:SHOWN_PAIRS]],
+        evidence=[*null_chart(report), *arm_chart(report)],
         curves=[*prefix_curve(report), *curves(metrics)],
         picture=picture,
     )
@@ -230,58 +221,8 @@ def differences(original: str, restored: str) -> tuple[list[Piece], list[Piece]]
     return pieces
 
 
-def curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str]]:
-    """Title and inline SVG of each training curve that has at least two finite points."""
-    for title, names in CURVES:
-        lines = {name: _points(metrics, name) for name in names}
-        lines = {name: points for name, points in lines.items() if len(points) > 1}
-        if lines:
-            yield title, _draw_curve(title, lines, "step")
-
-
-def prefix_curve(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Title and inline SVG of the gain by the length of the prefix, where it was measured."""
-    gains = report.get("reconstruction", {}).get("gain_by_prefix", {})
-    points = [(int(k), float(gain)) for k, gain in gains.items()]
-    if len(points) > 1:
-        title = "Gain of the first coordinates alone, nats a text"
-        yield title, _draw_curve(title, {"gain": points}, "coordinates kept")
-
-
 def _words(text: str) -> list[str]:
     return re.findall(r"\S+\s*|\s+", text)
-
-
-def _points(metrics: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    found = [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
-    found = [point for point in found if math.isfinite(point[1])]
-    stride = -(-len(found) // CURVE_POINTS) or 1
-    return [*found[:-1:stride], *found[-1:]]
-
-
-def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], along: str) -> str:
-    """An SVG whose ink is the page's own text colour, so that it is readable on dark and light."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    # Text stays text (the page's font and size), and the same numbers give the same ids.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure = Figure(figsize=(4.6, 2.6), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
-        for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=name)
-        axes.set_xlabel(along)
-        axes.tick_params(colors=INK)
-        axes.xaxis.label.set_color(INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        if len(lines) > 1:
-            axes.legend(frameon=False, labelcolor=INK)
-        text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
 def _map(run_dir: Path) -> str:

@@ -169,6 +169,7 @@ def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
 def verdict_in_words(report: Numbers) -> list[str]:
     """What the run showed, in one to three sentences; claims only what was measured."""
     parts = (
+        _against_control(report.get("ideas", {})),
         _weakness(report.get("base", {})),
         _restoring(report.get("reconstruction", {})),
         _emptiness(report.get("voids", {})),
@@ -260,7 +261,6 @@ def _newness(arms: Numbers) -> str:
     text = f"Of {sampled:,} texts written from voids, {share} are valid and new"
     if (hit := void.get("hit")) is not None:
         text += f"; {hit:,} of all land in their void"
-    text += _lift(void, arms.get("density", {}))
     prior = arms.get("prior", {})
     if prior.get("sampled") and prior.get("novel") is not None:
         text += (
@@ -269,16 +269,30 @@ def _newness(arms: Numbers) -> str:
     return f"{text}."
 
 
-def _lift(void: Numbers, density: Numbers) -> str:
-    """The comparison with equally dense places that are not empty, if both were measured."""
+def _against_control(arms: Numbers) -> str:
+    """Voids against equally crowded places that are not empty, where both were measured."""
+    void, density = arms.get("void", {}), arms.get("density", {})
     mine, theirs = void.get("yield"), density.get("yield")
     if mine is None or theirs is None:
         return ""
-    text = f"; {mine:.0%} are all of this, where equally dense places give {theirs:.0%}"
-    mine_ci, theirs_ci = void.get("yield_ci"), density.get("yield_ci")
-    if mine_ci and theirs_ci and mine_ci[0] <= theirs_ci[1] and theirs_ci[0] <= mine_ci[1]:
-        return f"{text} (the intervals overlap)"
-    return text
+    mine_ci, theirs_ci = void.get("yield_ci", [mine, mine]), density.get("yield_ci", [theirs] * 2)
+    if mine_ci[0] > theirs_ci[1]:
+        said = "Voids beat equally crowded places that are not empty"
+    elif mine_ci[1] < theirs_ci[0]:
+        said = "Voids give fewer new texts than equally crowded places that are not empty"
+    else:
+        said = "Voids do not beat equally crowded places that are not empty"
+    text = f"{said}: {mine:.0%} of their texts are valid, new and in place, against {theirs:.0%}"
+    if "withheld" in void:
+        text += (
+            f"; {_of_yield(void)} of these are combinations that no training text has, "
+            f"against {_of_yield(density)}"
+        )
+    return f"{text}."
+
+
+def _of_yield(arm: Numbers) -> str:
+    return f"{arm['withheld']:,} of {round(arm['yield'] * arm['sampled']):,}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -92,6 +92,7 @@ class VoidSearch:
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
     p_values: tuple[tuple[Kind, float], ...] = ()  # the same against each kind of null
+    null_scores: tuple[tuple[Kind, tuple[float, ...]], ...] = ()  # largest of each null cloud
     chance: float | None = None  # a place of a higher score has p <= CHANCE; None: nulls off
 
     @property
@@ -378,6 +379,7 @@ def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearc
         radius_ratio=found.largest_radius / emptiest if known else None,
         p_value=p_value(found.largest_score, largest),
         p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in largest),
+        null_scores=tuple((kind, tuple(scores)) for kind, scores in largest.items()),
         chance=max(0.0, *(_beyond_chance(scores) for scores in largest.values())),
     )
 

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from cllm import pipeline
+from cllm.arms import Field
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
 from cllm.metrics import Interval
+from cllm.recipes import Richness
 from cllm.recipes.grammar import Grammar
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
-from cllm.sphere import prefix
-from cllm.voids import void_scores
+from cllm.sphere import angle, prefix
+from cllm.voids import VoidSettings, find_voids, void_scores
 
 Scores = NDArray[np.float64]
 Pairs = list[tuple[Scores, Scores]]
@@ -40,7 +42,7 @@ SPLITS = ("validation", "test")
 class Cell:
     """One richness and corpus size; each seed has its own texts and model."""
 
-    richness: str
+    richness: Richness
     texts: int
 
     @property
@@ -55,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_logging()
     with one_line_errors():
         cells = [Cell(r, n) for r in options.richness for n in options.texts]
-        found = {
-            cell.name: summary([unit(cell, seed, options) for seed in range(options.seeds)])
-            for cell in cells
-        }
+        found = {}
+        for cell in cells:
+            told = summary([unit(cell, seed, options) for seed in range(options.seeds)])
+            places = [
+                inside(cell, seed, told["chosen_prefix"], options) for seed in range(options.seeds)
+            ]
+            found[cell.name] = told | {"inside": pooled(places)}
         write_json(options.out / "knows.json", found)
         print(json.dumps(found))
 
@@ -111,7 +116,7 @@ def train(run: RunFolder, cell: Cell, settings: RunSettings, options: argparse.N
     )
 
 
-def shared_base(richness: str, options: argparse.Namespace) -> Path:
+def shared_base(richness: Richness, options: argparse.Namespace) -> Path:
     """The shipped base for `plain`; for `rich` one trained here, once."""
     if richness == "plain":
         return RunFolder(SHIPPED).base
@@ -147,6 +152,51 @@ def measured(run: RunFolder, cell: Cell, seed: int, recipes: int) -> dict[str, A
             for k in (*lengths(model.config.dim), model.config.dim)
         }
     return scores
+
+
+def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[str, float]:
+    """Shares of withheld and of emitted test recipes that lie in voids, and in matched balls.
+
+    `voids`: in the ball of a standing void; `elsewhere`: in balls of the same radii around the
+    finder's proposals; `void_like`: enclosed and of a score above chance themselves.
+    """
+    run = RunFolder(options.out / f"{cell.name}-{seed}")
+    kept, model = run.path / f"inside-{k}.json", run.load_model()
+    if kept.exists() and read_json(kept)["model"] == model.hash:
+        shares: dict[str, float] = read_json(kept)["shares"]
+        return shares
+    corpus, grammar = run.load_corpus(), Grammar(cell.richness)
+    rng = np.random.default_rng([seed, 12])
+    withheld = [grammar.sample(rng, withheld=True) for _ in range(options.recipes)]
+    cloud_ND, held_out_MD = (model.encode(corpus.select(s).texts) for s in ("train", "validation"))
+    search = find_voids(prefix(cloud_ND, k), VoidSettings.quick(), rng, prefix(held_out_MD, k))
+    field = Field.of(cloud_ND, held_out_MD, k, search.chance or np.inf, rng)
+    voids = [void for void in search.voids if void.stands]
+    radius_V = np.array([void.radius for void in voids])
+    balls = {
+        "voids": np.array([void.centre_K for void in voids]).reshape(-1, k),
+        "elsewhere": prefix(field.proposals(max(2, len(voids)), rng), k)[: len(voids)],
+    }
+    shares = {"standing_voids": float(len(voids))}
+    for kind, texts in (("withheld", withheld), ("emitted", corpus.select("test").texts)):
+        vectors_MD = model.encode(texts)
+        for place, centre_VK in balls.items():
+            far_MV = angle(prefix(vectors_MD, k)[:, None], centre_VK[None])
+            shares[f"{kind}_in_{place}"] = float((far_MV < radius_V).any(axis=1).mean())
+        seen = field.look(vectors_MD)
+        like_M = (seen.score_n > field.chance) & seen.enclosed_n
+        shares[f"{kind}_void_like"] = float(like_M.mean())
+    write_json(kept, {"model": model.hash, "shares": shares})
+    return shares
+
+
+def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Each share's mean over seeds with its range."""
+    values = {name: [place[name] for place in places] for name in places[0]}
+    return {
+        name: {"mean": float(np.mean(some)), "range": [min(some), max(some)]}
+        for name, some in values.items()
+    }
 
 
 def lengths(dim: int) -> list[int]:

@@ -351,7 +351,8 @@ def own(options: argparse.Namespace) -> Subject:
     """The object that `--model` names; validity is the checker's or, without one, repetition's."""
     module, _, name = options.model.partition(":")
     try:
-        model = getattr(import_module(module), name)()
+        make: Callable[[], Autoencoder] = getattr(import_module(module), name)
+        model = make()
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"--model {options.model}: {error}; give MODULE:FUNCTION, where FUNCTION() returns an "
@@ -369,7 +370,7 @@ def own(options: argparse.Namespace) -> Subject:
     dims = model.encode([train.texts[0]]).shape[1]
     return Subject(
         name, digest(options.model, corpus.hash), model, corpus,
-        options.void_dim or getattr(model, "void_dim", dims),
+        int(options.void_dim or getattr(model, "void_dim", dims)),
         Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker),
     )  # fmt: skip
 

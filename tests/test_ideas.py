@@ -5,20 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cllm.base import GREEDY
-from cllm.ideas import (
-    SAMPLED,
-    Idea,
-    funnel,
-    land,
-    prior_candidates,
-    void_candidates,
-    write_candidates,
-    write_unaided,
-)
+from cllm.ideas import Idea, funnel, land, nearest_void, unaided
 from cllm.judge import Verdict
 from cllm.model import CLLM
-from cllm.sphere import unit
+from cllm.sphere import ExactIndex, prefix, unit
 from cllm.voids import Void
 
 
@@ -60,36 +50,13 @@ def test_distinct_texts_are_counted() -> None:
     assert counted([True] * 6, [None] * 6)["distinct"] == 3
 
 
-def voids(count: int) -> list[Void]:
-    centres_VK = unit(np.random.default_rng(1).standard_normal((count, 4)))
-    return [Void(i + 10, c, 0.5, 2.0, 0.01, True, (0, 1)) for i, c in enumerate(centres_VK)]
-
-
-def test_each_void_is_written_from_once_greedily_then_by_sampling(tiny_cllm: CLLM) -> None:
-    found = void_candidates(tiny_cllm, voids(3), 7)
-    assert [c.void_id for c in found] == [10, 11, 12, 10, 11, 12, 10]
-    assert [c.how for c in found] == [GREEDY] * 3 + [SAMPLED] * 4
-    for candidate in found:
-        assert candidate.vector_D is not None
-        assert candidate.vector_D.shape == (8,)
-        assert not candidate.vector_D[4:].any()  # the prefix alone
-    assert void_candidates(tiny_cllm, [], 7) == []
-
-
-def test_candidates_are_written_in_their_order_and_again_by_seed(tiny_cllm: CLLM) -> None:
-    mixed = void_candidates(tiny_cllm, voids(2), 5)
-    texts = write_candidates(tiny_cllm, mixed, seed=3)
-    assert texts == write_candidates(tiny_cllm, mixed, seed=3)
-    greedy = np.stack([c.vector_D for c in mixed[:2] if c.vector_D is not None])
-    assert texts[:2] == tiny_cllm.decode(greedy)
-
-
 def test_the_base_writes_unaided_as_many_texts_as_lengths(tiny_cllm: CLLM) -> None:
     lengths = [5, 70, 30]
-    texts = write_unaided(tiny_cllm.base, 80, lengths, seed=1)
-    assert len(texts) == 3
-    assert texts == write_unaided(tiny_cllm.base, 80, lengths, seed=1)
-    assert texts != write_unaided(tiny_cllm.base, 80, lengths, seed=2)
+    written = unaided(tiny_cllm.base, 80, lengths, seed=1)
+    assert len(written.texts) == written.decodes == 3
+    assert written.points_nD is None
+    assert written == unaided(tiny_cllm.base, 80, lengths, seed=1)
+    assert written != unaided(tiny_cllm.base, 80, lengths, seed=2)
 
 
 def test_a_text_hits_where_its_place_is_nearer_than_any_text() -> None:
@@ -97,19 +64,17 @@ def test_a_text_hits_where_its_place_is_nearer_than_any_text() -> None:
     cloud_ND = unit(rng.standard_normal((50, 8)) + 5 * np.eye(8)[0])
     place_D, near_D = unit(np.array([[-1.0, 0, *[0.1] * 6], [-1.0, 0.2, *[0.1] * 6]]))
     trips, hits = land(
-        np.stack([place_D] * 3), np.stack([place_D, near_D, cloud_ND[4]]), cloud_ND, 4
+        np.stack([place_D] * 3),
+        np.stack([place_D, near_D, cloud_ND[4]]),
+        ExactIndex(prefix(cloud_ND, 4)),
     )
-    assert hits.tolist() == [True, True, False]
+    assert hits == [True, True, False]
     assert trips[0] == pytest.approx(0, abs=1e-2)
     assert 0 < trips[1] < trips[2]
 
 
-def test_prior_draws_follow_the_cloud() -> None:
-    rng = np.random.default_rng(3)
-    cloud_ND = unit(rng.standard_normal((500, 6)) * [1, 1, 0.2, 0.2, 0.2, 0.2] + 1)
-    drawn_ND = np.stack(
-        [c.vector_D for c in prior_candidates(cloud_ND, 500, rng) if c.vector_D is not None]
-    )
-    assert np.linalg.norm(drawn_ND, axis=1) == pytest.approx(1)
-    assert drawn_ND.mean(0) == pytest.approx(cloud_ND.mean(0), abs=0.05)
-    assert drawn_ND.std(0) == pytest.approx(cloud_ND.std(0), rel=0.25)
+def test_a_point_belongs_to_the_nearest_void() -> None:
+    centres_VK = unit(np.random.default_rng(1).standard_normal((3, 4)))
+    voids = [Void(i + 10, c, 0.5, 2.0, 0.01, True, (0, 1)) for i, c in enumerate(centres_VK)]
+    points_nD = np.pad(centres_VK[[2, 0]], ((0, 0), (0, 4)))
+    assert nearest_void(points_nD, voids) == [12, 10]

@@ -99,13 +99,22 @@ def test_voids_are_claimed_only_against_chance(voids, said):
     assert said in " ".join(verdict_in_words({"voids": voids}))
 
 
-def test_overlapping_intervals_are_told():
-    void = {"sampled": 10, "novel": 5, "yield": 0.5, "yield_ci": [0.2, 0.8]}
-    near = {"sampled": 10, "yield": 0.4, "yield_ci": [0.1, 0.7]}
-    far = {"sampled": 10, "yield": 0.1, "yield_ci": [0.0, 0.15]}
-    told = "the intervals overlap"
-    assert told in " ".join(verdict_in_words({"ideas": {"void": void, "density": near}}))
-    assert told not in " ".join(verdict_in_words({"ideas": {"void": void, "density": far}}))
+@pytest.mark.parametrize(
+    ("share", "interval", "told"),
+    [
+        (0.4, [0.1, 0.7], "Voids do not beat"),
+        (0.1, [0.0, 0.15], "Voids beat"),
+        (0.9, [0.85, 0.95], "Voids give fewer"),
+    ],
+)
+def test_the_first_sentence_says_whether_voids_beat_their_control(
+    share: float, interval: list[float], told: str
+) -> None:
+    void = {"sampled": 10, "novel": 5, "withheld": 2, "yield": 0.5, "yield_ci": [0.2, 0.8]}
+    density = {"sampled": 10, "withheld": 0, "yield": share, "yield_ci": interval}
+    first = verdict_in_words({"ideas": {"void": void, "density": density}})[0]
+    assert first.startswith(told)
+    assert "2 of 5 of these are combinations" in first
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Places to write from: voids, and controls that share one thing with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from cllm.arms import Field, between_near, from_prior, near_copies, write_arms
+from cllm.sphere import ExactIndex, angle, unit
+
+Vectors = np.ndarray
+
+
+class Spelled:
+    """An autoencoder that loses nothing: a vector's text is its coordinates."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        return unit(np.array([[float(x) for x in text.split()] for text in texts]))
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        return [" ".join(f"{x:.6f}" for x in row) for row in vectors_ND]
+
+
+class Snapping(Spelled):
+    """Whatever it is given, it tells the nearest text it knows."""
+
+    def __init__(self, cloud_ND: Vectors) -> None:
+        self.index = ExactIndex(cloud_ND)
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        return super().decode(self.index.cloud_ND[self.index.ids(vectors_ND, 1)[:, 0]])
+
+
+def ringed(seed: int, count: int) -> Vectors:
+    """Points evenly over S² but for a cap, which is the void."""
+    cloud = unit(np.random.default_rng(seed).standard_normal((count, 3)))
+    return cloud[cloud[:, 2] < 0.8]
+
+
+@pytest.fixture(scope="module")
+def field() -> Field:
+    return Field.of(ringed(1, 1500), ringed(2, 300), 3, 1.8, np.random.default_rng(0))
+
+
+def test_the_void_arm_writes_from_voids_and_the_controls_are_matched(field: Field) -> None:
+    written = write_arms(Spelled(), field, 300, np.random.default_rng(3))
+    void, density = (field.look(written[arm].points_nD) for arm in ("void", "density"))
+    assert (void.score_n > 1.8).all()
+    assert void.enclosed_n.all()
+    assert (angle(written["void"].points_nD, np.array([0.0, 0, 1])) < np.arccos(0.8)).all()
+    assert (density.score_n < 1.8).all()
+    assert np.median(density.crowding_n) == pytest.approx(np.median(void.crowding_n), rel=0.05)
+
+
+def test_every_decode_is_counted_and_none_is_over_budget(field: Field) -> None:
+    written = write_arms(Spelled(), field, 150, np.random.default_rng(3))
+    for arm in written.values():
+        assert len(arm.texts) == len(arm.points_nD)
+        assert len(arm.texts) < arm.decodes <= 150
+
+
+def test_a_decoder_that_only_looks_up_stays_in_no_void(field: Field) -> None:
+    written = write_arms(Snapping(field.cloud_ND), field, 100, np.random.default_rng(3))
+    assert written["void"].texts == ()
+    assert "density" not in written
+    assert len(written["prior"].texts) == 50
+
+
+def test_nothing_is_a_void_above_an_infinite_chance_score(field: Field) -> None:
+    none = Field(field.cloud_ND, 3, np.inf, field.support, field.own_JK)
+    assert write_arms(Spelled(), none, 60, np.random.default_rng(3))["void"].texts == ()
+
+
+def test_midpoints_lie_between_near_texts() -> None:
+    cloud = ringed(4, 500)
+    middle = between_near(cloud, 40, np.random.default_rng(0))
+    assert ExactIndex(cloud).search(middle, 1)[0].max() < 0.3
+
+
+def test_prior_draws_follow_the_cloud() -> None:
+    rng = np.random.default_rng(3)
+    cloud_ND = unit(rng.standard_normal((500, 6)) * [1, 1, 0.2, 0.2, 0.2, 0.2] + 1)
+    drawn_ND = from_prior(cloud_ND, 500, rng)
+    assert np.linalg.norm(drawn_ND, axis=1) == pytest.approx(1)
+    assert drawn_ND.mean(0) == pytest.approx(cloud_ND.mean(0), abs=0.05)
+    assert drawn_ND.std(0) == pytest.approx(cloud_ND.std(0), rel=0.25)
+
+
+def test_copies_differ_from_training_texts_and_cost_no_decode() -> None:
+    texts = [f"title: {d} with {m}." for d in ("soup", "stew") for m in ("leek", "cod", "tofu")]
+    written = near_copies(texts, 10, np.random.default_rng(0))
+    assert len(written.texts) == 10
+    assert written.decodes == 0
+    assert written.points_nD is None
