@@ -1,7 +1,8 @@
 """Where texts are written from: places in voids, and the controls that voids must beat.
 
 A place is *settled* before it counts: decoded, encoded again, and taken where it arrives, so that
-words and vector agree. Every decode of that is counted, in every arm.
+words and vector agree; where its text is not `plausible` it is dropped. Every decode of that is
+counted, in every arm.
 
     field = Field.of(cloud_ND, held_out_MD, void_dim, chance)
     arms = write_arms(model, field, budget=2000, rng)     # void, density, open, ...
@@ -114,19 +115,28 @@ class Field:
         return self.lifted(rng.permutation(propose(self.index, count, rng)))
 
 
+Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
+
+
 def write_arms(
-    model: Autoencoder, field: Field, budget: int, rng: np.random.Generator
+    model: Autoencoder,
+    field: Field,
+    budget: int,
+    rng: np.random.Generator,
+    plausible: Plausible | None = None,
 ) -> dict[str, Written]:
     """The five arms that start from places, each of at most `budget` decodes.
 
     The void arm settles starts until the budget is spent, and writes from those that are still
     voids. `density` and `open` settle as many, and write from as many, matched to them.
     """
-    void = _Settling(model, budget)
+    void = _Settling(model, budget, plausible)
     starts_SD = _void_starts(field, budget, rng)
     while void.settled < len(starts_SD) and void.spent < budget:
         chunk = starts_SD[void.settled :][: min(CHUNK, budget - void.spent)]
         found_nD = void.settle(chunk)
+        if not len(found_nD):
+            continue
         seen = field.look(found_nD)
         void.keep(found_nD[(seen.score_n > field.chance) & seen.enclosed_n])
     places_nD = void.kept_nD
@@ -135,8 +145,10 @@ def write_arms(
     wanted = field.look(places_nD) if len(places_nD) else None
 
     def matched(arm: str, starts_SD: Vectors, fits: Callable[[Look], Mask], like: str) -> Written:
-        control = _Settling(model, budget)
+        control = _Settling(model, budget, plausible)
         settled_SD = control.settle(starts_SD[: void.settled])
+        if not len(settled_SD):
+            return control.write(arm)
         seen = field.look(settled_SD)
         rows = np.flatnonzero(fits(seen))
         chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
@@ -157,7 +169,7 @@ def write_arms(
         ("interpolation", between_near(cloud_ND, half, rng)),
         ("prior", from_prior(cloud_ND, half, rng)),
     ):
-        other = _Settling(model, budget)
+        other = _Settling(model, budget, plausible)
         other.keep(other.settle(start_SD))
         arms.append(other.write(arm))
     return {written.arm: written for written in arms}
@@ -166,8 +178,8 @@ def write_arms(
 class _Settling:
     """Settles places and writes from those kept; counts decodes."""
 
-    def __init__(self, model: Autoencoder, budget: int) -> None:
-        self.model, self.budget = model, budget
+    def __init__(self, model: Autoencoder, budget: int, plausible: Plausible | None) -> None:
+        self.model, self.budget, self.plausible = model, budget, plausible
         self.settled = 0
         self._kept: list[Vectors] = []
 
@@ -180,9 +192,12 @@ class _Settling:
         return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
 
     def settle(self, points_SD: Vectors) -> Vectors:
-        """Where the places' texts lie, (S, D)."""
+        """Where the plausible ones of the places' texts lie, (n, D)."""
         self.settled += len(points_SD)
-        return self.model.encode(filled(self.model.decode(points_SD)))
+        texts = filled(self.model.decode(points_SD)) if len(points_SD) else []
+        if self.plausible and texts:
+            texts = [text for text, good in zip(texts, self.plausible(texts), strict=True) if good]
+        return self.model.encode(texts) if texts else points_SD[:0]
 
     def keep(self, points_nD: Vectors) -> None:
         self._kept.append(points_nD[: max(0, self.budget - self.spent)])

@@ -12,6 +12,7 @@ import typer
 
 from cllm.cli_corpus import corpus_app, read_corpus
 from cllm.cli_options import (
+    AimName,
     BaseName,
     CorpusFile,
     Dim,
@@ -82,6 +83,7 @@ def demo(
     seed: Seed = 0,
     seconds: Seconds = None,
     dim: Dim = None,
+    aim: AimName = "text",
     changes: Set = None,
 ) -> None:
     """The whole chain on the built-in recipes: shipped base, CLLM trained live."""
@@ -89,7 +91,9 @@ def demo(
     from cllm.corpus import Corpus
 
     folder = output_run(run)
-    settings = _settings("quick", dim, seed, seconds=seconds, changes=changes, with_base=False)
+    settings = _settings(
+        "quick", dim, seed, seconds=seconds, aim=aim, changes=changes, with_base=False
+    )
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
     pipeline.borrow_base(folder, SHIPPED / "base")
     _chain(folder, settings, json)  # the borrowed base brings its reference LM along
@@ -105,6 +109,7 @@ def run_(
     dim: Dim = None,
     form: Form = None,
     nested: Nested = "on",
+    aim: AimName = "text",
     seconds: Seconds = None,
     base: BaseName = None,
     base_seconds: Seconds = None,
@@ -120,7 +125,7 @@ def run_(
 
     settings = _settings(
         preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
-        form=form, nested=nested, changes=changes, adapting=base is not None,
+        form=form, nested=nested, aim=aim, changes=changes, adapting=base is not None,
     )  # fmt: skip
     # first what may be refused
     texts = read_corpus(corpus, text_column, max_bad_rows, seed)
@@ -220,6 +225,7 @@ def train(
     dim: Dim = None,
     form: Form = None,
     nested: Nested = "on",
+    aim: AimName = "text",
     seconds: Seconds = None,
     steps: Steps = None,
     allow_weak_base: Weak = False,
@@ -231,7 +237,7 @@ def train(
     folder = output_run(run)
     settings = _settings(
         preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested,
-        changes=changes, with_base=False,
+        aim=aim, changes=changes, with_base=False,
     )  # fmt: skip
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
     emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))

@@ -15,6 +15,9 @@ Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 PresetName = Annotated[str, typer.Option("--preset", help="quick, standard or full")]
 Dim = Annotated[int | None, typer.Option(help="coordinates of the vector \\[default: 32]")]
 Form = Annotated[str | None, typer.Option(help="mirrored, pooled or direct")]
+AimName = Annotated[
+    str, typer.Option("--aim", help="text: restore well; voids: leave room for new subjects")
+]
 Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
 Seconds = Annotated[
     float | None, typer.Option(min=0.1, help="training time instead of the preset's")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
-from cllm.arms import Field, Written, near_copies, write_arms
+from cllm.arms import Field, Plausible, Written, near_copies, write_arms
 from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.clouds import describe
@@ -102,6 +102,25 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
     )
 
 
+PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
+SURPRISE = 5.0  # nats that a text may cost above what 99 % of held-out ones do
+
+
+def make_plausible(run: RunFolder, model: CLLM, corpus: Corpus) -> Plausible | None:
+    """Which texts the reference LM finds likely enough; None without one.
+
+    It has seen training texts only, and no vector. What is new costs it more than what is not,
+    hence SURPRISE; what costs far more is nonsense or goes against every text it knows.
+    """
+    if not run.reference.is_dir():
+        log.warning("no reference LM in %s: implausible texts are not left out", run.base)
+        return None
+    reference = run.load_reference(model.base)
+    held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
+    limit = float(np.quantile(reference.nats(model.tokens(held_out)), 0.99)) + SURPRISE
+    return lambda texts: np.asarray(reference.nats(model.tokens(texts)) <= limit)
+
+
 def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet."""
     begun = time.perf_counter()
@@ -128,15 +147,14 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
 def write_all(
     run: RunFolder, model: CLLM, corpus: Corpus, budget: int, rng: np.random.Generator
 ) -> dict[str, Written]:
-    """The texts of all seven arms; those from places only after a void search."""
+    """The texts of all seven arms; those of voids and their controls only after a void search."""
     train_texts = corpus.select("train").texts
-    written: dict[str, Written] = {}
-    chance = run.notes().get("voids", {}).get("chance_score")
+    chance = run.notes().get("voids", {}).get("chance_score", np.inf)
     latents = run.load_latents(model)
-    if chance is not None:
-        cloud_ND, held_out_MD = (latents.select(s).vectors_ND for s in ("train", "validation"))
-        field = Field.of(cloud_ND, held_out_MD, model.config.void_dim, chance, rng)
-        written = write_arms(model, field, budget, rng)
+    cloud_ND, held_out_MD = (latents.select(s).vectors_ND for s in ("train", "validation"))
+    field = Field.of(cloud_ND, held_out_MD, model.config.void_dim, chance, rng)
+    plausible = make_plausible(run, model, corpus)
+    written = write_arms(model, field, budget, rng, plausible)
     half = budget // 2
     lengths = rng.choice([len(row) for row in model.tokens(train_texts[:2000]).rows], half).tolist()
     written["base"] = unaided(model.base, model.config.context, lengths, int(rng.integers(1 << 31)))

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3000, help="for the CLLM")
     parser.add_argument("--base-seconds", type=float, default=1400)
     parser.add_argument("--reference-seconds", type=float, default=240)
+    parser.add_argument("--set", action="append", default=[], help="any setting, as `cllm train`")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     set_up_logging()
@@ -41,6 +42,7 @@ def main() -> None:
         seconds=args.seconds,
         base_seconds=args.base_seconds,
         aim="voids",
+        changes=args.set,
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)

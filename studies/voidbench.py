@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import combinations
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm import discovery
-from cllm.arms import Autoencoder, Field, Written, near_copies, write_arms
+from cllm.arms import Autoencoder, Field, Plausible, Written, near_copies, write_arms
 from cllm.console import one_line_errors, set_up_logging
 from cllm.content import content_items
 from cllm.corpus import Corpus
@@ -56,6 +56,7 @@ class Subject:
     corpus: Corpus
     void_dim: int
     judge: Judge
+    plausible: Plausible | None = None
     alone: Callable[[int, int], Written] | None = None  # the base arm: texts wanted, seed
 
 
@@ -75,7 +76,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     if found.chance is None or not np.isfinite(found.chance):
         raise InputError("too few null clouds to say what is a void; give --nulls 19 or more")
     field = Field.of(cloud_ND, held_out_MD, subject.void_dim, found.chance, rng)
-    written = write_arms(model, field, budget, rng)
+    written = write_arms(model, field, budget, rng, subject.plausible)
     written["copy"] = near_copies(train_texts, budget // 2, rng)
     if subject.alone:
         written["base"] = subject.alone(budget // 2, seed)
@@ -299,10 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         search = search.model_copy(update={"nulls": options.nulls})
         if bool(options.model) == bool(options.runs):
             raise InputError("give either --runs with run folders or --model with --corpus")
-        loaders = [lambda: own(options)] if options.model else [
-            lambda path=path: of_run(RunFolder(path)) for path in options.runs
-        ]  # fmt: skip
-        trials = [kept(load(), options, search) for load in loaders]
+        trials = [kept(subject, options, search) for subject in subjects(options)]
         found = summary(trials, np.random.default_rng(0))
         facts = (
             "voids",
@@ -316,6 +314,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found["each"] = [{name: t[name] for name in facts} for t in trials]
         write_json(options.out / "voidbench.json", found)
         print(json.dumps(found))
+
+
+def subjects(options: argparse.Namespace) -> Iterator[Subject]:
+    """What the options name, one at a time."""
+    if options.model:
+        yield own(options)
+    for path in options.runs or ():
+        yield of_run(RunFolder(path))
 
 
 def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) -> dict[str, Any]:
@@ -343,7 +349,8 @@ def of_run(run: RunFolder) -> Subject:
 
     return Subject(
         run.path.resolve().name, digest(model.hash, corpus.hash), model, corpus,
-        model.config.void_dim, discovery.make_judge(run, model, corpus), alone,
+        model.config.void_dim, discovery.make_judge(run, model, corpus),
+        discovery.make_plausible(run, model, corpus), alone,
     )  # fmt: skip
 
 
@@ -367,10 +374,10 @@ def own(options: argparse.Namespace) -> Subject:
         from cllm.recipes import check
 
         checker = check
-    dims = model.encode([train.texts[0]]).shape[1]
+    whole = len(model.encode([train.texts[0]])[0])
     return Subject(
         name, digest(options.model, corpus.hash), model, corpus,
-        int(options.void_dim or getattr(model, "void_dim", dims)),
+        options.void_dim or int(getattr(model, "void_dim", whole)),
         Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker),
     )  # fmt: skip
 
