@@ -103,7 +103,7 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
 
 
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
-SURPRISE = 5.0  # nats that a text may cost above what 99 % of held-out ones do
+SURPRISE = 2.0  # nats that a text may cost above what 99 % of held-out ones do
 
 
 def make_plausible(run: RunFolder, model: CLLM, corpus: Corpus) -> Plausible | None:

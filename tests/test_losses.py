@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from cllm.batches import Batch, TokenTexts
 from cllm.losses import (
+    REST,
     Restoring,
     array_error,
     cluster_term,
@@ -223,15 +224,15 @@ def test_prefixes_weigh_less_than_whole_vectors(
 def test_a_prefix_answers_for_the_beginning_of_its_text(
     task_of: Callable[..., Restoring], batch: Batch
 ) -> None:
-    """The weight halves every `front` * k tokens; whole vectors and the null vector count all."""
+    """The weight above REST halves every `front` * k tokens; whole vectors count all alike."""
     task = task_of(**QUIET | ALONE | {"nested": True, "front": 1.5, "prefixes": [2, 4]})
     kept_BD = torch.arange(DIM)[None, :] < torch.tensor([0, 2, 4, DIM])[:, None]
     weight_BT = task._fronts(kept_BD, 13)
     torch.testing.assert_close(weight_BT[[0, 3]], torch.ones(2, 13))
     for row, k in ((1, 2), (2, 4)):
         assert weight_BT[row, 0] == 1
-        assert float(weight_BT[row, int(1.5 * k)]) == pytest.approx(0.5)
-        assert float(weight_BT[row, int(3 * k)]) == pytest.approx(0.25)
+        assert float(weight_BT[row, int(1.5 * k)]) == pytest.approx(REST + (1 - REST) / 2)
+        assert float(weight_BT[row, int(3 * k)]) == pytest.approx(REST + (1 - REST) / 4)
     lengths = {int(n) for step in range(30) for n in task._kept(batch, step).sum(1)}
     assert lengths == {2, 4, DIM}
 

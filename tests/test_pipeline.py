@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cllm import pipeline
+from cllm import discovery, pipeline
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
-from cllm.corpus import built_in_corpus
+from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
@@ -139,3 +139,29 @@ def test_vectors_longer_than_the_corpus_are_refused() -> None:
     pipeline.require_enough_texts(corpus, len(corpus.select("train")))
     with pytest.raises(InputError, match="would only number them"):
         pipeline.require_enough_texts(corpus, len(corpus.select("train")) + 1)
+
+
+def test_swapped_copies_join_the_real_texts(tiny_base: BaseLM, corpus: Corpus) -> None:
+    texts = TokenTexts.of(corpus.ids, tiny_base.tokenize(corpus.texts), tiny_base.pad, 80)
+    settings = overridden("quick", changes=["train.swaps=0.25"]).train
+    both = pipeline.with_swaps(tiny_base, corpus, texts, 80, settings)
+    assert len(both) == pytest.approx(len(texts) / 0.75, abs=1)
+    assert both.names[: len(texts)] == texts.names
+    assert len(set(both.names)) == len(both)
+    more = tiny_base.to_text([row.tolist()[:-1] for row in both.rows[len(texts) :]])
+    assert sum(text in corpus.texts for text in more) < len(more) / 2
+    again = pipeline.with_swaps(tiny_base, corpus, texts, 80, settings)
+    assert all((a == b).all() for a, b in zip(both.rows, again.rows, strict=True))
+
+
+def test_what_the_reference_lm_finds_unlikely_is_not_plausible(tmp_path: Path) -> None:
+    run = RunFolder(SHIPPED)
+    model, corpus = run.load_model(), run.load_corpus()
+    plausible = discovery.make_plausible(run, model, corpus)
+    assert plausible is not None
+    real = list(corpus.select("test").texts[:40])
+    assert plausible(real).mean() > 0.95
+    mixed = [" ".join(reversed(text.split())) for text in real]
+    assert not plausible(mixed).any()
+    bare = RunFolder(tmp_path)
+    assert discovery.make_plausible(bare, model, corpus) is None

@@ -14,6 +14,24 @@ def test_a_preset_without_changes_is_itself() -> None:
     assert overridden("standard", dim=64, seed=3) == preset("standard", dim=64, seed=3)
 
 
+@pytest.mark.parametrize(("dim", "prefix"), [(32, 8), (64, 8), (12, 6)])
+def test_training_for_voids_gives_one_prefix_the_opening_of_texts(dim: int, prefix: int) -> None:
+    train = overridden("quick", dim=dim, aim="voids").train
+    assert train.prefixes == (prefix,)
+    assert train.front > 0
+    assert train.swaps > 0
+    assert train.loop == overridden("quick", dim=dim).train.loop
+
+
+def test_single_settings_go_over_the_aim() -> None:
+    assert overridden("quick", aim="voids", changes=["train.swaps=0"]).train.swaps == 0
+
+
+def test_an_unknown_aim_is_named() -> None:
+    with pytest.raises(InputError, match="--aim is 'moon'; it must be text or voids"):
+        overridden("quick", aim="moon")
+
+
 def test_base_and_model_fit_into_three_hours_with_the_standard_preset() -> None:
     s = preset("standard")
     trained = s.base.loop.seconds + s.base.low_rank_loop.seconds + s.train.loop.seconds

@@ -1,0 +1,149 @@
+"""VoidBench: what is counted, how sure it is, and any autoencoder put to the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cllm.corpus import Corpus
+from cllm.sphere import unit
+from studies import voidbench
+from studies.voidbench import PairCounts, summary
+
+
+class Spelled:
+    """An autoencoder that loses nothing: a vector's text is its coordinates."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return unit(np.array([[float(x) for x in text.split()] for text in texts]))
+
+    def decode(self, vectors_ND: np.ndarray) -> list[str]:
+        return [" ".join(f"{x:.6f}" for x in row) for row in vectors_ND]
+
+
+def load() -> Spelled:
+    """What `--model` names in the test of the command."""
+    return Spelled()
+
+
+def row(arm: str, place: str, yields: bool, withheld: bool = False) -> dict[str, Any]:
+    return {
+        "arm": arm, "place": place, "text": "x", "valid": yields, "duplicate": False,
+        "hit": True, "yields": yields, "withheld": withheld,
+        "combination": ["soup", place] if withheld else None,
+    }  # fmt: skip
+
+
+def told(
+    models: int, void: Sequence[tuple[bool, bool]], density: Sequence[tuple[bool, bool]]
+) -> dict[str, Any]:
+    rows = [row("void", str(i), *found) for i, found in enumerate(void)]
+    rows += [row("density", str(i), *found) for i, found in enumerate(density)]
+    trial = {"rows": rows, "decodes": {"void": 300, "density": 300}}
+    return summary([trial] * models, np.random.default_rng(0))
+
+
+def test_shares_are_pooled_over_models_and_lie_in_their_intervals() -> None:
+    half = [(i % 2 == 0, i % 4 == 0) for i in range(80)]
+    found = told(3, half, [(i % 4 == 0, False) for i in range(80)])
+    void = found["arms"]["void"]
+    assert void["texts"] == 240
+    assert void["decodes"] == 900
+    assert void["yield"]["share"] == pytest.approx(0.5)
+    assert void["withheld_fill"]["share"] == pytest.approx(0.5)
+    assert void["distinct_withheld"] == 20
+    low, high = void["yield"]["ci"]
+    assert 0.4 < low < 0.5 < high < 0.6
+    lift = found["void_over_density"]["lift"]
+    assert lift["ratio"] == pytest.approx(2, rel=0.02)
+    assert lift["ci"][0] > 1
+
+
+def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
+    found = told(1, [(True, i < 3) for i in range(30)], [(True, False)] * 30)
+    fill = found["void_over_density"]["withheld_fill"]
+    assert np.isfinite([fill["ratio"], *fill["ci"]]).all()
+    assert fill["ratio"] > 5
+    assert fill["ci"][0] < 2
+
+
+def test_texts_of_one_place_are_one_observation() -> None:
+    apart = told(1, [(i % 2 == 0, False) for i in range(100)], [(True, False)])
+    rows = [row("void", str(i % 4), i % 4 < 2) for i in range(100)] + [row("density", "a", True)]
+    trial = {"rows": rows, "decodes": {}}
+    together = summary([trial], np.random.default_rng(0))
+    wide, narrow = (np.ptp(x["arms"]["void"]["yield"]["ci"]) for x in (together, apart))
+    assert wide > 2 * narrow
+
+
+def test_pairs_that_go_together_have_a_high_pmi() -> None:
+    texts = ["ingredients: 1 leek; 1 potato"] * 10 + ["ingredients: 1 plum; 1 fig"] * 10
+    counts = PairCounts.of(texts)
+    together = counts.pmi(frozenset({"leek", "potato"}))
+    apart = counts.pmi(frozenset({"leek", "fig"}))
+    assert together is not None
+    assert apart is not None
+    assert together > 0.5 > 0 > apart
+    assert counts.pmi(frozenset({"leek", "never seen"})) is None
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Places on S² but for a cap, as texts."""
+    cloud = unit(np.random.default_rng(1).standard_normal((700, 3)))
+    texts = tuple(Spelled().decode(cloud[cloud[:, 2] < 0.7]))
+    count = len(texts)
+    splits = tuple("train" if i % 5 else ("validation", "test")[i % 2] for i in range(count))
+    names = tuple(f"t{i}" for i in range(count))
+    path = tmp_path_factory.mktemp("bench") / "corpus.parquet"
+    Corpus(names, texts, names, names, splits).save(path)
+    return path
+
+
+def test_any_autoencoder_is_put_to_the_test_once(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = corpus.parent / "out"
+    command = ["--json", "--model", f"{__name__}:load", "--corpus", str(corpus), "--quick"]
+    command += ["--budget", "80", "--out", str(out)]
+    voidbench.main(command)
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"] == 1
+    void = found["arms"]["void"]
+    assert void["hit"] == void["texts"] > 0
+    assert void["decodes"] <= 80
+    crowding = found["each"][0]["crowding"]
+    assert crowding["density"]["crowding"] == pytest.approx(crowding["void"]["crowding"], rel=0.05)
+    assert (out / "voidbench.json").exists()
+
+    def never(*_: object) -> None:
+        raise AssertionError("tried again")
+
+    monkeypatch.setattr(voidbench, "trial", never)
+    voidbench.main(command)
+    assert json.loads(capsys.readouterr().out) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "give either --runs"),
+        (["--model", "nowhere:load", "--corpus", "x.parquet"], "give MODULE:FUNCTION"),
+        (["--model", f"{__name__}:load"], "--model needs --corpus"),
+        (["--runs", "no/such/run"], "no/such/run"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        voidbench.main([*arguments, "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert len(error.splitlines()) == 1
