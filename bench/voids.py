@@ -5,7 +5,7 @@ python -m bench.voids --json --part truth planted  # minutes
 
 truth: the largest cap of SphericalVoronoi, the largest gap of a circle. planted: clouds with a
 ball emptied, and clouds without. calibration: p-values of clouds drawn from each null. speed:
-seconds over those of the bare FAISS distances it asks for. One JSON object on stdout.
+seconds over those of the bare FAISS distances it asks for. peers: SphericalVoronoi, grid, KDE.
 """
 
 # Shapes: N points, K coordinates, M coordinates of the planted sphere, C clouds.
@@ -32,7 +32,7 @@ from cllm.sphere import ExactIndex, angle, unit
 from cllm.voids import VoidSettings, find_voids
 
 Cloud = NDArray[np.float32]
-PARTS = ("truth", "planted", "calibration", "speed")
+PARTS = ("truth", "planted", "calibration", "speed", "peers")
 ALONE = VoidSettings(nulls=0)
 
 
@@ -158,15 +158,17 @@ def by_chance(case: tuple[int, int, int], seed: int) -> bool:
 def calibration(options: argparse.Namespace) -> dict[str, Any]:
     """P-values of clouds that are themselves drawn from a null, against that kind of null.
 
-    With B null clouds p takes the values 1/(B+1), ..., 1: a uniform draw below one step makes it
-    continuous for the Kolmogorov-Smirnov test. The binomial test is of the share p <= 0.05.
+    With B null clouds p takes the values 1/(B+1), ..., 1, and clouds without any void tie: for
+    the Kolmogorov-Smirnov test p is made continuous by a uniform draw over its step and its
+    ties. The binomial test is of the share p <= 0.05, nothing drawn.
     """
     return {kind: _calibrated(kind, options) for kind in KINDS}
 
 
 def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
-    values = np.array([_p_of_null(kind, seed, options) for seed in range(options.calibrated)])
-    step = 1.0 / (options.nulls + 1)
+    found = [_p_of_null(kind, seed, options) for seed in range(options.calibrated)]
+    values, ties = (np.array(column) for column in zip(*found, strict=True))
+    step = (1.0 + ties) / (options.nulls + 1)
     spread = values - step * rng_of(6, len(values)).random(len(values))
     below = int((values <= 0.05).sum())
     facts = {
@@ -181,7 +183,8 @@ def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
     return facts
 
 
-def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> float:
+def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> tuple[float, int]:
+    """P-value of one cloud, and how many null clouds tie with it."""
     rng = rng_of(5, KINDS.index(kind), seed)
     dims = int(rng.integers(2, 9))
     # a lopsided, stretched cloud: what the null is fitted to is never the plain sphere
@@ -189,7 +192,9 @@ def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> float:
     pattern = unit(shift_K + rng.standard_normal((500, dims)) * scale_K)
     cloud = null_cloud(pattern, kind, rng)
     how = VoidSettings(proposals=200, climbed=60, nulls=options.nulls)
-    return dict(find_voids(cloud, how, rng, kinds=(kind,)).p_values)[kind]
+    search = find_voids(cloud, how, rng, kinds=(kind,))
+    ties = sum(score == search.largest_score for score in dict(search.null_scores)[kind])
+    return dict(search.p_values)[kind], ties
 
 
 # ---- speed -------------------------------------------------------------------------------
@@ -241,6 +246,69 @@ def one_size(count: int, dims: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# ---- peers -------------------------------------------------------------------------------
+
+
+def peers(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and largest empty cap on S² beside SphericalVoronoi, a grid, and a KDE on the grid.
+
+    The grid has as many points as the cloud (a Fibonacci lattice); the KDE looks for the least
+    density of a kernel as wide as ten neighbours, which is what one would try first.
+    """
+    rows = []
+    for count in options.peer_sizes:
+        rng = rng_of(8, count)
+        cloud = uniform_cloud(rng, count, 3)
+        ways: dict[str, Callable[[Cloud], float]] = {
+            "finder": lambda cloud: find_voids(cloud, ALONE, rng_of(9)).largest_radius,
+            "spherical_voronoi": _by_voronoi, "grid": _by_grid, "kde": _by_kde,
+        }  # fmt: skip
+        row: dict[str, Any] = {"count": count}
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            radius = way(cloud)
+            row[name] = {"seconds": time.perf_counter() - begun, "radius": radius}
+        truth_radius = row["spherical_voronoi"]["radius"]
+        for name in ways:
+            row[name]["radius_ratio"] = row[name]["radius"] / truth_radius
+        say(f"peers {row}")
+        rows.append(row)
+    return {"sizes": rows}
+
+
+def _by_voronoi(cloud: Cloud) -> float:
+    from scipy.spatial import SphericalVoronoi
+
+    exact = cloud.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    return _largest(cloud, SphericalVoronoi(exact).vertices)
+
+
+def _by_grid(cloud: Cloud) -> float:
+    return _largest(cloud, _lattice(len(cloud)))
+
+
+def _by_kde(cloud: Cloud) -> float:
+    from sklearn.neighbors import KernelDensity
+
+    width = float(np.median(ExactIndex(cloud).kth_angle(10, np.arange(min(1000, len(cloud))))))
+    density = KernelDensity(bandwidth=width, rtol=1e-3).fit(cloud)
+    grid = _lattice(len(cloud))
+    return _largest(cloud, grid[[int(np.argmin(density.score_samples(grid)))]])
+
+
+def _lattice(count: int) -> NDArray[np.float64]:
+    """Evenly spread points of S² (Fibonacci lattice), (N, 3)."""
+    height = 1 - 2 * (np.arange(count) + 0.5) / count
+    turn = np.arange(count) * np.pi * (3 - 5**0.5)
+    flat = np.sqrt(1 - height**2)
+    return np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
+
+
+def _largest(cloud: Cloud, places: NDArray[np.float64]) -> float:
+    return float(ExactIndex(cloud).search(places, 1)[0].max())
+
+
 def _share(flags: NDArray[Any]) -> dict[str, Any]:
     share = wilson(int(flags.sum()), len(flags))
     return {"share": share.mean, "ci": share.ci}
@@ -269,6 +337,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--calibrated", type=int, default=500, help="clouds of each null")
     p.add_argument("--nulls", type=int, default=19, help="null clouds that judge each of them")
     p.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    p.add_argument("--peer-sizes", type=int, nargs="+", default=[10_000, 100_000])
     p.add_argument("--dims", type=int, default=32, help="coordinates of `speed`")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -287,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     measures: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "truth": truth, "planted": planted, "calibration": calibration, "speed": speed,
+        "peers": peers,
     }  # fmt: skip
     found = {name: measures[name](options) for name in options.part}
     kept = {k: v for k, v in vars(options).items() if k not in ("json", "one")}

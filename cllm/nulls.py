@@ -21,14 +21,16 @@ Floats = npt.NDArray[np.floating[Any]]
 Kind = Literal["gaussian", "shuffled", "uniform"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+SIMULATED, ROUNDS = 4096, 10  # pairs of draws, and corrections, that match a Gaussian's moments
 _NEGLIGIBLE = 1e-6  # share of the variance below which a principal direction is none
 
 
 def null_cloud(cloud_NK: Floats, kind: Kind, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """A cloud of the same size without structure of its own, unit rows, (N, K) float32.
 
-    gaussian: normal with the cloud's mean and covariance; shuffled: each column permuted on
-    its own; uniform: even over the great sphere of the cloud's principal directions.
+    gaussian: normal, of the cloud's mean and covariance once it is on the sphere; shuffled: each
+    column permuted on its own; uniform: even over the great sphere of the cloud's principal
+    directions.
     """
     makers = {"gaussian": _gaussian, "shuffled": _shuffled, "uniform": _uniform}
     return unit(makers[kind](np.asarray(cloud_NK, dtype=np.float64), rng))
@@ -43,14 +45,48 @@ def p_value(score: float, null_scores: Mapping[Kind, Sequence[float]]) -> float:
 
 
 def _gaussian(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
-    mean_K = cloud_NK.mean(axis=0)
-    axes_JK, variance_J = _principal(np.cov(cloud_NK.T, bias=True))
-    drawn_NJ = rng.standard_normal((len(cloud_NK), len(axes_JK))) * np.sqrt(variance_J)
-    return np.asarray(mean_K + drawn_NJ @ axes_JK)
+    mean_K, covariance_KK = np.mean(cloud_NK, axis=0), np.cov(cloud_NK.T, bias=True)
+    centre_K, spread_KK = _before_projection(mean_K, covariance_KK, rng)
+    return np.asarray(centre_K + rng.standard_normal(cloud_NK.shape) @ spread_KK)
+
+
+def _before_projection(
+    mean_K: Floats, covariance_KK: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Centre (K,) and root of the covariance (K, K) of a Gaussian of these moments on the sphere.
+
+    A Gaussian of the moments themselves is more crowded there than the cloud, and its emptiest
+    places less empty: p-values were too small (0.088 of 500 clouds at or below 0.05).
+    """
+    half_SK = rng.standard_normal((SIMULATED, len(mean_K)))
+    draw_SK = np.concatenate([half_SK, -half_SK])
+    wanted_KK = _power(covariance_KK, 0.5)
+    centre_K, inside_KK = mean_K, covariance_KK
+    for _ in range(ROUNDS):
+        placed_SK = centre_K + draw_SK @ _power(inside_KK, 0.5)
+        placed_SK /= np.linalg.norm(placed_SK, axis=1, keepdims=True)
+        change_KK = wanted_KK @ _power(np.cov(placed_SK.T, bias=True), -0.5)
+        inside_KK = change_KK @ inside_KK @ change_KK.T
+        centre_K = centre_K + mean_K - placed_SK.mean(axis=0)
+    return centre_K, _power(inside_KK, 0.5)
+
+
+def _power(moments_KK: Floats, exponent: float) -> Floats:
+    """Of a symmetric matrix; directions of a negligible share of it stay out."""
+    axes_JK, moment_J = _principal(moments_KK)
+    return np.asarray((axes_JK.T * moment_J**exponent) @ axes_JK)
 
 
 def _shuffled(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
-    return np.asarray(rng.permuted(cloud_NK, axis=0))
+    # What is permuted has, once it is put on the sphere, the cloud's own columns; they, permuted
+    # as they are, reach further out there, and voids looked smaller than the null's own.
+    wanted_NK = np.sort(cloud_NK, axis=0)
+    column_NK = wanted_NK
+    for _ in range(ROUNDS):
+        placed_NK = rng.permuted(column_NK, axis=0)
+        placed_NK /= np.maximum(np.linalg.norm(placed_NK, axis=1, keepdims=True), 1e-12)
+        column_NK = np.sort(column_NK + wanted_NK - np.sort(placed_NK, axis=0), axis=0)
+    return np.asarray(rng.permuted(column_NK, axis=0))
 
 
 def _uniform(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
