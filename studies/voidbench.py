@@ -321,14 +321,18 @@ def subjects(options: argparse.Namespace) -> Iterator[Subject]:
     if options.model:
         yield own(options)
     for path in options.runs or ():
-        yield of_run(RunFolder(path))
+        yield of_run(RunFolder(path), options.void_dim)
 
 
 def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) -> dict[str, Any]:
     """The subject's trial, from the output folder where it is there already."""
     place = options.out / f"{subject.name}.json"
     made_from = digest(
-        subject.identity, str(options.budget), str(options.seed), search.model_dump_json()
+        subject.identity,
+        str(subject.void_dim),
+        str(options.budget),
+        str(options.seed),
+        search.model_dump_json(),
     )
     if place.exists() and read_json(place)["made_from"] == made_from:
         return read_json(place)
@@ -338,8 +342,8 @@ def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) ->
     return found
 
 
-def of_run(run: RunFolder) -> Subject:
-    """A trained run folder."""
+def of_run(run: RunFolder, void_dim: int = 0) -> Subject:
+    """A trained run folder; `void_dim` 0 is the model's own."""
     model, corpus = run.load_model(), run.load_trained_corpus()
     lengths = [len(row) for row in model.tokens(list(corpus.select("train").texts[:2000])).rows]
 
@@ -349,7 +353,7 @@ def of_run(run: RunFolder) -> Subject:
 
     return Subject(
         run.path.resolve().name, digest(model.hash, corpus.hash), model, corpus,
-        model.config.void_dim, discovery.make_judge(run, model, corpus),
+        void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
         discovery.make_plausible(run, model, corpus), alone,
     )  # fmt: skip
 
@@ -393,7 +397,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="corpus.parquet, of `cllm corpus build`, that --model was trained on",
     )
-    p.add_argument("--void-dim", type=int, default=0, help="of --model; 0 = all its coordinates")
+    p.add_argument(
+        "--void-dim",
+        type=int,
+        default=0,
+        help="coordinates that voids are sought in; 0 = the model's own",
+    )
     p.add_argument("--budget", type=int, default=2000, help="decodes an arm")
     p.add_argument("--nulls", type=int, default=19, help="null clouds a kind")
     p.add_argument("--quick", action="store_true", help="a quarter of the void search")
