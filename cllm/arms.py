@@ -4,8 +4,8 @@ A place is *settled* before it counts: decoded, encoded again, and taken where i
 words and vector agree; where its text is not `plausible` it is dropped. Every decode of that is
 counted, in every arm.
 
-    field = Field.of(cloud_ND, held_out_MD, void_dim, chance)
-    arms = write_arms(model, field, budget=2000, rng)     # void, density, open, ...
+    field = Field.of(cloud_ND, held_out_MD, void_dim, chance, rng)
+    arms = write_arms(model, field, 2000, rng)     # void, density, open, ...
 """
 
 # Shapes: N texts, M held-out texts, D coordinates, K of the prefix, J of the cloud's subspace,
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,8 @@ Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
 
 NEIGHBOURS = 10  # k of the void score
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
@@ -57,6 +59,14 @@ class Written:
     texts: tuple[str, ...]
     points_nD: Vectors | None  # None: an arm without places
     decodes: int  # those of settling included
+
+    def only(self, plausible: Plausible | None) -> Written:
+        """Without the implausible texts; they have cost what they cost."""
+        if plausible is None or not self.texts:
+            return self
+        texts = filled(self.texts)
+        kept = tuple(t for t, good in zip(texts, plausible(texts), strict=True) if good)
+        return replace(self, texts=kept)
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,6 @@ class Field:
         return self.lifted(rng.permutation(propose(self.index, count, rng)))
 
 
-Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
-
-
 def write_arms(
     model: Autoencoder,
     field: Field,
@@ -133,7 +140,8 @@ def write_arms(
     void = _Settling(model, budget, plausible)
     starts_SD = _void_starts(field, budget, rng)
     while void.settled < len(starts_SD) and void.spent < budget:
-        chunk = starts_SD[void.settled :][: min(CHUNK, budget - void.spent)]
+        half = max(1, (budget - void.spent) // 2)  # the other half writes from what is kept
+        chunk = starts_SD[void.settled :][: min(CHUNK, half)]
         found_nD = void.settle(chunk)
         if not len(found_nD):
             continue
@@ -155,7 +163,6 @@ def write_arms(
         control.keep(settled_SD[rows[chosen]])
         return control.write(arm)
 
-    half = budget // 2
     cloud_ND = field.cloud_ND
     arms = [void.write("void")]
     if wanted:
@@ -166,8 +173,8 @@ def write_arms(
             matched("open", open_SD, lambda s: ~s.enclosed_n, "dk_n"),
         ]
     for arm, start_SD in (
-        ("interpolation", between_near(cloud_ND, half, rng)),
-        ("prior", from_prior(cloud_ND, half, rng)),
+        ("interpolation", between_near(cloud_ND, budget // 2, rng)),
+        ("prior", from_prior(cloud_ND, budget // 2, rng)),
     ):
         other = _Settling(model, budget, plausible)
         other.keep(other.settle(start_SD))

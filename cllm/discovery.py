@@ -150,6 +150,8 @@ def write_all(
     """The texts of all seven arms; those of voids and their controls only after a void search."""
     train_texts = corpus.select("train").texts
     chance = run.notes().get("voids", {}).get("chance_score", np.inf)
+    if run.voids.exists() and chance == np.inf:
+        log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
     latents = run.load_latents(model)
     cloud_ND, held_out_MD = (latents.select(s).vectors_ND for s in ("train", "validation"))
     field = Field.of(cloud_ND, held_out_MD, model.config.void_dim, chance, rng)
@@ -157,8 +159,9 @@ def write_all(
     written = write_arms(model, field, budget, rng, plausible)
     half = budget // 2
     lengths = rng.choice([len(row) for row in model.tokens(train_texts[:2000]).rows], half).tolist()
-    written["base"] = unaided(model.base, model.config.context, lengths, int(rng.integers(1 << 31)))
-    written["copy"] = near_copies(train_texts, half, rng)
+    base = unaided(model.base, model.config.context, lengths, int(rng.integers(1 << 31)))
+    written["base"] = base.only(plausible)
+    written["copy"] = near_copies(train_texts, half, rng).only(plausible)
     return written
 
 

@@ -273,6 +273,8 @@ def _against_control(arms: Numbers) -> str:
     """Voids against equally crowded places that are not empty, where both were measured."""
     void, density = arms.get("void", {}), arms.get("density", {})
     mine, theirs = void.get("yield"), density.get("yield")
+    if void.get("sampled") == 0:
+        return "Nothing is written from voids: no place in one stays there when it is decoded."
     if mine is None or theirs is None:
         return ""
     mine_ci, theirs_ci = void.get("yield_ci", [mine, mine]), density.get("yield_ci", [theirs] * 2)
@@ -285,7 +287,7 @@ def _against_control(arms: Numbers) -> str:
     text = f"{said}: {mine:.0%} of their texts are valid, new and in place, against {theirs:.0%}"
     if "withheld" in void:
         text += (
-            f"; {_of_yield(void)} of these are combinations that no training text has, "
+            f"; {_of_yield(void)} of these fall into combinations that the corpus withholds, "
             f"against {_of_yield(density)}"
         )
     return f"{text}."

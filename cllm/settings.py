@@ -149,7 +149,7 @@ def aimed(dim: int, aim: Aim) -> TrainSettings:
     that no text has falls on an empty place; words are swapped, so that the decoder learns to
     write such subjects. It restores less well at the same time (README, "Are the voids real?").
     """
-    if aim == "text" or dim < 4:
+    if aim == "text":
         return TrainSettings()
     return TrainSettings(
         prefixes=(min(VOID_DIM, dim // 2),), prefix_weight=1.0, full_length=0.6,
@@ -229,6 +229,8 @@ def overridden(
         raise InputError(f"--nested is {nested!r}; it must be on or off")
     if aim not in get_args(Aim):
         raise InputError(f"--aim is {aim!r}; it must be text or voids")
+    if aim == "voids" and (nested == "off" or (dim or 32) < 8):
+        raise InputError("--aim voids needs a nested vector of 8 coordinates or more")
     own: dict[str, object] = {"train.nested": nested == "on"}
     if adapting:
         own |= {"base.loop.lr": ADAPTING_LR, "base.low_rank_loop.lr": ADAPTING_LR}

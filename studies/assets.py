@@ -28,9 +28,10 @@ def main() -> None:
     """Train what is missing in the run folder, evaluate, and put it in place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/assets"))
-    parser.add_argument("--seconds", type=float, default=3000, help="for the CLLM")
+    parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM")
     parser.add_argument("--base-seconds", type=float, default=1400)
     parser.add_argument("--reference-seconds", type=float, default=240)
+    parser.add_argument("--aim", choices=("text", "voids"), default="text")
     parser.add_argument("--set", action="append", default=[], help="any setting, as `cllm train`")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> None:
         seed=args.seed,
         seconds=args.seconds,
         base_seconds=args.base_seconds,
-        aim="voids",
+        aim=args.aim,
         changes=args.set,
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():

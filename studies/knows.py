@@ -170,7 +170,8 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     withheld = [grammar.sample(rng, withheld=True) for _ in range(options.recipes)]
     cloud_ND, held_out_MD = (model.encode(corpus.select(s).texts) for s in ("train", "validation"))
     search = find_voids(prefix(cloud_ND, k), VoidSettings.quick(), rng, prefix(held_out_MD, k))
-    field = Field.of(cloud_ND, held_out_MD, k, search.chance or np.inf, rng)
+    chance = np.inf if search.chance is None else search.chance
+    field = Field.of(cloud_ND, held_out_MD, k, chance, rng)
     voids = [void for void in search.voids if void.stands]
     radius_V = np.array([void.radius for void in voids])
     balls = {

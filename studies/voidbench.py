@@ -77,9 +77,9 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
         raise InputError("too few null clouds to say what is a void; give --nulls 19 or more")
     field = Field.of(cloud_ND, held_out_MD, subject.void_dim, found.chance, rng)
     written = write_arms(model, field, budget, rng, subject.plausible)
-    written["copy"] = near_copies(train_texts, budget // 2, rng)
+    written["copy"] = near_copies(train_texts, budget // 2, rng).only(subject.plausible)
     if subject.alone:
-        written["base"] = subject.alone(budget // 2, seed)
+        written["base"] = subject.alone(budget // 2, seed).only(subject.plausible)
     voids = [void for void in found.voids if void.stands]
     index, worth = ExactIndex(cloud_NK), Worth.of(corpus)
     rows: list[Row] = []

@@ -68,6 +68,27 @@ def test_a_decoder_that_only_looks_up_stays_in_no_void(field: Field) -> None:
     assert len(written["prior"].texts) == 50
 
 
+def test_a_small_budget_leaves_decodes_to_write_with(field: Field) -> None:
+    many = Field(field.cloud_ND, 3, 1.2, field.support, field.own_JK)  # more starts than budget
+    void = write_arms(Spelled(), many, 60, np.random.default_rng(3))["void"]
+    assert 20 <= len(void.texts) <= 30
+    assert void.decodes <= 60
+
+
+def test_implausible_texts_are_dropped_in_every_arm_and_cost_their_decodes(field: Field) -> None:
+    def plausible(texts: list[str]) -> np.ndarray:
+        return np.array([text[-1] in "02468" for text in texts])
+
+    written = write_arms(Spelled(), field, 100, np.random.default_rng(3), plausible)
+    for arm in written.values():
+        assert all(text[-1] in "02468" for text in arm.texts)
+    prior = written["prior"]
+    assert prior.decodes == 50 + len(prior.texts) < 90
+    kept = prior.only(lambda texts: np.arange(len(texts)) < 3)
+    assert kept.texts == prior.texts[:3]
+    assert kept.decodes == prior.decodes
+
+
 def test_nothing_is_a_void_above_an_infinite_chance_score(field: Field) -> None:
     none = Field(field.cloud_ND, 3, np.inf, field.support, field.own_JK)
     assert write_arms(Spelled(), none, 60, np.random.default_rng(3))["void"].texts == ()

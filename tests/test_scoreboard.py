@@ -114,7 +114,7 @@ def test_the_first_sentence_says_whether_voids_beat_their_control(
     density = {"sampled": 10, "withheld": 0, "yield": share, "yield_ci": interval}
     first = verdict_in_words({"ideas": {"void": void, "density": density}})[0]
     assert first.startswith(told)
-    assert "2 of 5 of these are combinations" in first
+    assert "2 of 5 of these fall into combinations" in first
 
 
 @pytest.mark.parametrize(

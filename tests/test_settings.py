@@ -27,6 +27,12 @@ def test_single_settings_go_over_the_aim() -> None:
     assert overridden("quick", aim="voids", changes=["train.swaps=0"]).train.swaps == 0
 
 
+def test_voids_need_a_prefix() -> None:
+    for own in ({"dim": 6}, {"nested": "off"}):
+        with pytest.raises(InputError, match="--aim voids needs a nested vector"):
+            overridden("quick", aim="voids", **own)
+
+
 def test_an_unknown_aim_is_named() -> None:
     with pytest.raises(InputError, match="--aim is 'moon'; it must be text or voids"):
         overridden("quick", aim="moon")
