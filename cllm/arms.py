@@ -115,6 +115,11 @@ class Field:
         score_n, angles_nL = scores(self.index, points_nJ, NEIGHBOURS)
         return Look(score_n, angles_nL[:, -1], self.support.holds(points_nJ))
 
+    def is_void(self, points_nD: Vectors) -> Mask:
+        """Which places are enclosed and of a score above chance."""
+        seen = self.look(points_nD)
+        return (seen.score_n > self.chance) & seen.enclosed_n
+
     def lifted(self, points_nJ: Vectors) -> Vectors:
         """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
         points_nK = points_nJ @ self.own_JK
@@ -143,10 +148,8 @@ def write_arms(
         half = max(1, (budget - void.spent) // 2)  # the other half writes from what is kept
         chunk = starts_SD[void.settled :][: min(CHUNK, half)]
         found_nD = void.settle(chunk)
-        if not len(found_nD):
-            continue
-        seen = field.look(found_nD)
-        void.keep(found_nD[(seen.score_n > field.chance) & seen.enclosed_n])
+        if len(found_nD):
+            void.keep(found_nD[field.is_void(found_nD)])
     places_nD = void.kept_nD
     if not len(places_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
@@ -246,8 +249,7 @@ def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator
 def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
     """Proposals that are themselves voids: enclosed, and emptier than chance explains."""
     pool_SD = field.proposals(POOL * count, rng)
-    seen = field.look(pool_SD)
-    return pool_SD[(seen.score_n > field.chance) & seen.enclosed_n][:count]
+    return pool_SD[field.is_void(pool_SD)][:count]
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:

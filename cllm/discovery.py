@@ -26,7 +26,7 @@ from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
 from cllm.files import read_json, write_json
 from cllm.ideas import Idea, best_first, funnel, judge_written, load_ideas, save_ideas, unaided
-from cllm.judge import Judge
+from cllm.judge import Checker, Judge
 from cllm.map import draw_map
 from cllm.model import CLLM
 from cllm.report import write_report
@@ -81,16 +81,21 @@ def _groups(corpus: Corpus, ids: Sequence[str]) -> list[str] | None:
     return [pair[0] if (pair := pair_of[name]) else "" for name in ids]
 
 
+def checker_of(corpus: Corpus) -> Checker | None:
+    """What tells a built-in recipe's violations; None for other texts."""
+    if not corpus.info.get("richness"):
+        return None
+    from cllm.recipes import check
+
+    return check
+
+
 def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
     """The corpus's checker where it has one, else the band of the reference LM's perplexity."""
     train, held_out = corpus.select("train"), corpus.select("validation")
-    checker: Callable[[str], Sequence[object]] | None = None
+    checker = checker_of(corpus)
     likelihood: Callable[[list[str]], Any] | None = None
-    if corpus.info.get("richness"):
-        from cllm.recipes import check
-
-        checker = check
-    else:
+    if checker is None:
         reference = run.load_reference(model.base)
 
         def likelihood(texts: list[str]) -> Any:  # noqa: ANN401

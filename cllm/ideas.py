@@ -1,6 +1,6 @@
 """What the arms wrote, judged: from candidates to new texts, with the evidence for each.
 
-ideas = judge_written(model, judge, written, field)
+ideas = judge_written(model, judge, written, index)
 counts = funnel(ideas, rng)
 """
 
@@ -26,7 +26,6 @@ from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
-ARMS = ("void", "density", "open", "interpolation", "prior", "base", "copy")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Kind = Literal["gaussian", "shuffled", "uniform"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-SIMULATED, ROUNDS = 4096, 10  # pairs of draws, and corrections, that match a Gaussian's moments
+SIMULATED, ROUNDS = 4096, 10  # pairs of draws of a Gaussian; corrections of what is drawn
 _NEGLIGIBLE = 1e-6  # share of the variance below which a principal direction is none
 
 

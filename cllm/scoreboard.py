@@ -167,7 +167,7 @@ def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
 
 
 def verdict_in_words(report: Numbers) -> list[str]:
-    """What the run showed, in one to three sentences; claims only what was measured."""
+    """What the run showed, the comparison with its control first; claims only what was measured."""
     parts = (
         _against_control(report.get("ideas", {})),
         _weakness(report.get("base", {})),

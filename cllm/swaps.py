@@ -68,11 +68,9 @@ class SwapTable:
         return text
 
 
-def swapped_texts(
-    texts: Sequence[str], count: int, rng: np.random.Generator, table: SwapTable | None = None
-) -> list[str]:
+def swapped_texts(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """`count` texts of the corpus, in turn, with one or two words swapped."""
-    table = table or SwapTable.learn(texts, rng)
+    table = SwapTable.learn(texts, rng)
     found: list[str] = []
     for row in range(count):
         text = texts[row % len(texts)]

@@ -184,9 +184,7 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
         for place, centre_VK in balls.items():
             far_MV = angle(prefix(vectors_MD, k)[:, None], centre_VK[None])
             shares[f"{kind}_in_{place}"] = float((far_MV < radius_V).any(axis=1).mean())
-        seen = field.look(vectors_MD)
-        like_M = (seen.score_n > field.chance) & seen.enclosed_n
-        shares[f"{kind}_void_like"] = float(like_M.mean())
+        shares[f"{kind}_void_like"] = float(field.is_void(vectors_MD).mean())
     write_json(kept, {"model": model.hash, "shares": shares})
     return shares
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.ideas import ARMS
+from cllm.scoreboard import ARMS
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]

@@ -30,10 +30,11 @@ from cllm.content import content_items
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
-from cllm.ideas import ARMS, Idea, judge_written, unaided
+from cllm.ideas import Idea, judge_written, unaided
 from cllm.judge import Judge
 from cllm.retrieval import TfidfIndex
 from cllm.run import RunFolder
+from cllm.scoreboard import ARMS
 from cllm.sphere import ExactIndex, prefix, unit
 from cllm.voids import VoidSettings, find_voids
 from studies.pooling import Row, summary
@@ -262,11 +263,7 @@ def own(options: argparse.Namespace) -> Subject:
         raise InputError("--model needs --corpus, the texts that the model was trained on")
     corpus = Corpus.load(options.corpus)
     train, held_out = corpus.select("train"), corpus.select("validation")
-    checker: Callable[[str], Sequence[object]] | None = None
-    if corpus.info.get("richness"):
-        from cllm.recipes import check
-
-        checker = check
+    checker = discovery.checker_of(corpus)
     whole = len(model.encode([train.texts[0]])[0])
     return Subject(
         name, digest(options.model, corpus.hash), model, corpus,
