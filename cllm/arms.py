@@ -39,6 +39,7 @@ NEIGHBOURS = 10  # k of the void score
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
 POOL = 5  # proposals drawn for each start that is wanted
+BARREN = 20  # draws of a pool without one start, after which no more are drawn
 
 
 class Autoencoder(Protocol):
@@ -59,6 +60,8 @@ class Written:
     texts: tuple[str, ...]
     points_nD: Vectors | None  # None: an arm without places
     decodes: int  # those of settling included
+    starts: int = 0  # places settled
+    likely: int = 0  # of them, those whose text is plausible
 
     def only(self, plausible: Plausible | None) -> Written:
         """Without the implausible texts; they have cost what they cost."""
@@ -142,12 +145,12 @@ def write_arms(
     The void arm settles starts until the budget is spent, and writes from those that are still
     voids. `density` and `open` settle as many, and write from as many, matched to them.
     """
-    void = _Settling(model, budget, plausible)
-    starts_SD = _void_starts(field, budget, rng)
-    while void.settled < len(starts_SD) and void.spent < budget:
-        half = max(1, (budget - void.spent) // 2)  # the other half writes from what is kept
-        chunk = starts_SD[void.settled :][: min(CHUNK, half)]
-        found_nD = void.settle(chunk)
+    void, barren = _Settling(model, budget, plausible), 0
+    while budget - void.spent > 1 and barren < BARREN:
+        half = (budget - void.spent) // 2  # the other half writes from what is kept
+        starts_SD = _void_starts(field, min(CHUNK, half), rng)
+        barren = 0 if len(starts_SD) else barren + 1
+        found_nD = void.settle(starts_SD)
         if len(found_nD):
             void.keep(found_nD[field.is_void(found_nD)])
     places_nD = void.kept_nD
@@ -190,7 +193,7 @@ class _Settling:
 
     def __init__(self, model: Autoencoder, budget: int, plausible: Plausible | None) -> None:
         self.model, self.budget, self.plausible = model, budget, plausible
-        self.settled = 0
+        self.settled = self.likely = 0
         self._kept: list[Vectors] = []
 
     @property
@@ -207,6 +210,7 @@ class _Settling:
         texts = filled(self.model.decode(points_SD)) if len(points_SD) else []
         if self.plausible and texts:
             texts = [text for text, good in zip(texts, self.plausible(texts), strict=True) if good]
+        self.likely += len(texts)
         return self.model.encode(texts) if texts else points_SD[:0]
 
     def keep(self, points_nD: Vectors) -> None:
@@ -215,7 +219,24 @@ class _Settling:
     def write(self, arm: str) -> Written:
         points_nD = self.kept_nD
         texts = self.model.decode(points_nD) if len(points_nD) else []
-        return Written(arm, tuple(texts), points_nD, self.spent)
+        return Written(arm, tuple(texts), points_nD, self.spent, self.settled, self.likely)
+
+
+def write_all(
+    model: Autoencoder,
+    field: Field,
+    train_texts: Sequence[str],
+    budget: int,
+    rng: np.random.Generator,
+    plausible: Plausible | None = None,
+    unaided: Callable[[int, int], Written] | None = None,
+) -> dict[str, Written]:
+    """All seven arms; `unaided` writes the base arm, of a number of texts and a seed."""
+    written = write_arms(model, field, budget, rng, plausible)
+    written["copy"] = near_copies(train_texts, budget, rng).only(plausible)
+    if unaided:
+        written["base"] = unaided(budget, int(rng.integers(1 << 31))).only(plausible)
+    return written
 
 
 def filled(texts: Sequence[str]) -> list[str]:

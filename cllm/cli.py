@@ -279,7 +279,7 @@ def generate(
     run: Run = None,
     json: Json = False,
     seed: Seed = 0,
-    n: Annotated[int, typer.Option("--n", min=1, help="candidates an arm")] = 100,
+    n: Annotated[int, typer.Option("--n", min=1, help="decodes an arm")] = 100,
 ) -> None:
     """Write texts from voids and from the control arms, and judge them."""
     from cllm import discovery

@@ -74,6 +74,19 @@ class Corpus:
         )
         return Corpus(ids, texts, titles, groups, splits, self.info)
 
+    def withheld_pair(self, text: str) -> tuple[str, str] | None:
+        """The withheld (dish, main) that a built-in recipe's title names; else None."""
+        if "withheld" not in self.info:
+            return None
+        from cllm.recipes import combination
+
+        pair = combination(text)
+        return pair if pair in self._withheld else None
+
+    @cached_property
+    def _withheld(self) -> frozenset[tuple[str, str]]:
+        return frozenset((dish, main) for dish, main in self.info["withheld"])
+
     @cached_property
     def hash(self) -> str:
         """Digest of ids, texts and splits: equal exactly where training sees the same data."""

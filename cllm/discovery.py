@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
-from cllm.arms import Field, Plausible, Written, near_copies, write_arms
+from cllm.arms import Field, write_all
 from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.clouds import describe
@@ -29,12 +29,14 @@ from cllm.ideas import Idea, best_first, funnel, judge_written, load_ideas, save
 from cllm.judge import Checker, Judge
 from cllm.map import draw_map
 from cllm.model import CLLM
+from cllm.plausibility import SURPRISE, Plausibility
 from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow
 from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents
-from cllm.voids import Void, VoidSettings, find_voids, load_voids, save_voids
+from cllm.void_files import load_voids, save_voids
+from cllm.voids import Void, VoidSettings, find_voids
 
 log = logging.getLogger(__name__)
 
@@ -108,22 +110,17 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
 
 
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
-SURPRISE = 2.0  # nats that a text may cost above what 99 % of held-out ones do
 
 
-def make_plausible(run: RunFolder, model: CLLM, corpus: Corpus) -> Plausible | None:
-    """Which texts the reference LM finds likely enough; None without one.
-
-    It has seen training texts only, and no vector. What is new costs it more than what is not,
-    hence SURPRISE; what costs far more is nonsense or goes against every text it knows.
-    """
+def make_plausible(
+    run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
+) -> Plausibility | None:
+    """Which texts the run's reference LM finds likely enough; None without one."""
     if not run.reference.is_dir():
         log.warning("no reference LM in %s: implausible texts are not left out", run.base)
         return None
-    reference = run.load_reference(model.base)
     held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
-    limit = float(np.quantile(reference.nats(model.tokens(held_out)), 0.99)) + SURPRISE
-    return lambda texts: np.asarray(reference.nats(model.tokens(texts)) <= limit)
+    return Plausibility.learn(run.load_reference(model.base), model.tokens, held_out, surprise)
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
@@ -135,39 +132,28 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
-    written = write_all(run, model, corpus, budget, rng)
+    chance = run.notes().get("voids", {}).get("chance_score", np.inf)
+    if run.voids.exists() and chance == np.inf:
+        log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
+    held_out_MD = run.load_latents(model).select("validation").vectors_ND
+    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng)
+    train_texts = corpus.select("train").texts
+    written = write_all(
+        model, field, train_texts, budget, rng,
+        make_plausible(run, model, corpus), unaided(model, train_texts),
+    )  # fmt: skip
     index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
     ideas: list[Idea] = []
     notes: dict[str, Any] = {}
     for arm, texts in written.items():
         found = judge_written(model, judge, texts, index, voids)
-        notes[arm] = {"decodes": texts.decodes} | funnel(found, rng) | _withheld(found, corpus)
+        spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
+        notes[arm] = spent | funnel(found, rng) | _withheld(found, corpus)
         ideas += found
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
-
-
-def write_all(
-    run: RunFolder, model: CLLM, corpus: Corpus, budget: int, rng: np.random.Generator
-) -> dict[str, Written]:
-    """The texts of all seven arms; those of voids and their controls only after a void search."""
-    train_texts = corpus.select("train").texts
-    chance = run.notes().get("voids", {}).get("chance_score", np.inf)
-    if run.voids.exists() and chance == np.inf:
-        log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
-    latents = run.load_latents(model)
-    cloud_ND, held_out_MD = (latents.select(s).vectors_ND for s in ("train", "validation"))
-    field = Field.of(cloud_ND, held_out_MD, model.config.void_dim, chance, rng)
-    plausible = make_plausible(run, model, corpus)
-    written = write_arms(model, field, budget, rng, plausible)
-    half = budget // 2
-    lengths = rng.choice([len(row) for row in model.tokens(train_texts[:2000]).rows], half).tolist()
-    base = unaided(model.base, model.config.context, lengths, int(rng.integers(1 << 31)))
-    written["base"] = base.only(plausible)
-    written["copy"] = near_copies(train_texts, half, rng).only(plausible)
-    return written
 
 
 def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
@@ -181,10 +167,7 @@ def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
     """Built-in recipes: how many texts fall into combinations that were never shown."""
     if "withheld" not in corpus.info:
         return {}
-    from cllm.recipes import combination
-
-    pairs = {tuple(pair) for pair in corpus.info["withheld"]}
-    return {"withheld": sum(i.yields and combination(i.text) in pairs for i in ideas)}
+    return {"withheld": sum(i.yields and corpus.withheld_pair(i.text) is not None for i in ideas)}
 
 
 def evaluate_run(

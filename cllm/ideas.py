@@ -7,7 +7,7 @@ counts = funnel(ideas, rng)
 # Shapes: n texts of an arm, D bottleneck, K prefix.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from cllm.arms import Autoencoder, Written, filled
-from cllm.base import BaseLM, Generation
+from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import Interval, bootstrap_of, wilson, yield_ci
+from cllm.model import CLLM
 from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
+LENGTHS_FROM = 2000  # training texts that say how long texts are
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,28 @@ class Idea:
         return self.verdict.valid and not self.verdict.duplicate and self.hit is not False
 
 
-def unaided(base: BaseLM, context: int, lengths: Sequence[int], seed: int) -> Written:
-    """The base arm: texts sampled where every token of the input is masked; `lengths` in tokens."""
-    torch.manual_seed(seed)
-    hidden = [[base.mask] * length for length in lengths]
-    inputs = TokenTexts.of([str(i) for i in range(len(hidden))], hidden, base.pad, context)
-    rows: list[list[int]] = []
-    for start in range(0, len(inputs), 64):
-        batch = inputs.gather(range(start, min(start + 64, len(inputs)))).to(base.device)
-        with torch.inference_mode():
-            memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
-        rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
-    return Written("base", tuple(base.to_text(rows)), None, len(rows))
+def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Written]:
+    """The base arm: texts sampled where every token of the input is masked.
+
+    As long as training texts are; the function takes their number and a seed.
+    """
+    lengths = [len(row) for row in model.tokens(train_texts[:LENGTHS_FROM]).rows]
+    base, context = model.base, model.config.context
+
+    def write(count: int, seed: int) -> Written:
+        torch.manual_seed(seed)
+        drawn = np.random.default_rng(seed).choice(lengths, count).tolist()
+        hidden = [[base.mask] * length for length in drawn]
+        inputs = TokenTexts.of([str(i) for i in range(count)], hidden, base.pad, context)
+        rows: list[list[int]] = []
+        for start in range(0, count, 64):
+            batch = inputs.gather(range(start, min(start + 64, count))).to(base.device)
+            with torch.inference_mode():
+                memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
+            rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
+        return Written("base", tuple(base.to_text(rows)), None, count)
+
+    return write
 
 
 def judge_written(
@@ -75,17 +87,17 @@ def judge_written(
 ) -> list[Idea]:
     """Re-encode and judge every text of an arm; `index` holds the prefixes of the cloud.
 
-    Ideas of the void arm get the id of the nearest of `voids`.
+    Ideas of the void arm get the id of the one of `voids` that they start in, if any.
     """
     verdicts = judge.judge(written.texts)
     points_nD, count = written.points_nD, len(written.texts)
     trips: list[float] | list[None] = [None] * count
     hits: list[bool] | list[None] = [None] * count
-    void_ids: list[int] | list[None] = [None] * count
+    void_ids: list[int | None] = [None] * count
     if points_nD is not None and count:
         trips, hits = land(points_nD, model.encode(filled(written.texts)), index)
         if written.arm == "void" and voids:
-            void_ids = nearest_void(points_nD, voids)
+            void_ids = void_around(points_nD, voids)
     return [
         Idea(
             id=f"{written.arm}-{number:05d}",
@@ -101,11 +113,14 @@ def judge_written(
     ]
 
 
-def nearest_void(points_nD: Vectors, voids: Sequence[Void]) -> list[int]:
-    """The id of the void whose centre is nearest to each point."""
+def void_around(points_nD: Vectors, voids: Sequence[Void]) -> list[int | None]:
+    """The id of the void in whose ball each point lies, of the nearest centre; else None."""
     centre_VK = np.stack([void.centre_K for void in voids])
-    rows = ExactIndex(centre_VK).ids(prefix(points_nD, centre_VK.shape[1]), 1)[:, 0]
-    return [voids[row].id for row in rows]
+    angle_n1, row_n1 = ExactIndex(centre_VK).search(prefix(points_nD, centre_VK.shape[1]), 1)
+    return [
+        voids[row].id if far < voids[row].radius else None
+        for far, row in zip(angle_n1[:, 0], row_n1[:, 0], strict=True)
+    ]
 
 
 def land(

@@ -143,14 +143,18 @@ def _stretched(values_SN: Floats, level: float) -> Floats:
     """Stretch the deviations of seeds (of texts, if one seed) so that few of them count as few."""
     one_seed = len(values_SN) == 1
     units = values_SN.shape[1] if one_seed else len(values_SN)
+    unit_means = values_SN if one_seed else values_SN.mean(axis=1, keepdims=True)
+    stretched: Floats = values_SN + (few(units, level) - 1) * (unit_means - values_SN.mean())
+    return stretched
+
+
+def few(units: int, level: float = 0.95) -> float:
+    """What a bootstrap's deviations of so few units are stretched by: Student's, unbiased."""
     if units == 1 or units >= 100:  # a single value has no spread; from 100 on it is < 2 %
-        return values_SN
+        return 1.0
     tail = (1 + level) / 2
     ratio = stats.t.ppf(tail, units - 1) / stats.norm.ppf(tail)
-    factor = math.sqrt(units / (units - 1)) * float(ratio)
-    unit_means = values_SN if one_seed else values_SN.mean(axis=1, keepdims=True)
-    stretched: Floats = values_SN + (factor - 1) * (unit_means - values_SN.mean())
-    return stretched
+    return math.sqrt(units / (units - 1)) * float(ratio)
 
 
 def _resampled_means(

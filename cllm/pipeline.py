@@ -273,7 +273,9 @@ def with_swaps(
     """The texts and, to make up the share of `settings.swaps`, copies with words swapped."""
     count = round(len(texts) * settings.swaps / (1 - settings.swaps))
     rng = np.random.default_rng([settings.loop.seed, 4])
-    swapped = swapped_texts(corpus.texts, count, rng)
+    swapped = swapped_texts(
+        corpus.texts, count, rng, hidden=lambda text: corpus.withheld_pair(text) is not None
+    )
     log.info("%d texts with words swapped join %d real ones", count, len(texts))
     names = (*texts.names, *(f"swap-{number}" for number in range(count)))
     rows = [row.tolist() for row in texts.rows] + base.tokenize(swapped)

@@ -68,7 +68,7 @@ def between_clusters(index: ExactIndex, count: int, rng: np.random.Generator) ->
     Clusters: spherical k-means. A proposal joins the cluster of a random text with one of the
     five nearest others.
     """
-    centre_MK, own_N = _clusters(index, CLUSTERS, rng)
+    centre_MK, own_N = clusters(index, CLUSTERS, rng)
     nearby_MJ = ExactIndex(centre_MK).own_neighbours(min(5, len(centre_MK) - 1))[1]
     text_P = rng.integers(len(index), size=count)
     other_P = nearby_MJ[own_N[text_P], rng.integers(nearby_MJ.shape[1], size=count)]
@@ -86,7 +86,7 @@ def at_fourth_corners(index: ExactIndex, count: int, rng: np.random.Generator) -
     Where a space is compositional (Mikolov et al. 2013, "Linguistic regularities"), and b and c
     each differ from a in one thing, that is where both differences would meet.
     """
-    centre_MK, _ = _clusters(index, CORNERS, rng)
+    centre_MK, _ = clusters(index, CORNERS, rng)
     near_MJ = ExactIndex(centre_MK).own_neighbours(min(AROUND, len(centre_MK) - 1))[1]
     a_P = rng.integers(len(centre_MK), size=count)
     b_P, c_P = near_MJ[a_P, rng.integers(near_MJ.shape[1], size=(2, count))]
@@ -124,7 +124,7 @@ def widest_cells(index: ExactIndex, count: int) -> Vectors:
     return unit(planes[np.argsort(-planes[:, -1], kind="stable")[:count], :-1])
 
 
-def _clusters(
+def clusters(
     index: ExactIndex, most: int, rng: np.random.Generator
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Centres (M, K) and each text's cluster (N,); every cluster has a text."""

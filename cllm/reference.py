@@ -92,12 +92,20 @@ class ReferenceLM:
     @torch.inference_mode()
     def nats(self, texts: TokenTexts, batch: int = 64) -> NDArray[np.float64]:
         """Nats of each text, (N,)."""
-        nats_N = np.zeros(len(texts))
+        return self.costs(texts, batch)[0]
+
+    def costs(
+        self, texts: TokenTexts, batch: int = 64
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Nats of each text, and of its second most surprising token; (N,) each."""
+        nats_N, second_N = np.zeros((2, len(texts)))
         device = next(self.model.parameters()).device
         for chosen_B, part in texts.in_order(batch):
             moved = part.to(device)
-            nats_N[chosen_B] = self.cross_entropy(moved.ids_BT, moved.mask_BT).sum(1).cpu().numpy()
-        return nats_N
+            nats_BT = self.cross_entropy(moved.ids_BT, moved.mask_BT)
+            nats_N[chosen_B] = nats_BT.sum(1).cpu().numpy()
+            second_N[chosen_B] = nats_BT.topk(min(2, nats_BT.shape[1])).values[:, -1].cpu().numpy()
+        return nats_N, second_N
 
 
 def decoder_size(config: Any) -> tuple[int, int]:  # noqa: ANN401 - any seq2seq configuration

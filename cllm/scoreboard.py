@@ -37,7 +37,7 @@ ARMS = {
     "base": "base LLM alone",
     "copy": "a word swapped",
 }
-FUNNEL = ("sampled", "valid", "duplicate", "nonsense", "novel", "hit")
+FUNNEL = ("decodes", "sampled", "valid", "duplicate", "novel", "hit")
 # key in the report, label, what it means
 RESTORED = (
     ("exact_match", "exact match", "share of texts restored word for word"),
@@ -335,8 +335,8 @@ def _void_table(report: Numbers) -> Table:
 
 
 def _arm_table(report: Numbers) -> Table:
-    short = ("cand.", "valid", "dup.", "nons.", "novel", "hit")
-    table = _table("Where new texts come from", "candidates", *short, "yield")
+    short = ("dec.", "texts", "valid", "dup.", "novel", "hit")
+    table = _table("Where new texts come from", "arm", *short, "yield")
     for row in arm_rows(report):
         table.add_row(*_cells(*row))
     return table

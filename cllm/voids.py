@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cllm.enclosure import Support, own_subspace
 from cllm.errors import InputError
-from cllm.files import model_of, read_parquet, write_parquet
 from cllm.nulls import KINDS, Kind, null_cloud, p_value
 from cllm.proposals import propose
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Floats = npt.NDArray[np.floating[Any]]
 Floats64 = npt.NDArray[np.float64]
@@ -88,12 +83,13 @@ class VoidSearch:
     voids: tuple[Void, ...]  # by score, descending; enclosed or not
     largest_score: float  # of the enclosed voids; -inf where there are none
     largest_radius: float  # the same, radians
+    largest_place: float  # score of the enclosed proposals, none of them climbed
     sheet_dim: int  # dimension of the sheet that the cloud lies in, and voids were sought in
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
     p_values: tuple[tuple[Kind, float], ...] = ()  # the same against each kind of null
     null_scores: tuple[tuple[Kind, tuple[float, ...]], ...] = ()  # largest of each null cloud
-    chance: float | None = None  # a place of a higher score has p <= CHANCE; None: nulls off
+    chance: float | None = None  # a place, climbed or not, of a higher score has p <= CHANCE
 
     @property
     def enclosed(self) -> tuple[Void, ...]:
@@ -202,60 +198,6 @@ def prune(centre_CK: Floats, radius_C: Floats, max_overlap: float) -> Ints:
     return np.asarray(kept, dtype=np.int64)
 
 
-def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash: str = "") -> None:
-    """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
-    import pyarrow as pa
-
-    width = len(voids[0].centre_K) if voids else 0
-    columns = {
-        "id": pa.array([void.id for void in voids], pa.int64()),
-        "prefix": _vectors([void.centre_K for void in voids], width),
-        "radius": pa.array([void.radius for void in voids], pa.float64()),
-        "score": pa.array([void.score for void in voids], pa.float64()),
-        "p_value": pa.array([void.p_value for void in voids], pa.float64()),
-        "enclosed": pa.array([void.enclosed for void in voids], pa.bool_()),
-        "neighbours": pa.array(
-            [[ids[row] for row in void.rim] for void in voids], pa.list_(pa.string())
-        ),
-    }
-    write_parquet(path, pa.table(columns).replace_schema_metadata({"model_hash": model_hash}))
-
-
-def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Void, ...]:
-    """Read `voids.parquet`; arguments as for `save_voids`.
-
-    InputError: damaged, of another cloud, or of another model than `model_hash`.
-    """
-    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
-    table = read_parquet(path, columns)
-    made_by = model_of(table)
-    if made_by != model_hash:
-        raise InputError(
-            f"{path} was made with model {made_by or 'unknown'}, not {model_hash}; "
-            "search again with `cllm voids`"
-        )
-    rows = table.to_pylist()
-    row_of = {name: row for row, name in enumerate(ids)}
-    missing = {name for row in rows for name in row["neighbours"]} - row_of.keys()
-    if missing:
-        raise InputError(
-            f"{path} names text {min(missing)!r}, which is not among the latents; "
-            "search again with `cllm voids`"
-        )
-    return tuple(
-        Void(
-            id=row["id"],
-            centre_K=np.asarray(row["prefix"], dtype=np.float32),
-            radius=row["radius"],
-            score=row["score"],
-            p_value=row["p_value"],
-            enclosed=row["enclosed"],
-            rim=tuple(row_of[name] for name in row["neighbours"]),
-        )
-        for row in rows
-    )
-
-
 def _distinct(cloud_NK: Floats) -> tuple[npt.NDArray[np.float32], Ints]:
     """The distinct rows in their first order, and the row number each had."""
     cloud_NK = require_unit(cloud_NK, "cloud row")
@@ -279,6 +221,7 @@ def _search(
     support = Support.learn(index, held_out_MK, rng)
     proposal_PK = propose(index, settings.proposals, rng)
     score_P, angles_PJ = scores(index, proposal_PK, settings.neighbours)
+    place_P = score_P[support.holds(proposal_PK)]
     chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
     centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
     enclosed_C = settled_C.copy()
@@ -289,6 +232,7 @@ def _search(
         voids=voids[: settings.count],
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
+        largest_place=float(place_P.max(initial=-np.inf)),
         sheet_dim=support.width - 1,
     )
 
@@ -380,7 +324,13 @@ def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearc
         p_value=p_value(found.largest_score, largest),
         p_values=tuple((k, p_value(found.largest_score, {k: largest[k]})) for k in largest),
         null_scores=tuple((kind, tuple(scores)) for kind, scores in largest.items()),
-        chance=max(0.0, *(_beyond_chance(scores) for scores in largest.values())),
+        chance=max(
+            0.0,
+            *(
+                _beyond_chance([max(null.largest_score, null.largest_place) for null in some])
+                for some in nulls.values()
+            ),
+        ),
     )
 
 
@@ -388,10 +338,3 @@ def _beyond_chance(null_scores: Sequence[float]) -> float:
     """The null score that one must exceed for p <= CHANCE; infinite with too few nulls."""
     allowed = int(CHANCE * (1 + len(null_scores)) + 1e-9) - 1  # null clouds that may reach it
     return sorted(null_scores, reverse=True)[allowed] if allowed >= 0 else np.inf
-
-
-def _vectors(rows: Sequence[Floats], width: int) -> pa.Array:
-    import pyarrow as pa
-
-    flat = np.concatenate(rows).astype(np.float32) if rows else np.empty(0, np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), max(width, 1))

@@ -22,11 +22,11 @@ from sklearn.metrics import roc_auc_score
 from cllm import pipeline
 from cllm.arms import Field
 from cllm.console import one_line_errors, set_up_logging
-from cllm.corpus import built_in_corpus
+from cllm.corpus import Corpus, built_in_corpus
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
-from cllm.metrics import Interval
-from cllm.recipes import Richness
+from cllm.metrics import Interval, few
+from cllm.recipes import Richness, combination
 from cllm.recipes.grammar import Grammar
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
@@ -34,8 +34,9 @@ from cllm.sphere import angle, prefix
 from cllm.voids import VoidSettings, find_voids, void_scores
 
 Scores = NDArray[np.float64]
-Pairs = list[tuple[Scores, Scores]]
+Measured = list[tuple[Scores, Scores, list[str]]]  # of emitted, withheld; pairs of the latter
 SPLITS = ("validation", "test")
+DRAWS = 200  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -98,22 +99,37 @@ def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     place = options.out / f"{cell.name}-{seed}"
     made_from = digest(settings.model_dump_json(), cell.name, str(options.recipes))
     kept = place / "scores.json"
-    if kept.exists() and read_json(kept)["made_from"] == made_from:
-        return read_json(kept)
-    run = RunFolder(place)
-    train(run, cell, settings, options)
-    scores = {"made_from": made_from} | measured(run, cell, seed, options.recipes)
-    write_json(kept, scores)
-    return scores
+    if not (kept.exists() and read_json(kept)["made_from"] == made_from):
+        run = RunFolder(place)
+        train(run, cell, settings, options)
+        scores = measured(run, cell, seed, options.recipes)
+        write_json(kept, {"made_from": made_from} | scores)
+    unseen = withheld_recipes(cell, seed, options.recipes)
+    pairs = {split: [str(combination(text)) for text in texts] for split, texts in unseen.items()}
+    return read_json(kept) | {"pairs": pairs}
+
+
+def withheld_recipes(cell: Cell, seed: int, recipes: int) -> dict[str, list[str]]:
+    """As many recipes of withheld combinations for each held-out split."""
+    grammar, rng = Grammar(cell.richness), np.random.default_rng([seed, 11])
+    return {s: [grammar.sample(rng, withheld=True) for _ in range(recipes)] for s in SPLITS}
 
 
 def train(run: RunFolder, cell: Cell, settings: RunSettings, options: argparse.Namespace) -> None:
     """Corpus and CLLM of one seed, over a base shared by all seeds of its richness."""
-    pipeline.keep_corpus(run, built_in_corpus(cell.richness, cell.texts, settings.seed))
-    pipeline.borrow_base(run, shared_base(cell.richness, options))
+    corpus = built_in_corpus(cell.richness, cell.texts, settings.seed)
+    prepare(run, corpus, shared_base(cell.richness, options))
     pipeline.train_model(
         run, settings.model_copy(update={"void_dim": settings.model.dim}), reuse=True
     )
+
+
+def prepare(run: RunFolder, corpus: Corpus, base: Path) -> None:
+    """A corpus and a base that was made before, where they are not in the run already."""
+    if not run.corpus.exists():
+        pipeline.keep_corpus(run, corpus)
+    if not run.base.is_dir():
+        pipeline.borrow_base(run, base)
 
 
 def shared_base(richness: Richness, options: argparse.Namespace) -> Path:
@@ -131,11 +147,9 @@ def shared_base(richness: Richness, options: argparse.Namespace) -> Path:
 def measured(run: RunFolder, cell: Cell, seed: int, recipes: int) -> dict[str, Any]:
     """Void score and d_k of every held-out and withheld recipe, by split and prefix length."""
     model, corpus = run.load_model(), run.load_corpus()
-    grammar, rng = Grammar(cell.richness), np.random.default_rng([seed, 11])
     cloud_ND = model.encode(corpus.select("train").texts)
     scores: dict[str, Any] = {}
-    for split in SPLITS:
-        withheld = [grammar.sample(rng, withheld=True) for _ in range(recipes)]
+    for split, withheld in withheld_recipes(cell, seed, recipes).items():
         both = {"emitted": corpus.select(split).texts, "withheld": withheld}
         vectors = {kind: model.encode(texts) for kind, texts in both.items()}
         scores[split] = {
@@ -207,9 +221,9 @@ def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """AUROC by prefix with intervals over seeds and texts; the prefix that validation chose."""
     rng = np.random.default_rng(0)
     prefixes = list(units[0]["validation"])
-    chosen = max(prefixes, key=lambda k: _mean_auroc(_pairs(units, "validation", k, "rho")))
+    chosen = max(prefixes, key=lambda k: _mean_auroc(_measured(units, "validation", k, "rho")))
     by_prefix = {
-        k: {what: told(auroc(_pairs(units, "test", k, what), rng)) for what in ("rho", "d_k")}
+        k: {what: told(auroc(_measured(units, "test", k, what), rng)) for what in ("rho", "d_k")}
         for k in prefixes
     }
     return {
@@ -220,26 +234,48 @@ def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def auroc(pairs: Pairs, rng: np.random.Generator) -> Interval:
-    """Mean AUROC over seeds; percentile bootstrap over seeds, then texts of either kind."""
+def auroc(seeds: Measured, rng: np.random.Generator) -> Interval:
+    """Mean AUROC over seeds; bootstrap over seeds, emitted texts, and withheld combinations.
+
+    Recipes of one combination are not independent; and what seeds differ by is stretched, as
+    few of them tell little (see `metrics.few`).
+    """
+    each_S = np.array([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M, _ in seeds])
+    stretch_S = (few(len(each_S)) - 1) * (each_S - each_S.mean())
     draws = []
-    for _ in range(200):
-        some = [pairs[i] for i in rng.integers(len(pairs), size=len(pairs))]
-        draws.append(_mean_auroc([(rng.choice(a, len(a)), rng.choice(b, len(b))) for a, b in some]))
+    for _ in range(DRAWS):
+        chosen = rng.integers(len(seeds), size=len(seeds))
+        resampled = [
+            _auroc(rng.choice(emitted_M, len(emitted_M)), _of_pairs(withheld_M, pairs, rng))
+            for emitted_M, withheld_M, pairs in (seeds[row] for row in chosen)
+        ]
+        draws.append(np.mean(resampled + stretch_S[chosen]))
     low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(_mean_auroc(pairs), float(low), float(high), len(pairs))
+    return Interval(float(each_S.mean()), float(low), min(1.0, float(high)), len(seeds))
 
 
-def _pairs(units: Sequence[dict[str, Any]], split: str, k: str, what: str) -> Pairs:
+def _of_pairs(scores_M: Scores, pairs: list[str], rng: np.random.Generator) -> Scores:
+    """The scores of combinations drawn with replacement."""
+    by_pair: dict[str, list[float]] = {}
+    for score, pair in zip(scores_M, pairs, strict=True):
+        by_pair.setdefault(pair, []).append(score)
+    values = list(by_pair.values())
+    return np.concatenate([values[row] for row in rng.integers(len(values), size=len(values))])
+
+
+def _measured(units: Sequence[dict[str, Any]], split: str, k: str, what: str) -> Measured:
     """Each seed's scores of emitted and of withheld recipes."""
     return [
-        (np.array(u[split][k]["emitted"][what]), np.array(u[split][k]["withheld"][what]))
+        (
+            np.array(u[split][k]["emitted"][what]), np.array(u[split][k]["withheld"][what]),
+            u["pairs"][split],
+        )
         for u in units
-    ]
+    ]  # fmt: skip
 
 
-def _mean_auroc(pairs: Pairs) -> float:
-    return float(np.mean([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M in pairs]))
+def _mean_auroc(seeds: Measured) -> float:
+    return float(np.mean([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M, _ in seeds]))
 
 
 def _auroc(emitted_M: Scores, withheld_M: Scores) -> float:

@@ -2,8 +2,9 @@
 
 Arms, funnel, lift, withheld and later fill, and plausibility, for run folders or for any object
 with `encode(texts)` and `decode(vectors)`:
+    cllm study voidbench --json                       # trains models of three seeds
     cllm study voidbench --json --runs runs/a runs/b runs/c
-    cllm study voidbench --json --model my_package.my_module:load --corpus corpus.parquet
+    cllm study voidbench --json --model my_module:load --corpus corpus.parquet
 Intervals are over models and, within each, over places. Goes on where it stopped.
 """
 
@@ -13,31 +14,37 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cllm import discovery
-from cllm.arms import Autoencoder, Field, Plausible, Written, near_copies, write_arms
+from cllm import discovery, pipeline
+from cllm.arms import Autoencoder, Field, Plausible, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.content import content_items
-from cllm.corpus import Corpus
+from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
 from cllm.ideas import Idea, judge_written, unaided
 from cllm.judge import Judge
+from cllm.plausibility import SURPRISE
+from cllm.proposals import CORNERS, clusters
 from cllm.retrieval import TfidfIndex
-from cllm.run import RunFolder
+from cllm.run import SHIPPED, RunFolder
 from cllm.scoreboard import ARMS
-from cllm.sphere import ExactIndex, prefix, unit
+from cllm.settings import overridden
+from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.voids import VoidSettings, find_voids
-from studies.pooling import Row, summary
+from studies.pooling import Row, each, summary
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +60,7 @@ class Subject:
     void_dim: int
     judge: Judge
     plausible: Plausible | None = None
-    alone: Callable[[int, int], Written] | None = None  # the base arm: texts wanted, seed
+    unaided: Callable[[int, int], Written] | None = None  # the base arm: texts wanted, seed
 
 
 # ---- one model ---------------------------------------------------------------------------
@@ -63,32 +70,54 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     """Facts of the void search, and every arm's texts with what they are worth."""
     rng = np.random.default_rng([seed, 5])
     corpus, model = subject.corpus, subject.model
-    train_texts = corpus.select("train").texts
     cloud_ND, held_out_MD = (
-        unit(model.encode(list(corpus.select(split).texts))) for split in ("train", "validation")
+        require_unit(model.encode(list(corpus.select(split).texts)), f"{split} vector")
+        for split in ("train", "validation")
     )
     cloud_NK, held_out_MK = (prefix(x, subject.void_dim) for x in (cloud_ND, held_out_MD))
     found = find_voids(cloud_NK, search, rng, held_out_MK)
     if found.chance is None or not np.isfinite(found.chance):
         raise InputError("too few null clouds to say what is a void; give --nulls 19 or more")
     field = Field.of(cloud_ND, held_out_MD, subject.void_dim, found.chance, rng)
-    written = write_arms(model, field, budget, rng, subject.plausible)
-    written["copy"] = near_copies(train_texts, budget // 2, rng).only(subject.plausible)
-    if subject.alone:
-        written["base"] = subject.alone(budget // 2, seed).only(subject.plausible)
-    voids = [void for void in found.voids if void.stands]
+    written = write_all(
+        model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
+    )
     index, worth = ExactIndex(cloud_NK), Worth.of(corpus)
+    patches = ExactIndex(clusters(index, CORNERS, rng)[0])
     rows: list[Row] = []
     for arm in ARMS:
         if arm in written:
-            rows += worth.rows(judge_written(model, subject.judge, written[arm], index, voids))
+            judged = worth.rows(judge_written(model, subject.judge, written[arm], index))
+            rows += [row | where for row, where in zip(
+                judged, _whereabouts(field, patches, written[arm]), strict=True
+            )]  # fmt: skip
     return {
-        "voids": len(voids), "radius_ratio": found.radius_ratio, "p_value": found.p_value,
+        "voids": sum(void.stands for void in found.voids),
+        "radius_ratio": found.radius_ratio, "p_value": found.p_value,
         "chance_score": found.chance, "void_dim": subject.void_dim,
-        "later_by_chance": worth.later_share,
-        "decodes": {arm: texts.decodes for arm, texts in written.items()},
+        "later_by_chance": float(worth.later(corpus.select("validation").texts).mean()),
+        "spent": {
+            arm: {"decodes": x.decodes, "starts": x.starts, "likely": x.likely}
+            for arm, x in written.items()
+        },
         "crowding": _medians(field, written), "rows": rows,
     }  # fmt: skip
+
+
+def _whereabouts(field: Field, patches: ExactIndex, written: Written) -> list[Row]:
+    """Of each text of an arm: whether it was written from a void, and the patch of the cloud.
+
+    Texts of one patch are not independent, whatever their arm.
+    """
+    if written.points_nD is None:
+        return [{"place": str(number)} for number in range(len(written.texts))]
+    if not written.texts:
+        return []
+    patch_n = patches.ids(prefix(written.points_nD, field.void_dim), 1)[:, 0]
+    return [
+        {"place": f"patch {patch}", "in_void": bool(inside)}
+        for patch, inside in zip(patch_n, field.is_void(written.points_nD), strict=True)
+    ]
 
 
 def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str, float]]:
@@ -106,49 +135,41 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
 class Worth:
     """What a text is worth beside its verdict: facts of the corpus that no arm has seen."""
 
-    train: TfidfIndex
-    later: TfidfIndex | None
-    later_share: float  # of held-out texts among all: what chance gives the later fill
-    withheld: frozenset[tuple[str, str]] | None
+    corpus: Corpus
+    both: TfidfIndex  # of training and test texts
+    trained: int  # rows of it that are training texts
     pairs: PairCounts
 
     @classmethod
     def of(cls, corpus: Corpus) -> Worth:
         """Held-out texts are those of the test split."""
         train, test = corpus.select("train").texts, corpus.select("test").texts
-        pairs = corpus.info.get("withheld")
-        return cls(
-            TfidfIndex(train),
-            TfidfIndex(test) if test else None,
-            len(test) / max(1, len(test) + len(train)),
-            None if pairs is None else frozenset((pair[0], pair[1]) for pair in pairs),
-            PairCounts.of(test),
-        )
+        return cls(corpus, TfidfIndex([*train, *test]), len(train), PairCounts.of(test))
+
+    def later(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Which texts are nearer to a held-out text than to any training text, (n,)."""
+        return np.asarray(self.both.nearest(list(texts))[1][:, 0] >= self.trained)
 
     def rows(self, ideas: Sequence[Idea]) -> list[Row]:
         """The texts of an arm, as JSON."""
-        if self.later is None:
-            return [self._row(idea) for idea in ideas]
-        texts = [idea.text for idea in ideas]
-        near_n, later_n = (index.nearest(texts)[0][:, 0] for index in (self.train, self.later))
-        return [
-            self._row(idea) | {"later": bool(idea.yields and nearer)}
-            for idea, nearer in zip(ideas, later_n > near_n, strict=True)
-        ]
+        if not ideas:
+            return []
+        later_n = self.later([idea.text for idea in ideas])
+        return [self._row(idea, bool(later)) for idea, later in zip(ideas, later_n, strict=True)]
 
-    def _row(self, idea: Idea) -> Row:
+    def _row(self, idea: Idea, later: bool) -> Row:
         row: Row = {
             "arm": idea.arm, "text": idea.text, "valid": idea.verdict.valid,
             "duplicate": idea.verdict.duplicate, "hit": idea.hit, "yields": idea.yields,
-            "place": idea.id if idea.void_id is None else f"void {idea.void_id}",
+            "later": idea.yields and later,
         }  # fmt: skip
-        if self.withheld is not None:
-            from cllm.recipes import combination
-
-            pair = combination(idea.text)
-            row["withheld"] = bool(idea.yields and pair in self.withheld)
-            row["combination"] = list(pair) if row["withheld"] and pair else None
-        pmi = self.pairs.pmi(content_items(idea.text))
+        if "withheld" in self.corpus.info:
+            pair = self.corpus.withheld_pair(idea.text) if idea.yields else None
+            row |= {"withheld": pair is not None, "combination": list(pair) if pair else None}
+        items = content_items(idea.text)
+        if items:
+            row["unknown_items"] = len(items - self.pairs.single.keys()) / len(items)
+        pmi = self.pairs.pmi(items)
         return row if pmi is None else row | {"pmi": pmi}
 
 
@@ -168,8 +189,11 @@ class PairCounts:
         return cls(len(texts), Counter(item for each in items for item in each), double)
 
     def pmi(self, items: frozenset[str]) -> float | None:
-        """Mean over pairs of log p(a, b) / p(a) p(b), half a text added to each count."""
-        known = sorted(item for item in items if item in self.single)
+        """Mean over pairs of log p(a, b) / p(a) p(b), half a text added to each count.
+
+        Of items that stand in some text; None for fewer than two.
+        """
+        known = sorted(items & self.single.keys())
         found = [
             np.log((self.double[a, b] + 0.5) * (self.texts + 0.5))
             - np.log((self.single[a] + 0.5) * (self.single[b] + 0.5))
@@ -181,6 +205,11 @@ class PairCounts:
 # ---- the command -------------------------------------------------------------------------
 
 
+FACTS = (
+    "voids", "radius_ratio", "p_value", "chance_score", "void_dim", "crowding", "later_by_chance",
+)  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Try every subject that was not tried yet, and print one JSON object."""
     options = parser().parse_args(arguments)
@@ -188,88 +217,98 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         search = VoidSettings.quick() if options.quick else VoidSettings()
         search = search.model_copy(update={"nulls": options.nulls})
-        if bool(options.model) == bool(options.runs):
+        if options.model and options.runs:
             raise InputError("give either --runs with run folders or --model with --corpus")
         trials = [kept(subject, options, search) for subject in subjects(options)]
         found = summary(trials, np.random.default_rng(0))
-        facts = (
-            "voids",
-            "radius_ratio",
-            "p_value",
-            "chance_score",
-            "void_dim",
-            "crowding",
-            "later_by_chance",
-        )
-        found["each"] = [{name: t[name] for name in facts} for t in trials]
+        found["each"] = [
+            {"name": t["name"]} | {name: t[name] for name in FACTS} | {"arms": each(t)}
+            for t in trials
+        ]
         write_json(options.out / "voidbench.json", found)
         print(json.dumps(found))
 
 
 def subjects(options: argparse.Namespace) -> Iterator[Subject]:
-    """What the options name, one at a time."""
+    """What the options name, one at a time; with neither runs nor models, runs trained here."""
     if options.model:
-        yield own(options)
-    for path in options.runs or ():
-        yield of_run(RunFolder(path), options.void_dim)
+        for name in options.model:
+            yield own(name, options)
+        return
+    for run in map(RunFolder, options.runs or map(partial(trained, options), options.seeds)):
+        yield of_run(run, options.void_dim, options.surprise)
+
+
+def trained(options: argparse.Namespace, seed: int) -> Path:
+    """A run folder of plain recipes and a CLLM of one seed, trained for voids."""
+    from studies.knows import prepare
+
+    settings = overridden(
+        "quick", dim=32, seed=seed, seconds=options.seconds, aim="voids", changes=options.set
+    )
+    run = RunFolder(options.out / f"seed-{seed}")
+    prepare(run, built_in_corpus("plain", 20_000, seed), RunFolder(SHIPPED).base)
+    pipeline.train_model(run, settings, reuse=True)
+    return run.path
 
 
 def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) -> dict[str, Any]:
     """The subject's trial, from the output folder where it is there already."""
-    place = options.out / f"{subject.name}.json"
-    made_from = digest(
-        subject.identity,
-        str(subject.void_dim),
-        str(options.budget),
-        str(options.seed),
-        search.model_dump_json(),
-    )
-    if place.exists() and read_json(place)["made_from"] == made_from:
+    how = {
+        "budget": options.budget, "seed": options.seed, "void_dim": subject.void_dim,
+        "surprise": options.surprise, "search": search.model_dump(),
+    }  # fmt: skip
+    made_from = digest(subject.identity, json.dumps(how))
+    place = options.out / f"{subject.name}-{made_from[:8]}.json"
+    if place.exists():
         return read_json(place)
     log.info("%s: %d decodes an arm", subject.name, options.budget)
-    found = {"made_from": made_from} | trial(subject, options.budget, options.seed, search)
+    found = {"name": subject.name, "how": how}
+    found |= trial(subject, options.budget, options.seed, search)
     write_json(place, found)
     return found
 
 
-def of_run(run: RunFolder, void_dim: int = 0) -> Subject:
+def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Subject:
     """A trained run folder; `void_dim` 0 is the model's own."""
     model, corpus = run.load_model(), run.load_trained_corpus()
-    lengths = [len(row) for row in model.tokens(list(corpus.select("train").texts[:2000])).rows]
-
-    def alone(count: int, seed: int) -> Written:
-        drawn = np.random.default_rng(seed).choice(lengths, count).tolist()
-        return unaided(model.base, model.config.context, drawn, seed)
-
     return Subject(
         run.path.resolve().name, digest(model.hash, corpus.hash), model, corpus,
         void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
-        discovery.make_plausible(run, model, corpus), alone,
+        discovery.make_plausible(run, model, corpus, surprise),
+        unaided(model, corpus.select("train").texts),
     )  # fmt: skip
 
 
-def own(options: argparse.Namespace) -> Subject:
-    """The object that `--model` names; validity is the checker's or, without one, repetition's."""
-    module, _, name = options.model.partition(":")
-    try:
-        make: Callable[[], Autoencoder] = getattr(import_module(module), name)
-        model = make()
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"--model {options.model}: {error}; give MODULE:FUNCTION, where FUNCTION() returns an "
-            "object with encode(texts) and decode(vectors)"
-        ) from error
+def own(place: str, options: argparse.Namespace) -> Subject:
+    """The object that MODULE:FUNCTION returns; validity is the checker's, or repetition's."""
     if not options.corpus:
         raise InputError("--model needs --corpus, the texts that the model was trained on")
-    corpus = Corpus.load(options.corpus)
+    model, corpus = _made(place), Corpus.load(options.corpus)
     train, held_out = corpus.select("train"), corpus.select("validation")
+    vectors_MD = np.asarray(model.encode(list(held_out.texts[:100])), dtype=np.float32)
     checker = discovery.checker_of(corpus)
-    whole = len(model.encode([train.texts[0]])[0])
     return Subject(
-        name, digest(options.model, corpus.hash), model, corpus,
-        options.void_dim or int(getattr(model, "void_dim", whole)),
+        place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes().hex()),
+        model, corpus, options.void_dim or getattr(model, "void_dim", None) or vectors_MD.shape[1],
         Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker),
     )  # fmt: skip
+
+
+def _made(place: str) -> Autoencoder:
+    """What MODULE:FUNCTION returns; the module may lie in the working directory."""
+    module, _, name = place.partition(":")
+    sys.path.insert(0, "")
+    try:
+        make: Callable[[], Autoencoder] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"--model {place}: {error}; give MODULE:FUNCTION, where FUNCTION() returns an "
+            "object with encode(texts) and decode(vectors)"
+        ) from error
+    finally:
+        sys.path.remove("")
+    return make()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -277,7 +316,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="cllm study voidbench", description=__doc__.split("\n")[0])
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
     p.add_argument("--runs", nargs="*", type=Path, help="trained run folders, three or more")
-    p.add_argument("--model", help="MODULE:FUNCTION that returns your own autoencoder")
+    p.add_argument(
+        "--model", nargs="*", help="MODULE:FUNCTION that returns your own autoencoder; several"
+    )
     p.add_argument(
         "--corpus",
         type=Path,
@@ -292,7 +333,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--budget", type=int, default=2000, help="decodes an arm")
     p.add_argument("--nulls", type=int, default=19, help="null clouds a kind")
     p.add_argument("--quick", action="store_true", help="a quarter of the void search")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--surprise", type=float, default=SURPRISE,
+        help="nats that a text may cost the reference LM above what held-out ones do",
+    )  # fmt: skip
+    p.add_argument(
+        "--seeds", nargs="+", type=int, default=[1, 2, 3],
+        help="of the models trained here, where neither --runs nor --model are given",
+    )  # fmt: skip
+    p.add_argument("--seconds", type=float, default=3000, help="of training, for each of them")
+    p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
+    p.add_argument("--seed", type=int, default=0, help="of the search and the arms")
     p.add_argument("--out", type=Path, default=Path("runs/voidbench"))
     return p
 

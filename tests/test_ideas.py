@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cllm.ideas import Idea, funnel, land, nearest_void, unaided
+from cllm.ideas import Idea, funnel, land, unaided, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, prefix, unit
@@ -50,13 +50,13 @@ def test_distinct_texts_are_counted() -> None:
     assert counted([True] * 6, [None] * 6)["distinct"] == 3
 
 
-def test_the_base_writes_unaided_as_many_texts_as_lengths(tiny_cllm: CLLM) -> None:
-    lengths = [5, 70, 30]
-    written = unaided(tiny_cllm.base, 80, lengths, seed=1)
+def test_the_base_writes_unaided_as_many_texts_as_asked(tiny_cllm: CLLM) -> None:
+    write = unaided(tiny_cllm, ["a short text", "and one that is rather longer than that"])
+    written = write(3, 1)
     assert len(written.texts) == written.decodes == 3
     assert written.points_nD is None
-    assert written == unaided(tiny_cllm.base, 80, lengths, seed=1)
-    assert written != unaided(tiny_cllm.base, 80, lengths, seed=2)
+    assert written == write(3, 1)
+    assert written != write(3, 2)
 
 
 def test_a_text_hits_where_its_place_is_nearer_than_any_text() -> None:
@@ -73,8 +73,8 @@ def test_a_text_hits_where_its_place_is_nearer_than_any_text() -> None:
     assert 0 < trips[1] < trips[2]
 
 
-def test_a_point_belongs_to_the_nearest_void() -> None:
+def test_a_point_belongs_to_the_nearest_void_that_holds_it() -> None:
     centres_VK = unit(np.random.default_rng(1).standard_normal((3, 4)))
     voids = [Void(i + 10, c, 0.5, 2.0, 0.01, True, (0, 1)) for i, c in enumerate(centres_VK)]
-    points_nD = np.pad(centres_VK[[2, 0]], ((0, 0), (0, 4)))
-    assert nearest_void(points_nD, voids) == [12, 10]
+    points_nD = np.pad(np.stack([centres_VK[2], centres_VK[0], -centres_VK[1]]), ((0, 0), (0, 4)))
+    assert void_around(points_nD, voids) == [12, 10, None]

@@ -23,7 +23,9 @@ def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
             for kind, values in (("emitted", emitted), ("withheld", withheld + gap))
         }
 
-    return {split: {k: scores(gap) for k, gap in gaps.items()} for split in ("validation", "test")}
+    splits = ("validation", "test")
+    told = {split: {k: scores(gap) for k, gap in gaps.items()} for split in splits}
+    return told | {"pairs": {split: [str(i % 60) for i in range(300)] for split in splits}}
 
 
 def test_the_prefix_that_knows_is_chosen_and_measured_on_test() -> None:
@@ -61,3 +63,17 @@ def test_a_study_is_a_command_with_options_of_its_own() -> None:
     unknown = run("knows", "--never-heard-of")
     assert unknown.returncode == 2
     assert "--never-heard-of" in unknown.stderr
+
+
+def test_recipes_of_one_combination_are_one_observation() -> None:
+    units = [unit(seed, {"8": 0.0}) for seed in range(3)]
+    for one in units:
+        for split in ("validation", "test"):
+            scores = one[split]["8"]["withheld"]  # type: ignore[index]
+            scores["rho"] = [4.0 * (i % 10 % 2) for i in range(300)]
+            one["pairs"][split] = [str(i % 10) for i in range(300)]  # type: ignore[index]
+    alike = summary(units)["rho"]["ci"]
+    for one in units:
+        one["pairs"] = {split: [str(i) for i in range(300)] for split in ("validation", "test")}
+    apart = summary(units)["rho"]["ci"]
+    assert np.ptp(alike) > 1.5 * np.ptp(apart)

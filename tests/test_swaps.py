@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cllm.corpus import built_in_corpus
 from cllm.recipes.grammar import Grammar
 from cllm.swaps import SwapTable, swapped_texts, words
 
@@ -49,7 +50,18 @@ def test_a_text_without_known_words_comes_back_as_it_is() -> None:
 def test_swapped_recipes_hold_combinations_that_the_corpus_does_not() -> None:
     grammar, rng = Grammar("plain"), np.random.default_rng(2)
     texts = [grammar.sample(rng) for _ in range(400)]
-    swapped = swapped_texts(texts, 200, rng)
+    swapped = swapped_texts(texts, 200, rng, hidden=lambda text: False)
     assert len(swapped) == 200
     titles = {text.split(".")[0] for text in texts}
     assert sum(text.split(".")[0] not in titles for text in swapped) > 50
+
+
+def test_a_withheld_combination_is_never_shown() -> None:
+    corpus, rng = built_in_corpus("plain", 400, 0), np.random.default_rng(3)
+    texts = corpus.select("train").texts
+
+    def hidden(text: str) -> bool:
+        return corpus.withheld_pair(text) is not None
+
+    assert any(map(hidden, swapped_texts(texts, 2000, rng, hidden=lambda text: False)))
+    assert not any(map(hidden, swapped_texts(texts, 2000, rng, hidden)))

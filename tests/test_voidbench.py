@@ -44,7 +44,8 @@ def told(
 ) -> dict[str, Any]:
     rows = [row("void", str(i), *found) for i, found in enumerate(void)]
     rows += [row("density", str(i), *found) for i, found in enumerate(density)]
-    trial = {"rows": rows, "decodes": {"void": 300, "density": 300}}
+    spent = {"decodes": 300, "starts": 200, "likely": 150}
+    trial = {"rows": rows, "spent": {"void": spent, "density": spent}}
     return summary([trial] * models, np.random.default_rng(0))
 
 
@@ -59,7 +60,8 @@ def test_shares_are_pooled_over_models_and_lie_in_their_intervals() -> None:
     assert void["distinct_withheld"] == 20
     low, high = void["yield"]["ci"]
     assert 0.4 < low < 0.5 < high < 0.6
-    lift = found["void_over_density"]["lift"]
+    assert (void["starts"], void["likely"]) == (600, 450)
+    lift = found["void_over_density"]["yield"]
     assert lift["ratio"] == pytest.approx(2, rel=0.02)
     assert lift["ci"][0] > 1
 
@@ -70,12 +72,25 @@ def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
     assert np.isfinite([fill["ratio"], *fill["ci"]]).all()
     assert fill["ratio"] > 5
     assert fill["ci"][0] < 2
+    low, high = found["arms"]["density"]["withheld_fill"]["ci"]
+    assert low < 0.001
+    assert 0.05 < high < 0.2  # none of 30 may still be one of ten
+
+
+def test_a_model_without_a_void_arm_is_left_out_of_the_ratio() -> None:
+    rows = [row("density", str(i), True) for i in range(10)]
+    empty: dict[str, Any] = {"rows": rows, "spent": {}}
+    full: dict[str, Any] = {"rows": [*rows, row("void", "0", True)], "spent": {}}
+    found = summary([empty, full], np.random.default_rng(0))
+    assert found["models"] == 2
+    assert found["arms"]["density"]["texts"] == 20
+    assert found["void_over_density"]["models"] == 1
 
 
 def test_texts_of_one_place_are_one_observation() -> None:
     apart = told(1, [(i % 2 == 0, False) for i in range(100)], [(True, False)])
     rows = [row("void", str(i % 4), i % 4 < 2) for i in range(100)] + [row("density", "a", True)]
-    trial = {"rows": rows, "decodes": {}}
+    trial: dict[str, Any] = {"rows": rows, "spent": {}}
     together = summary([trial], np.random.default_rng(0))
     wide, narrow = (np.ptp(x["arms"]["void"]["yield"]["ci"]) for x in (together, apart))
     assert wide > 2 * narrow
@@ -119,6 +134,10 @@ def test_any_autoencoder_is_put_to_the_test_once(
     assert void["decodes"] <= 80
     crowding = found["each"][0]["crowding"]
     assert crowding["density"]["crowding"] == pytest.approx(crowding["void"]["crowding"], rel=0.05)
+    inside = void["in_voids"]
+    assert inside["texts"] == void["texts"]
+    told = found["each"][0]["arms"]["void"]
+    assert told["texts"] == void["texts"]
     assert (out / "voidbench.json").exists()
 
     def never(*_: object) -> None:
@@ -132,7 +151,7 @@ def test_any_autoencoder_is_put_to_the_test_once(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "give either --runs"),
+        (["--runs", "x", "--model", "y:z"], "give either --runs"),
         (["--model", "nowhere:load", "--corpus", "x.parquet"], "give MODULE:FUNCTION"),
         (["--model", f"{__name__}:load"], "--model needs --corpus"),
         (["--runs", "no/such/run"], "no/such/run"),

@@ -14,17 +14,16 @@ from scipy.spatial import SphericalVoronoi
 
 from cllm.enclosure import Support
 from cllm.errors import InputError
-from cllm.nulls import KINDS, null_cloud, p_value
+from cllm.nulls import KINDS
 from cllm.sphere import ExactIndex, angle, tangent, unit
+from cllm.void_files import load_voids, save_voids
 from cllm.voids import (
     VoidSearch,
     VoidSettings,
     climb,
     find_voids,
-    load_voids,
     overlap,
     prune,
-    save_voids,
     void_scores,
 )
 
@@ -215,36 +214,6 @@ def test_without_nulls_there_are_no_p_values() -> None:
     assert found.radius_ratio is None
     assert found.p_values == ()
     assert all(void.p_value is None for void in found.voids)
-
-
-def test_p_value_is_that_of_the_kind_hardest_to_beat() -> None:
-    nulls = {"gaussian": [1.0, 1.1, 1.2], "shuffled": [1.0, 1.4, 1.5], "uniform": [0.0] * 3}
-    assert p_value(1.3, nulls) == 3 / 4
-    assert p_value(9.0, nulls) == 1 / 4
-    assert p_value(1.5, nulls) == 2 / 4  # a tie counts for the null
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_null_clouds_keep_the_size_and_lie_on_the_sphere(kind: str) -> None:
-    cloud = unit(
-        np.random.default_rng(0).standard_normal((2000, 4)) * [3, 1, 1, 0.2] + [1, 0, 0, 0]
-    )
-    null = null_cloud(cloud, kind, np.random.default_rng(1))
-    assert null.shape == cloud.shape
-    np.testing.assert_allclose(np.linalg.norm(null, axis=1), 1, atol=1e-6)
-    if kind == "uniform":
-        np.testing.assert_allclose(null.mean(axis=0), 0, atol=0.06)
-    else:
-        np.testing.assert_allclose(null.mean(axis=0), cloud.mean(axis=0), atol=0.12)
-        assert null.var(axis=0).argmin() == 3
-    again = null_cloud(cloud, kind, np.random.default_rng(1))
-    np.testing.assert_array_equal(null, again)
-
-
-def test_null_clouds_stay_in_the_subspace_of_the_cloud() -> None:
-    cloud = np.append(points(16, 300, 3), np.zeros((300, 1)), axis=1)
-    for kind in KINDS:
-        assert np.abs(null_cloud(cloud, kind, np.random.default_rng(0))[:, 3]).max() < 1e-5
 
 
 def test_duplicates_count_once_and_rims_name_rows_of_the_given_cloud() -> None:

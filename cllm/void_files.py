@@ -1,0 +1,82 @@
+"""voids.parquet: what a search found, with the ids of the texts around each void.
+
+save_voids(path, search.voids, ids, model.hash)
+voids = load_voids(path, ids, model.hash)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.errors import InputError
+from cllm.files import model_of, read_parquet, write_parquet
+from cllm.voids import Void
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash: str = "") -> None:
+    """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
+    import pyarrow as pa
+
+    width = len(voids[0].centre_K) if voids else 0
+    columns = {
+        "id": pa.array([void.id for void in voids], pa.int64()),
+        "prefix": _vectors([void.centre_K for void in voids], width),
+        "radius": pa.array([void.radius for void in voids], pa.float64()),
+        "score": pa.array([void.score for void in voids], pa.float64()),
+        "p_value": pa.array([void.p_value for void in voids], pa.float64()),
+        "enclosed": pa.array([void.enclosed for void in voids], pa.bool_()),
+        "neighbours": pa.array(
+            [[ids[row] for row in void.rim] for void in voids], pa.list_(pa.string())
+        ),
+    }
+    write_parquet(path, pa.table(columns).replace_schema_metadata({"model_hash": model_hash}))
+
+
+def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Void, ...]:
+    """Read `voids.parquet`; arguments as for `save_voids`.
+
+    InputError: damaged, of another cloud, or of another model than `model_hash`.
+    """
+    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
+    table = read_parquet(path, columns)
+    made_by = model_of(table)
+    if made_by != model_hash:
+        raise InputError(
+            f"{path} was made with model {made_by or 'unknown'}, not {model_hash}; "
+            "search again with `cllm voids`"
+        )
+    rows = table.to_pylist()
+    row_of = {name: row for row, name in enumerate(ids)}
+    missing = {name for row in rows for name in row["neighbours"]} - row_of.keys()
+    if missing:
+        raise InputError(
+            f"{path} names text {min(missing)!r}, which is not among the latents; "
+            "search again with `cllm voids`"
+        )
+    return tuple(
+        Void(
+            id=row["id"],
+            centre_K=np.asarray(row["prefix"], dtype=np.float32),
+            radius=row["radius"],
+            score=row["score"],
+            p_value=row["p_value"],
+            enclosed=row["enclosed"],
+            rim=tuple(row_of[name] for name in row["neighbours"]),
+        )
+        for row in rows
+    )
+
+
+def _vectors(rows: Sequence[NDArray[np.float32]], width: int) -> pa.Array:
+    import pyarrow as pa
+
+    flat = np.concatenate(rows).astype(np.float32) if rows else np.empty(0, np.float32)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), max(width, 1))

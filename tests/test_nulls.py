@@ -1,0 +1,74 @@
+"""Null clouds keep what they say they keep, once they lie on the sphere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cllm.nulls import KINDS, null_cloud, p_value
+from cllm.sphere import unit
+
+
+def clustered(count: int = 4000) -> np.ndarray:
+    """Five clusters in six directions, off the middle, some of them thin."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((5, 6))
+    spread = np.array([1.0, 0.6, 0.4, 0.3, 0.2, 0.1])
+    return unit(centres[rng.integers(5, size=count)] + spread * rng.standard_normal((count, 6)))
+
+
+def two_poles(count: int = 2000) -> np.ndarray:
+    """Half the texts around one place, half around its opposite."""
+    rng = np.random.default_rng(1)
+    pole = rng.choice([-1.0, 1.0], size=(count, 1)) * np.eye(5)[0]
+    return unit(pole + 0.2 * rng.standard_normal((count, 5)))
+
+
+def test_p_value_is_that_of_the_kind_hardest_to_beat() -> None:
+    nulls = {"gaussian": [1.0, 1.1, 1.2], "shuffled": [1.0, 1.4, 1.5], "uniform": [0.0] * 3}
+    assert p_value(1.3, nulls) == 3 / 4
+    assert p_value(9.0, nulls) == 1 / 4
+    assert p_value(1.5, nulls) == 2 / 4  # a tie counts for the null
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cloud", [clustered(), two_poles()], ids=["clustered", "two poles"])
+def test_null_clouds_have_the_size_lie_on_the_sphere_and_come_again(
+    cloud: np.ndarray, kind: str
+) -> None:
+    null = null_cloud(cloud, kind, np.random.default_rng(1))
+    assert null.shape == cloud.shape
+    np.testing.assert_allclose(np.linalg.norm(null, axis=1), 1, atol=1e-6)
+    again = null_cloud(cloud, kind, np.random.default_rng(1))
+    np.testing.assert_array_equal(null, again)
+
+
+@pytest.mark.parametrize("cloud", [clustered(), two_poles()], ids=["clustered", "two poles"])
+def test_the_gaussian_null_has_the_moments_of_the_cloud(cloud: np.ndarray) -> None:
+    """Matched before they were put on the sphere, the moments were not: p-values were too small."""
+    null = null_cloud(cloud, "gaussian", np.random.default_rng(1))
+    error = cloud.std(axis=0) / np.sqrt(len(cloud))
+    assert (np.abs(null.mean(axis=0) - cloud.mean(axis=0)) < 4 * error).all()
+    np.testing.assert_allclose(np.cov(null.T), np.cov(cloud.T), atol=0.02)
+
+
+@pytest.mark.parametrize("cloud", [clustered(), two_poles()], ids=["clustered", "two poles"])
+def test_the_shuffled_null_has_the_columns_of_the_cloud(cloud: np.ndarray) -> None:
+    null = null_cloud(cloud, "shuffled", np.random.default_rng(1))
+    far = np.abs(np.sort(null, axis=0) - np.sort(cloud, axis=0))
+    assert far.mean() < 0.02
+    correlated = np.abs(np.corrcoef(null.T) - np.eye(null.shape[1])).max()
+    assert correlated < 0.15
+
+
+def test_the_uniform_null_is_even() -> None:
+    null = null_cloud(clustered(), "uniform", np.random.default_rng(1))
+    np.testing.assert_allclose(null.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(np.cov(null.T), np.eye(6) / 6, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_null_clouds_stay_in_the_subspace_of_the_cloud(kind: str) -> None:
+    cloud = unit(np.random.default_rng(16).standard_normal((300, 3)))
+    flat = np.append(cloud, np.zeros((300, 1)), axis=1)
+    assert np.abs(null_cloud(flat, kind, np.random.default_rng(0))[:, 3]).max() < 1e-5
