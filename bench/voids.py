@@ -33,7 +33,8 @@ from cllm.voids import VoidSettings, find_voids
 
 Cloud = NDArray[np.float32]
 PARTS = ("truth", "planted", "calibration", "speed", "peers")
-ALONE = VoidSettings(nulls=0)
+ALONE = VoidSettings(nulls=0, places=0)
+JUDGED = VoidSettings(places=0)  # places are no voids: they have no p-values
 
 
 def rng_of(*numbers: int) -> np.random.Generator:
@@ -93,7 +94,7 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for dims, wide, count, removed in options.plants:
         for seed in range(options.seeds):
-            how = VoidSettings() if count <= options.judged else ALONE
+            how = JUDGED if count <= options.judged else ALONE
             rows.append(plant(dims, wide, count, removed, seed, how))
             say(f"planted {rows[-1]}")
     found = np.array([row["found"] for row in rows])
@@ -144,12 +145,16 @@ def _within(centre_K: Cloud, place_K: NDArray[Any], radius: float) -> bool:
 
 
 def by_chance(case: tuple[int, int, int], seed: int) -> bool:
-    """Whether an even cloud (dimensions, coordinates, points) yields any void at p <= 0.05."""
+    """Whether an even cloud (dimensions, coordinates, points) yields any void at p <= 0.05.
+
+    By the quick search: how often depends on its null clouds, which are searched as quickly.
+    """
     dims, wide, count = case
     rng = rng_of(4, dims, wide, count, seed)
     turn = np.linalg.qr(rng.standard_normal((wide, wide)))[0][: dims + 1]
     cloud, held_out = (unit(uniform_cloud(rng, n, dims + 1) @ turn) for n in (count, count // 10))
-    return any(void.stands for void in find_voids(cloud, VoidSettings(), rng, held_out).voids)
+    how = VoidSettings.quick().model_copy(update={"places": 0})
+    return any(void.stands for void in find_voids(cloud, how, rng, held_out).voids)
 
 
 # ---- calibration -------------------------------------------------------------------------
@@ -195,7 +200,7 @@ def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> tuple[floa
     pattern = unit(shift_K + rng.standard_normal((500, dims)) * scale_K)
     cloud = null_cloud(pattern, kind, rng)
     held_out = null_cloud(pattern, kind, rng)[:50]
-    how = VoidSettings(proposals=200, climbed=60, nulls=options.nulls)
+    how = VoidSettings(proposals=200, climbed=60, places=0, nulls=options.nulls)
     search = find_voids(cloud, how, rng, held_out, kinds=(kind,))
     ties = sum(score == search.largest_score for score in dict(search.null_scores)[kind])
     return dict(search.p_values)[kind], ties

@@ -64,12 +64,13 @@ class Written:
     likely: int = 0  # of them, those whose text is plausible
 
     def only(self, plausible: Plausible | None) -> Written:
-        """Without the implausible texts; they have cost what they cost."""
+        """Without the implausible texts and their places; they have cost what they cost."""
         if plausible is None or not self.texts:
             return self
-        texts = filled(self.texts)
-        kept = tuple(t for t, good in zip(texts, plausible(texts), strict=True) if good)
-        return replace(self, texts=kept)
+        good_n = plausible(filled(self.texts))
+        texts = tuple(text for text, good in zip(self.texts, good_n, strict=True) if good)
+        points_nD = None if self.points_nD is None else self.points_nD[good_n]
+        return replace(self, texts=texts, points_nD=points_nD)
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,19 @@ class Field:
 
     def look(self, points_nD: Vectors) -> Look:
         """Score, d_k and enclosure of places, on the sphere of the prefix."""
-        points_nJ = unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
+        points_nJ = self._own(points_nD)
         score_n, angles_nL = scores(self.index, points_nJ, NEIGHBOURS)
         return Look(score_n, angles_nL[:, -1], self.support.holds(points_nJ))
 
+    def _own(self, points_nD: Vectors) -> Vectors:
+        return unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
+
     def is_void(self, points_nD: Vectors) -> Mask:
         """Which places are enclosed and of a score above chance."""
-        seen = self.look(points_nD)
-        return (seen.score_n > self.chance) & seen.enclosed_n
+        points_nJ = self._own(points_nD)
+        void_n = scores(self.index, points_nJ, NEIGHBOURS)[0] > self.chance
+        void_n[void_n] = self.support.holds(points_nJ[void_n])
+        return np.asarray(void_n)
 
     def lifted(self, points_nJ: Vectors) -> Vectors:
         """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
@@ -175,7 +181,12 @@ def write_arms(
         dense_SD = _below(field, wanted, void.settled, rng)
         open_SD = _outside(field, wanted, void.settled, rng)
         arms += [
-            matched("density", dense_SD, lambda s: s.score_n < field.chance, "crowding_n"),
+            matched(
+                "density",
+                dense_SD,
+                lambda s: (s.score_n < field.chance) & s.enclosed_n,
+                "crowding_n",
+            ),
             matched("open", open_SD, lambda s: ~s.enclosed_n, "dk_n"),
         ]
     for arm, start_SD in (
@@ -219,7 +230,8 @@ class _Settling:
     def write(self, arm: str) -> Written:
         points_nD = self.kept_nD
         texts = self.model.decode(points_nD) if len(points_nD) else []
-        return Written(arm, tuple(texts), points_nD, self.spent, self.settled, self.likely)
+        written = Written(arm, tuple(texts), points_nD, self.spent, self.settled, self.likely)
+        return written.only(self.plausible)
 
 
 def write_all(
@@ -274,10 +286,10 @@ def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
-    """Proposals too full to be voids, among texts as crowded."""
+    """Enclosed proposals too full to be voids, among texts as crowded."""
     pool_SD = field.proposals(POOL * count, rng)
     seen = field.look(pool_SD)
-    full_S = np.flatnonzero(seen.score_n < field.chance)
+    full_S = np.flatnonzero((seen.score_n < field.chance) & seen.enclosed_n)
     return pool_SD[full_S[_near(like.crowding_n, seen.crowding_n[full_S], count, rng)]]
 
 

@@ -7,6 +7,7 @@ Usage: `corpus = build_corpus(read_rows(Path("recipes.jsonl.gz")))`, then
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,13 @@ class Corpus:
 
         pair = combination(text)
         return pair if pair in self._withheld else None
+
+    def shows_withheld(self, text: str) -> bool:
+        """Whether a built-in recipe has the words of a withheld (dish, main), wherever it may."""
+        if "withheld" not in self.info:
+            return False
+        words = f" {' '.join(re.findall('[a-z]+', text))} "
+        return any(f" {dish} " in words and f" {main} " in words for dish, main in self._withheld)
 
     @cached_property
     def _withheld(self) -> frozenset[tuple[str, str]]:

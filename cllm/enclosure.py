@@ -30,7 +30,6 @@ FAR_BELOW = 0.85  # of the dimension of a Gaussian cloud of the same moments
 NEIGHBOURS = 8  # texts a frame's row that it is learnt from
 QUANTILE = 0.05  # of held-out texts that may themselves fail each of the two tests
 PROBES = 256
-THICKNESS = 1e-4  # of the largest second moment; a direction with less is none of the cloud's
 
 
 @dataclass(frozen=True)
@@ -132,15 +131,3 @@ def sheet_dimension(index: ExactIndex, rng: np.random.Generator) -> int:
     sample = ExactIndex(null_cloud(index.cloud_ND, "gaussian", rng))
     share = intrinsic_dimension(index, rng) / intrinsic_dimension(sample, rng)
     return whole if share > FAR_BELOW else max(1, round(share * whole))
-
-
-def own_subspace(cloud_NK: Floats) -> Floats64:
-    """Orthonormal directions (J, K), the strongest first, without those the cloud has no part in.
-
-    The coordinates themselves where it has a part in all.
-    """
-    cloud_NK = np.asarray(cloud_NK, dtype=np.float64)
-    rising_K, axes_KK = np.linalg.eigh(cloud_NK.T @ cloud_NK / len(cloud_NK))
-    width = max(2, int((rising_K > THICKNESS * rising_K[-1]).sum()))
-    whole = width == cloud_NK.shape[1]
-    return np.eye(width) if whole else np.ascontiguousarray(axes_KK.T[::-1][:width])

@@ -157,10 +157,13 @@ def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _yield(ideas: Sequence[Idea], rng: np.random.Generator) -> Interval:
-    """Share that yields. Voids are resampled, not texts: those of one void are not independent."""
+    """Share that yields. Voids are resampled, not texts: those of one void are not independent.
+
+    Nor are a text's copies, where it was written from no void.
+    """
     by_place: dict[object, list[bool]] = {}
     for idea in ideas:
-        place = idea.id if idea.void_id is None else idea.void_id
+        place = idea.text if idea.void_id is None else idea.void_id
         by_place.setdefault(place, []).append(idea.yields)
     if len(by_place) == len(ideas):
         return yield_ci(np.array([idea.yields for idea in ideas]), rng)

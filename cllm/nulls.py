@@ -22,6 +22,7 @@ Kind = Literal["gaussian", "shuffled", "uniform"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SIMULATED, ROUNDS = 4096, 10  # pairs of draws of a Gaussian; corrections of what is drawn
+THICKNESS = 1e-4  # of the largest variance; a direction with less is none of the cloud's
 _NEGLIGIBLE = 1e-6  # share of the variance below which a principal direction is none
 
 
@@ -34,6 +35,24 @@ def null_cloud(cloud_NK: Floats, kind: Kind, rng: np.random.Generator) -> npt.ND
     """
     makers = {"gaussian": _gaussian, "shuffled": _shuffled, "uniform": _uniform}
     return unit(makers[kind](np.asarray(cloud_NK, dtype=np.float64), rng))
+
+
+def own_subspace(cloud_NK: Floats) -> npt.NDArray[np.float64]:
+    """Orthonormal directions (J, K), the strongest first, without those the cloud has no part in.
+
+    It has a part in its mean, and in where it spreads: a small cluster, far from the origin, in
+    all. The coordinates themselves where that leaves none out.
+    """
+    cloud_NK = np.asarray(cloud_NK, dtype=np.float64)
+    mean_K, spread_KK = cloud_NK.mean(axis=0), np.cov(cloud_NK.T, bias=True)
+    spread_KK = spread_KK / max(np.linalg.eigvalsh(spread_KK)[-1], 1e-300)
+    off_centre = float(mean_K @ mean_K)
+    if off_centre > THICKNESS:
+        spread_KK = spread_KK + np.outer(mean_K, mean_K) / off_centre
+    rising_K, axes_KK = np.linalg.eigh(spread_KK)
+    width = max(2, int((rising_K > THICKNESS).sum()))
+    whole = width == cloud_NK.shape[1]
+    return np.eye(width) if whole else np.ascontiguousarray(axes_KK.T[::-1][:width])
 
 
 def p_value(score: float, null_scores: Mapping[Kind, Sequence[float]]) -> float:
@@ -92,7 +111,7 @@ def _shuffled(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
 def _uniform(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
     # Even over the great sphere. A box of principal coordinates, once projected, is crowded
     # along its diagonals: on a uniform cloud of 8 coordinates its own voids hid a planted one.
-    axes_JK, _ = _principal(cloud_NK.T @ cloud_NK / len(cloud_NK))
+    axes_JK = own_subspace(cloud_NK)
     return rng.standard_normal((len(cloud_NK), len(axes_JK))) @ axes_JK
 
 

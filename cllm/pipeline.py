@@ -77,6 +77,7 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
 
 
 FROM_SCRATCH = "from scratch"
+SWAPS = "no withheld words"  # what swapped copies may show; models of older ones are not these
 
 
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
@@ -224,7 +225,7 @@ def train_model(
         )
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made_from = digest(how, base.hash, corpus.hash)
+    made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
     if reuse and finished(run.model, made_from):
         run.note("model", training_facts(run.model))
         return
@@ -273,9 +274,7 @@ def with_swaps(
     """The texts and, to make up the share of `settings.swaps`, copies with words swapped."""
     count = round(len(texts) * settings.swaps / (1 - settings.swaps))
     rng = np.random.default_rng([settings.loop.seed, 4])
-    swapped = swapped_texts(
-        corpus.texts, count, rng, hidden=lambda text: corpus.withheld_pair(text) is not None
-    )
+    swapped = swapped_texts(corpus.texts, count, rng, hidden=corpus.shows_withheld)
     log.info("%d texts with words swapped join %d real ones", count, len(texts))
     names = (*texts.names, *(f"swap-{number}" for number in range(count)))
     rows = [row.tolist() for row in texts.rows] + base.tokenize(swapped)

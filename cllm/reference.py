@@ -89,11 +89,11 @@ class ReferenceLM:
         )
         return nats_BT.view_as(ids_BT) * mask_BT
 
-    @torch.inference_mode()
     def nats(self, texts: TokenTexts, batch: int = 64) -> NDArray[np.float64]:
         """Nats of each text, (N,)."""
         return self.costs(texts, batch)[0]
 
+    @torch.inference_mode()
     def costs(
         self, texts: TokenTexts, batch: int = 64
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from cllm.enclosure import Support, own_subspace
+from cllm.enclosure import Support
 from cllm.errors import InputError
-from cllm.nulls import KINDS, Kind, null_cloud, p_value
+from cllm.nulls import KINDS, Kind, null_cloud, own_subspace, p_value
 from cllm.proposals import propose
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
 
@@ -37,6 +37,9 @@ class VoidSettings(BaseModel):
 
     neighbours: int = Field(10, ge=1, description="k of the void score (design: 10)")
     proposals: int = Field(2000, ge=1, description="starting points drawn, of all kinds")
+    places: int = Field(
+        10_000, ge=0, description="starts of arms that chance must explain as well; 0 = off"
+    )
     climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest ones")
     rounds: int = Field(60, ge=0, description="most climbing steps; they end earlier. 0 = off")
     count: int = Field(100, ge=1, description="most voids kept, by score")
@@ -49,10 +52,12 @@ class VoidSettings(BaseModel):
     @classmethod
     def quick(cls) -> VoidSettings:
         """About a quarter of the time: fewer proposals, the same nulls; finds less for K >= 6."""
-        return cls(proposals=500, climbed=60)
+        return cls(proposals=500, places=2500, climbed=60)
 
 
 CHANCE = 0.05  # a void of a larger p-value may be chance
+PLACES = 64  # looked at at a time, the emptiest first
+NO_ANGLE = 1e-9  # radians; texts that are nearer than that are one
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class VoidSearch:
     voids: tuple[Void, ...]  # by score, descending; enclosed or not
     largest_score: float  # of the enclosed voids; -inf where there are none
     largest_radius: float  # the same, radians
-    largest_place: float  # score of the enclosed proposals, none of them climbed
+    largest_place: float  # score of enclosed places, none of them climbed
     sheet_dim: int  # dimension of the sheet that the cloud lies in, and voids were sought in
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
@@ -135,6 +140,11 @@ def ground(
     own_JK = own_subspace(distinct_NK)
     held_out_MJ = None
     if held_out_MK is not None and len(held_out_MK):
+        if held_out_MK.shape[1] != cloud_NK.shape[1]:
+            raise InputError(
+                f"the held-out texts have {held_out_MK.shape[1]} coordinates, the cloud "
+                f"{cloud_NK.shape[1]}; make both with the same model"
+            )
         held_out_MJ = unit(require_unit(held_out_MK, "held-out row") @ own_JK.T)
     return ExactIndex(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
 
@@ -152,7 +162,8 @@ def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Float
 def scores(index: ExactIndex, points_QK: Floats, k: int) -> tuple[Floats64, Floats64]:
     """Score rho (Q,) and the angles (Q, k) to the k nearest texts, ascending."""
     angles_QK, ids_QK = index.search(points_QK, k)
-    return angles_QK[:, -1] / np.median(index.kth_angle(k, ids_QK), axis=1), angles_QK
+    around_Q = np.maximum(np.median(index.kth_angle(k, ids_QK), axis=1), NO_ANGLE)
+    return angles_QK[:, -1] / around_Q, angles_QK
 
 
 def overlap(angle_between: Floats, radius_a: Floats, radius_b: Floats) -> Floats64:
@@ -221,7 +232,6 @@ def _search(
     support = Support.learn(index, held_out_MK, rng)
     proposal_PK = propose(index, settings.proposals, rng)
     score_P, angles_PJ = scores(index, proposal_PK, settings.neighbours)
-    place_P = score_P[support.holds(proposal_PK)]
     chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
     centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
     enclosed_C = settled_C.copy()
@@ -232,9 +242,24 @@ def _search(
         voids=voids[: settings.count],
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
-        largest_place=float(place_P.max(initial=-np.inf)),
+        largest_place=_largest_place(support, settings, rng),
         sheet_dim=support.width - 1,
     )
+
+
+def _largest_place(support: Support, settings: VoidSettings, rng: np.random.Generator) -> float:
+    """The score of the emptiest enclosed proposal of many."""
+    if not settings.places:
+        return -np.inf
+    place_PK = propose(support.index, settings.places, rng)
+    score_P = scores(support.index, place_PK, settings.neighbours)[0]
+    order_P = np.argsort(-score_P, kind="stable")
+    for start in range(0, len(order_P), PLACES):
+        rows = order_P[start : start + PLACES]
+        inside = rows[support.holds(place_PK[rows])]
+        if len(inside):
+            return float(score_P[inside[0]])
+    return -np.inf
 
 
 def _null_search(

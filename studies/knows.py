@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from cllm import pipeline
 from cllm.arms import Field
+from cllm.base import BaseLM
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.files import digest, read_json, write_json
@@ -34,7 +35,8 @@ from cllm.sphere import angle, prefix
 from cllm.voids import VoidSettings, find_voids, void_scores
 
 Scores = NDArray[np.float64]
-Measured = list[tuple[Scores, Scores, list[str]]]  # of emitted, withheld; pairs of the latter
+Measured = list[dict[str, dict[str, Scores]]]  # of each seed, by kind and combination
+KINDS = ("emitted", "withheld")
 SPLITS = ("validation", "test")
 DRAWS = 200  # of the bootstrap
 
@@ -96,17 +98,27 @@ def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         changes=options.set,
         aim=options.aim,
     )
-    place = options.out / f"{cell.name}-{seed}"
-    made_from = digest(settings.model_dump_json(), cell.name, str(options.recipes))
-    kept = place / "scores.json"
+    run = RunFolder(options.out / f"{cell.name}-{seed}")
+    base = BaseLM.load(shared_base(cell.richness, options)).hash
+    made_from = digest(
+        settings.model_dump_json(), cell.name, str(options.recipes), base, pipeline.SWAPS
+    )
+    kept = run.path / "scores.json"
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):
-        run = RunFolder(place)
         train(run, cell, settings, options)
         scores = measured(run, cell, seed, options.recipes)
         write_json(kept, {"made_from": made_from} | scores)
-    unseen = withheld_recipes(cell, seed, options.recipes)
-    pairs = {split: [str(combination(text)) for text in texts] for split, texts in unseen.items()}
-    return read_json(kept) | {"pairs": pairs}
+    corpus, unseen = run.load_corpus(), withheld_recipes(cell, seed, options.recipes)
+    both: dict[str, Mapping[str, Sequence[str]]] = {
+        "emitted": {s: corpus.select(s).texts for s in SPLITS},
+        "withheld": unseen,
+    }
+    return read_json(kept) | {
+        "pairs": {
+            split: {kind: [str(combination(t)) for t in both[kind][split]] for kind in both}
+            for split in SPLITS
+        }
+    }
 
 
 def withheld_recipes(cell: Cell, seed: int, recipes: int) -> dict[str, list[str]]:
@@ -126,9 +138,9 @@ def train(run: RunFolder, cell: Cell, settings: RunSettings, options: argparse.N
 
 def prepare(run: RunFolder, corpus: Corpus, base: Path) -> None:
     """A corpus and a base that was made before, where they are not in the run already."""
-    if not run.corpus.exists():
+    known = run.notes().get("base", {})
+    if known.get("hash") != BaseLM.load(base).hash or known.get("corpus_hash") != corpus.hash:
         pipeline.keep_corpus(run, corpus)
-    if not run.base.is_dir():
         pipeline.borrow_base(run, base)
 
 
@@ -176,7 +188,8 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     """
     run = RunFolder(options.out / f"{cell.name}-{seed}")
     kept, model = run.path / f"inside-{k}.json", run.load_model()
-    if kept.exists() and read_json(kept)["model"] == model.hash:
+    made_from = f"{model.hash} {options.recipes}"
+    if kept.exists() and read_json(kept)["made_from"] == made_from:
         shares: dict[str, float] = read_json(kept)["shares"]
         return shares
     corpus, grammar = run.load_corpus(), Grammar(cell.richness)
@@ -199,7 +212,7 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
             far_MV = angle(prefix(vectors_MD, k)[:, None], centre_VK[None])
             shares[f"{kind}_in_{place}"] = float((far_MV < radius_V).any(axis=1).mean())
         shares[f"{kind}_void_like"] = float(field.is_void(vectors_MD).mean())
-    write_json(kept, {"model": model.hash, "shares": shares})
+    write_json(kept, {"made_from": made_from, "shares": shares})
     return shares
 
 
@@ -235,52 +248,51 @@ def summary(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def auroc(seeds: Measured, rng: np.random.Generator) -> Interval:
-    """Mean AUROC over seeds; bootstrap over seeds, emitted texts, and withheld combinations.
+    """Mean AUROC over seeds; bootstrap over seeds and over combinations, emitted and withheld.
 
-    Recipes of one combination are not independent; and what seeds differ by is stretched, as
-    few of them tell little (see `metrics.few`).
+    Combinations are the same in all seeds, so a draw takes the same ones of each; and what
+    seeds differ by is stretched, as few of them tell little (`metrics.few`).
     """
-    each_S = np.array([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M, _ in seeds])
+    each_S = np.array([_auroc(one, None) for one in seeds])
     stretch_S = (few(len(each_S)) - 1) * (each_S - each_S.mean())
+    known = {kind: sorted({pair for one in seeds for pair in one[kind]}) for kind in KINDS}
     draws = []
     for _ in range(DRAWS):
-        chosen = rng.integers(len(seeds), size=len(seeds))
-        resampled = [
-            _auroc(rng.choice(emitted_M, len(emitted_M)), _of_pairs(withheld_M, pairs, rng))
-            for emitted_M, withheld_M, pairs in (seeds[row] for row in chosen)
-        ]
-        draws.append(np.mean(resampled + stretch_S[chosen]))
+        chosen_S = rng.integers(len(seeds), size=len(seeds))
+        pairs = {kind: rng.choice(known[kind], len(known[kind])).tolist() for kind in KINDS}
+        drawn_S = np.array([_auroc(seeds[row], pairs) for row in chosen_S])
+        draws.append(np.mean(drawn_S + stretch_S[chosen_S]))
     low, high = np.quantile(draws, (0.025, 0.975))
     return Interval(float(each_S.mean()), float(low), min(1.0, float(high)), len(seeds))
 
 
-def _of_pairs(scores_M: Scores, pairs: list[str], rng: np.random.Generator) -> Scores:
-    """The scores of combinations drawn with replacement."""
-    by_pair: dict[str, list[float]] = {}
-    for score, pair in zip(scores_M, pairs, strict=True):
-        by_pair.setdefault(pair, []).append(score)
-    values = list(by_pair.values())
-    return np.concatenate([values[row] for row in rng.integers(len(values), size=len(values))])
-
-
 def _measured(units: Sequence[dict[str, Any]], split: str, k: str, what: str) -> Measured:
-    """Each seed's scores of emitted and of withheld recipes."""
+    """Each seed's scores of emitted and of withheld recipes, by combination."""
     return [
-        (
-            np.array(u[split][k]["emitted"][what]), np.array(u[split][k]["withheld"][what]),
-            u["pairs"][split],
-        )
+        {kind: _by_pair(u[split][k][kind][what], u["pairs"][split][kind]) for kind in KINDS}
         for u in units
-    ]  # fmt: skip
+    ]
+
+
+def _by_pair(scores: Sequence[float], pairs: Sequence[str]) -> dict[str, Scores]:
+    found: dict[str, list[float]] = {}
+    for score, pair in zip(scores, pairs, strict=True):
+        found.setdefault(pair, []).append(score)
+    return {pair: np.array(some) for pair, some in found.items()}
 
 
 def _mean_auroc(seeds: Measured) -> float:
-    return float(np.mean([_auroc(emitted_M, withheld_M) for emitted_M, withheld_M, _ in seeds]))
+    return float(np.mean([_auroc(one, None) for one in seeds]))
 
 
-def _auroc(emitted_M: Scores, withheld_M: Scores) -> float:
-    truth = np.repeat([0, 1], [len(emitted_M), len(withheld_M)])
-    return float(roc_auc_score(truth, np.concatenate([emitted_M, withheld_M])))
+def _auroc(one: dict[str, dict[str, Scores]], pairs: dict[str, list[str]] | None) -> float:
+    """Of one seed, over the given combinations, repeats allowed; None: over all."""
+    both = [
+        np.concatenate([one[kind][pair] for pair in (pairs or one)[kind] if pair in one[kind]])
+        for kind in KINDS
+    ]
+    truth = np.repeat([0, 1], [len(scores) for scores in both])
+    return float(roc_auc_score(truth, np.concatenate(both)))
 
 
 def told(interval: Interval) -> dict[str, Any]:

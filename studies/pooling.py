@@ -6,12 +6,14 @@ summary(trials, rng)["void_over_density"]["withheld_fill"]["ci"]
 # Shapes: P places of an arm, C counts.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.errors import InputError
+from cllm.metrics import few
 from cllm.scoreboard import ARMS
 
 Floats = NDArray[np.float64]
@@ -26,13 +28,21 @@ DRAWS = 2000
 
 def summary(trials: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     """Every arm's funnel, and the void arm over the density arm; intervals over models, places."""
-    arms = {arm: _arm(arm, trials, rng) for arm in ARMS if any(_rows(t, arm) for t in trials)}
+    labelled = {"withheld" in row for t in trials for row in t["rows"]}
+    if len(labelled) > 1:
+        raise InputError("models of built-in recipes and of other texts have no common summary")
+    known = {n: counts for n, counts in SHARES.items() if n != "withheld_fill" or True in labelled}
+    arms = {
+        arm: _arm(arm, trials, known, rng) for arm in ARMS if any(arm in t["spent"] for t in trials)
+    }
     out: dict[str, Any] = {"models": len(trials), "arms": arms}
+    if len(trials) < 3:
+        out["note"] = "fewer than three models: intervals say little of how models differ"
     both = [t for t in trials if _rows(t, "void") and _rows(t, "density")]
     if both:
         pairs = [(_by_place(_rows(t, "void")), _by_place(_rows(t, "density"))) for t in both]
         out["void_over_density"] = {"models": len(both)} | {
-            name: told_ratio(pairs, *SHARES[name], rng) for name in SHARES
+            name: told_ratio(pairs, *counts, rng) for name, counts in known.items()
         }
     return out
 
@@ -51,25 +61,29 @@ def _counted(rows: Sequence[Row]) -> dict[str, int]:
     return told | {"new": sum(row["valid"] and not row["duplicate"] for row in rows)}
 
 
-def _arm(arm: str, trials: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+def _arm(
+    arm: str,
+    trials: Sequence[dict[str, Any]],
+    known: Mapping[str, tuple[str, str]],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     rows = [row for t in trials for row in _rows(t, arm)]
     counts = [_by_place(_rows(t, arm)) for t in trials]
     told: dict[str, Any] = {
         name: sum(t["spent"].get(arm, {}).get(name, 0) for t in trials)
-        for name in ("decodes", "starts", "likely")
+        for name in ("decodes", "starts", "likely", "repeated")
     }
     told |= _counted(rows)
-    asked = {"yield", "later_fill"} | ({"withheld_fill"} if "withheld" in rows[0] else set())
-    told |= {name: told_share(counts, *SHARES[name], rng) for name in SHARES if name in asked}
-    if "withheld" in rows[0]:
+    told |= {name: told_share(counts, *columns, rng) for name, columns in known.items()}
+    if "withheld_fill" in known:
         told["distinct_withheld"] = len({tuple(r["combination"]) for r in rows if r["withheld"]})
     inside = [row for row in rows if row.get("in_void")]
     if inside:
         told["in_voids"] = _counted(inside)
     for name, column in (("plausibility", "pmi"), ("unknown_items", "unknown_items")):
-        known = [row[column] for row in rows if column in row and row["valid"]]
-        if known:
-            told[name] = float(np.mean(known))
+        values = [row[column] for row in rows if column in row and row["valid"]]
+        if values:
+            told[name] = float(np.mean(values))
     return told
 
 
@@ -91,7 +105,7 @@ def told_share(
     sums = np.sum([c_PC.sum(0) for c_PC in counts], axis=0)
     if not sums[b]:
         return None
-    (draws,) = _share_draws([(c_PC,) for c_PC in counts], a, b, rng)
+    (draws,) = _share_draws([(c_PC[:, [a, b]],) for c_PC in counts], rng)
     return {"share": float(sums[a] / sums[b]), "ci": _bounds(draws)}
 
 
@@ -104,8 +118,10 @@ def told_ratio(
     if not (first_C[b] and second_C[b]):
         return None
     one, other = ((c[a] + 0.5) / (c[b] + 1.0) for c in (first_C, second_C))
-    top, bottom = _share_draws(pairs, a, b, rng)
-    return {"ratio": float(one / other), "ci": _bounds(top / bottom)}
+    top, bottom = _share_draws([tuple(c[:, [a, b]] for c in pair) for pair in pairs], rng)
+    some = (0.5 / (first_C[b] + 1.0), 0.5 / (second_C[b] + 1.0))
+    ratios = np.maximum(top, some[0]) / np.maximum(bottom, some[1])
+    return {"ratio": float(one / other), "ci": _bounds(ratios)}
 
 
 def _bounds(draws: Floats) -> list[float]:
@@ -113,41 +129,42 @@ def _bounds(draws: Floats) -> list[float]:
 
 
 def _share_draws(
-    models: Sequence[tuple[Floats, ...]], a: int, b: int, rng: np.random.Generator
-) -> list[Floats]:
-    """Draws of each arm's share: models with replacement, then the places within each arm.
-
-    Where all texts or none count, there is nothing to resample: draws are of Jeffreys' posterior
-    of such a share (Brown, Cai & DasGupta 2001).
-    """
-    found: list[Floats] = []
-    drawn = _drawn(models, rng)
-    for arm in range(len(models[0])):
-        total_C = np.sum([arms[arm].sum(0) for arms in models], axis=0)
-        if total_C[a] in (0, total_C[b]):
-            beta = rng.beta(total_C[a] + 0.5, total_C[b] - total_C[a] + 0.5, DRAWS)
-            found.append(np.asarray(beta))
-        else:
-            sums_DC = np.array([sums[arm] for sums in drawn])
-            half = 0.5 if len(models[0]) > 1 else 0.0  # only a ratio needs to stay finite
-            found.append((sums_DC[:, a] + half) / np.maximum(sums_DC[:, b] + 2 * half, 1.0))
-    return found
-
-
-def _drawn(
     models: Sequence[tuple[Floats, ...]], rng: np.random.Generator
-) -> list[tuple[Floats, ...]]:
-    """Sums of counts with models drawn with replacement, then the places within each arm."""
+) -> list[NDArray[np.float64]]:
+    """Draws of each arm's share from counts (P, 2): models with replacement, then their places.
+
+    What models differ by is stretched, as few of them tell little (`metrics.few`). Where every
+    place is alike there is nothing to resample: Jeffreys' posterior of a share (Brown, Cai &
+    DasGupta 2001), with places as its observations.
+    """
+    sums_MA2 = np.array([[c_P2.sum(0) for c_P2 in arms] for arms in models])
+    chosen_DM = rng.integers(len(models), size=(DRAWS, len(models)))
     found = []
-    for _ in range(DRAWS):
-        chosen = [models[i] for i in rng.integers(len(models), size=len(models))]
-        drawn = [tuple(_resampled(c_PC, rng) for c_PC in arms) for arms in chosen]
-        found.append(tuple(np.sum(arm, axis=0) for arm in zip(*drawn, strict=True)))
+    for arm in range(sums_MA2.shape[1]):
+        places = np.concatenate([arms[arm] for arms in models])
+        places = places[places[:, 1] > 0]
+        total = sums_MA2[:, arm].sum(0)
+        share_P = places[:, 0] / places[:, 1]
+        if np.ptp(share_P) == 0:
+            alike = share_P[0] * len(places)
+            found.append(rng.beta(alike + 0.5, len(places) - alike + 0.5, DRAWS))
+            continue
+        drawn_D2 = np.array([
+            np.sum([_resampled(models[row][arm], rng) for row in rows], axis=0)
+            for rows in chosen_DM
+        ])  # fmt: skip
+        original_D2 = sums_MA2[chosen_DM, arm].sum(1)
+        some_D = (drawn_D2[:, 1] > 0) & (original_D2[:, 1] > 0)
+        drawn_D2, original_D2 = drawn_D2[some_D], original_D2[some_D]
+        between_D = original_D2[:, 0] / original_D2[:, 1] - total[0] / total[1]
+        stretch_D = (few(len(models)) - 1) * between_D
+        share_D = np.clip(drawn_D2[:, 0] / drawn_D2[:, 1] + stretch_D, 0, 1)
+        found.append(rng.choice(share_D, DRAWS) if len(share_D) < DRAWS else share_D)
     return found
 
 
-def _resampled(counts_PC: Floats, rng: np.random.Generator) -> Floats:
-    if not len(counts_PC):
-        return np.zeros(len(COUNTS))
-    times_P = rng.multinomial(len(counts_PC), np.full(len(counts_PC), 1 / len(counts_PC)))
-    return np.asarray(times_P @ counts_PC)
+def _resampled(counts_P2: Floats, rng: np.random.Generator) -> Floats:
+    if not len(counts_P2):
+        return np.zeros(2)
+    times_P = rng.multinomial(len(counts_P2), np.full(len(counts_P2), 1 / len(counts_P2)))
+    return np.asarray(times_P @ counts_P2)

@@ -12,39 +12,36 @@ Intervals are over models and, within each, over places. Goes on where it stoppe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cllm import discovery, pipeline
 from cllm.arms import Autoencoder, Field, Plausible, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
-from cllm.content import content_items
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
-from cllm.ideas import Idea, judge_written, unaided
+from cllm.ideas import judge_written, unaided
 from cllm.judge import Judge
 from cllm.plausibility import SURPRISE
 from cllm.proposals import CORNERS, clusters
-from cllm.retrieval import TfidfIndex
 from cllm.run import SHIPPED, RunFolder
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.voids import VoidSettings, find_voids
 from studies.pooling import Row, each, summary
+from studies.worth import Worth
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +73,8 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     )
     cloud_NK, held_out_MK = (prefix(x, subject.void_dim) for x in (cloud_ND, held_out_MD))
     found = find_voids(cloud_NK, search, rng, held_out_MK)
-    if found.chance is None or not np.isfinite(found.chance):
-        raise InputError("too few null clouds to say what is a void; give --nulls 19 or more")
-    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, found.chance, rng)
+    chance = np.inf if found.chance is None else found.chance
+    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng)
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
@@ -87,21 +83,31 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     rows: list[Row] = []
     for arm in ARMS:
         if arm in written:
-            judged = worth.rows(judge_written(model, subject.judge, written[arm], index))
-            rows += [row | where for row, where in zip(
-                judged, _whereabouts(field, patches, written[arm]), strict=True
-            )]  # fmt: skip
+            texts = once(written[arm])
+            judged = worth.rows(judge_written(model, subject.judge, texts, index))
+            places = _whereabouts(field, patches, texts)
+            rows += [row | where for row, where in zip(judged, places, strict=True)]
     return {
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
-        "chance_score": found.chance, "void_dim": subject.void_dim,
-        "later_by_chance": float(worth.later(corpus.select("validation").texts).mean()),
+        "chance_score": chance, "void_dim": subject.void_dim,
+        "later_by_chance": worth.later_by_chance(),
         "spent": {
-            arm: {"decodes": x.decodes, "starts": x.starts, "likely": x.likely}
-            for arm, x in written.items()
+            arm: {
+                "decodes": x.decodes, "starts": x.starts, "likely": x.likely,
+                "repeated": len(x.texts) - len(set(x.texts)),
+            } for arm, x in written.items()
         },
         "crowding": _medians(field, written), "rows": rows,
     }  # fmt: skip
+
+
+def once(written: Written) -> Written:
+    """The same without a text's second and further writings."""
+    rows = [i for i, text in enumerate(written.texts) if text not in written.texts[:i]]
+    texts = tuple(written.texts[i] for i in rows)
+    points_nD = None if written.points_nD is None else written.points_nD[rows]
+    return replace(written, texts=texts, points_nD=points_nD)
 
 
 def _whereabouts(field: Field, patches: ExactIndex, written: Written) -> list[Row]:
@@ -131,77 +137,6 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
     return told
 
 
-@dataclass(frozen=True)
-class Worth:
-    """What a text is worth beside its verdict: facts of the corpus that no arm has seen."""
-
-    corpus: Corpus
-    both: TfidfIndex  # of training and test texts
-    trained: int  # rows of it that are training texts
-    pairs: PairCounts
-
-    @classmethod
-    def of(cls, corpus: Corpus) -> Worth:
-        """Held-out texts are those of the test split."""
-        train, test = corpus.select("train").texts, corpus.select("test").texts
-        return cls(corpus, TfidfIndex([*train, *test]), len(train), PairCounts.of(test))
-
-    def later(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which texts are nearer to a held-out text than to any training text, (n,)."""
-        return np.asarray(self.both.nearest(list(texts))[1][:, 0] >= self.trained)
-
-    def rows(self, ideas: Sequence[Idea]) -> list[Row]:
-        """The texts of an arm, as JSON."""
-        if not ideas:
-            return []
-        later_n = self.later([idea.text for idea in ideas])
-        return [self._row(idea, bool(later)) for idea, later in zip(ideas, later_n, strict=True)]
-
-    def _row(self, idea: Idea, later: bool) -> Row:
-        row: Row = {
-            "arm": idea.arm, "text": idea.text, "valid": idea.verdict.valid,
-            "duplicate": idea.verdict.duplicate, "hit": idea.hit, "yields": idea.yields,
-            "later": idea.yields and later,
-        }  # fmt: skip
-        if "withheld" in self.corpus.info:
-            pair = self.corpus.withheld_pair(idea.text) if idea.yields else None
-            row |= {"withheld": pair is not None, "combination": list(pair) if pair else None}
-        items = content_items(idea.text)
-        if items:
-            row["unknown_items"] = len(items - self.pairs.single.keys()) / len(items)
-        pmi = self.pairs.pmi(items)
-        return row if pmi is None else row | {"pmi": pmi}
-
-
-@dataclass(frozen=True)
-class PairCounts:
-    """In how many texts each content item and each pair of them stands."""
-
-    texts: int
-    single: Counter[str]
-    double: Counter[tuple[str, str]]
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> PairCounts:
-        """Counted over these texts."""
-        items = [sorted(content_items(text)) for text in texts]
-        double = Counter(pair for each in items for pair in combinations(each, 2))
-        return cls(len(texts), Counter(item for each in items for item in each), double)
-
-    def pmi(self, items: frozenset[str]) -> float | None:
-        """Mean over pairs of log p(a, b) / p(a) p(b), half a text added to each count.
-
-        Of items that stand in some text; None for fewer than two.
-        """
-        known = sorted(items & self.single.keys())
-        found = [
-            np.log((self.double[a, b] + 0.5) * (self.texts + 0.5))
-            - np.log((self.single[a] + 0.5) * (self.single[b] + 0.5))
-            for a, b in combinations(known, 2)
-        ]
-        return float(np.mean(found)) if found else None
-
-
 # ---- the command -------------------------------------------------------------------------
 
 
@@ -217,16 +152,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         search = VoidSettings.quick() if options.quick else VoidSettings()
         search = search.model_copy(update={"nulls": options.nulls})
-        if options.model and options.runs:
-            raise InputError("give either --runs with run folders or --model with --corpus")
-        trials = [kept(subject, options, search) for subject in subjects(options)]
-        found = summary(trials, np.random.default_rng(0))
+        _require_sound(options)
+        trials: dict[str, dict[str, Any]] = {}
+        for subject in subjects(options):
+            if subject.identity in trials:
+                raise InputError(f"{subject.name} is the same model as another one")
+            trials[subject.identity] = kept(subject, options, search)
+        found = summary([*trials.values()], np.random.default_rng(0))
         found["each"] = [
             {"name": t["name"]} | {name: t[name] for name in FACTS} | {"arms": each(t)}
-            for t in trials
+            for t in trials.values()
         ]
         write_json(options.out / "voidbench.json", found)
         print(json.dumps(found))
+
+
+def _require_sound(options: argparse.Namespace) -> None:
+    """Refuse at once what would be refused after hours."""
+    if options.runs and (options.model or options.corpus):
+        raise InputError("give either --runs with run folders or --model with --corpus")
+    if bool(options.model) != bool(options.corpus):
+        raise InputError("--model and --corpus, the texts that it was trained on, go together")
+    if options.nulls < 19:
+        raise InputError(f"--nulls is {options.nulls}; 19 or more say what p = 0.05 is")
+    if options.budget < 2:
+        raise InputError(f"--budget is {options.budget}; an arm needs 2 decodes or more")
 
 
 def subjects(options: argparse.Namespace) -> Iterator[Subject]:
@@ -246,7 +196,8 @@ def trained(options: argparse.Namespace, seed: int) -> Path:
     settings = overridden(
         "quick", dim=32, seed=seed, seconds=options.seconds, aim="voids", changes=options.set
     )
-    run = RunFolder(options.out / f"seed-{seed}")
+    made_from = digest(settings.model_dump_json())[:8]
+    run = RunFolder(options.out / f"seed-{seed}-{made_from}")
     prepare(run, built_in_corpus("plain", 20_000, seed), RunFolder(SHIPPED).base)
     pipeline.train_model(run, settings, reuse=True)
     return run.path
@@ -273,41 +224,60 @@ def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Sub
     """A trained run folder; `void_dim` 0 is the model's own."""
     model, corpus = run.load_model(), run.load_trained_corpus()
     return Subject(
-        run.path.resolve().name, digest(model.hash, corpus.hash), model, corpus,
+        run.path.resolve().name, digest(model.hash, corpus.hash, _weights(run)), model, corpus,
         void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
         discovery.make_plausible(run, model, corpus, surprise),
         unaided(model, corpus.select("train").texts),
     )  # fmt: skip
 
 
+def _weights(run: RunFolder) -> str:
+    """Digest of the reference LM, which says what is plausible."""
+    file = run.reference / "model.safetensors"
+    if not file.exists():
+        return ""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def own(place: str, options: argparse.Namespace) -> Subject:
     """The object that MODULE:FUNCTION returns; validity is the checker's, or repetition's."""
-    if not options.corpus:
-        raise InputError("--model needs --corpus, the texts that the model was trained on")
     model, corpus = _made(place), Corpus.load(options.corpus)
     train, held_out = corpus.select("train"), corpus.select("validation")
-    vectors_MD = np.asarray(model.encode(list(held_out.texts[:100])), dtype=np.float32)
     checker = discovery.checker_of(corpus)
+    judge = Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker)
+    some = list(held_out.texts[:100])
+    try:
+        vectors_MD = require_unit(np.asarray(model.encode(some)), "text")
+        decoded = list(model.decode(vectors_MD))
+        if len(vectors_MD) != len(some) or len(decoded) != len(some):
+            raise ValueError(
+                f"{len(some)} texts gave {len(vectors_MD)} vectors, these {len(decoded)} texts"
+            )
+    except (InputError, ValueError, TypeError) as error:
+        raise InputError(
+            f"--model {place}: {str(error).partition(';')[0]}; encode(texts) must return unit "
+            "vectors, one row a text, and decode(vectors) one text a row"
+        ) from error
     return Subject(
-        place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes().hex()),
+        place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes().hex(), *decoded),
         model, corpus, options.void_dim or getattr(model, "void_dim", None) or vectors_MD.shape[1],
-        Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker),
+        judge,
     )  # fmt: skip
 
 
 def _made(place: str) -> Autoencoder:
     """What MODULE:FUNCTION returns; the module may lie in the working directory."""
     module, _, name = place.partition(":")
-    sys.path.insert(0, "")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         make: Callable[[], Autoencoder] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"--model {place}: {error}; give MODULE:FUNCTION, where FUNCTION() returns an "
             "object with encode(texts) and decode(vectors)"
         ) from error
-    finally:
-        sys.path.remove("")
     return make()
 
 
@@ -315,9 +285,9 @@ def parser() -> argparse.ArgumentParser:
     """The study's options."""
     p = argparse.ArgumentParser(prog="cllm study voidbench", description=__doc__.split("\n")[0])
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
-    p.add_argument("--runs", nargs="*", type=Path, help="trained run folders, three or more")
+    p.add_argument("--runs", nargs="+", type=Path, help="trained run folders, three or more")
     p.add_argument(
-        "--model", nargs="*", help="MODULE:FUNCTION that returns your own autoencoder; several"
+        "--model", nargs="+", help="MODULE:FUNCTION that returns your own autoencoder; several"
     )
     p.add_argument(
         "--corpus",

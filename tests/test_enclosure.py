@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cllm.enclosure import Support, own_subspace, sheet_dimension
+from cllm.enclosure import Support, sheet_dimension
 from cllm.sphere import ExactIndex, unit
 
 RNG = np.random.default_rng
@@ -25,16 +25,6 @@ def sphere(count: int, dim: int) -> np.ndarray:
 def torus(count: int, wide: int) -> np.ndarray:
     a, b = RNG(3).uniform(0, 2 * np.pi, (2, count))
     return laid_into(np.stack([np.cos(a), np.sin(a), np.cos(b), np.sin(b)], axis=1), wide)
-
-
-@pytest.mark.parametrize(("dim", "wide"), [(3, 16), (5, 32)])
-def test_the_own_subspace_is_the_one_the_cloud_was_put_in(dim: int, wide: int) -> None:
-    cloud = laid_into(sphere(2000, dim), wide)
-    own = own_subspace(cloud)
-    assert own.shape == (dim, wide)
-    np.testing.assert_allclose(own @ own.T, np.eye(dim), atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(cloud @ own.T, axis=1), 1, atol=1e-5)
-    np.testing.assert_array_equal(own_subspace(sphere(500, 6)), np.eye(6))
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5, 9])

@@ -25,7 +25,12 @@ def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
 
     splits = ("validation", "test")
     told = {split: {k: scores(gap) for k, gap in gaps.items()} for split in splits}
-    return told | {"pairs": {split: [str(i % 60) for i in range(300)] for split in splits}}
+    return told | {"pairs": {split: pairs(60) for split in splits}}
+
+
+def pairs(count: int) -> dict[str, list[str]]:
+    """The combination of each recipe, of so many."""
+    return {kind: [f"{kind} {i % count}" for i in range(300)] for kind in ("emitted", "withheld")}
 
 
 def test_the_prefix_that_knows_is_chosen_and_measured_on_test() -> None:
@@ -71,9 +76,9 @@ def test_recipes_of_one_combination_are_one_observation() -> None:
         for split in ("validation", "test"):
             scores = one[split]["8"]["withheld"]  # type: ignore[index]
             scores["rho"] = [4.0 * (i % 10 % 2) for i in range(300)]
-            one["pairs"][split] = [str(i % 10) for i in range(300)]  # type: ignore[index]
+            one["pairs"][split] = pairs(10)  # type: ignore[index]
     alike = summary(units)["rho"]["ci"]
     for one in units:
-        one["pairs"] = {split: [str(i) for i in range(300)] for split in ("validation", "test")}
+        one["pairs"] = {split: pairs(300) for split in ("validation", "test")}
     apart = summary(units)["rho"]["ci"]
     assert np.ptp(alike) > 1.5 * np.ptp(apart)

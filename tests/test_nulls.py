@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cllm.nulls import KINDS, null_cloud, p_value
+from cllm.nulls import KINDS, null_cloud, own_subspace, p_value
 from cllm.sphere import unit
 
 
@@ -72,3 +72,20 @@ def test_null_clouds_stay_in_the_subspace_of_the_cloud(kind: str) -> None:
     cloud = unit(np.random.default_rng(16).standard_normal((300, 3)))
     flat = np.append(cloud, np.zeros((300, 1)), axis=1)
     assert np.abs(null_cloud(flat, kind, np.random.default_rng(0))[:, 3]).max() < 1e-5
+
+
+@pytest.mark.parametrize(("dim", "wide"), [(3, 16), (5, 32)])
+def test_the_own_subspace_is_the_one_the_cloud_was_put_in(dim: int, wide: int) -> None:
+    turned = np.linalg.qr(np.random.default_rng(1).normal(size=(wide, wide)))[0][:dim]
+    cloud = unit(unit(np.random.default_rng(2).standard_normal((2000, dim))) @ turned)
+    own = own_subspace(cloud)
+    assert own.shape == (dim, wide)
+    np.testing.assert_allclose(own @ own.T, np.eye(dim), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(cloud @ own.T, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.03, 0.003])
+def test_one_small_cluster_has_a_part_in_every_direction(spread: float) -> None:
+    rng = np.random.default_rng(3)
+    cloud = unit(np.eye(6)[0] + spread * rng.standard_normal((800, 6)))
+    np.testing.assert_array_equal(own_subspace(cloud), np.eye(6))

@@ -60,8 +60,14 @@ def test_a_withheld_combination_is_never_shown() -> None:
     corpus, rng = built_in_corpus("plain", 400, 0), np.random.default_rng(3)
     texts = corpus.select("train").texts
 
-    def hidden(text: str) -> bool:
-        return corpus.withheld_pair(text) is not None
+    def shown(texts: list[str]) -> set[tuple[str, str] | None]:
+        return {corpus.withheld_pair(text) for text in texts} - {None}
 
-    assert any(map(hidden, swapped_texts(texts, 2000, rng, hidden=lambda text: False)))
-    assert not any(map(hidden, swapped_texts(texts, 2000, rng, hidden)))
+    assert shown(swapped_texts(texts, 2000, rng, hidden=lambda text: False))
+    kept = swapped_texts(texts, 2000, rng, corpus.shows_withheld)
+    assert not shown(kept)
+    dish, main = corpus.info["withheld"][0]
+    garbled = f"title: {main} top carrots, {dish}. steps: boil"
+    assert corpus.withheld_pair(garbled) is None
+    assert corpus.shows_withheld(garbled)
+    assert not corpus.shows_withheld(f"title: {dish}. steps: boil")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from cllm.corpus import Corpus
+from cllm.errors import InputError
 from cllm.sphere import unit
 from studies import voidbench
-from studies.voidbench import PairCounts, summary
+from studies.pooling import summary
+from studies.worth import PairCounts, Worth
 
 
 class Spelled:
@@ -71,7 +73,6 @@ def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
     fill = found["void_over_density"]["withheld_fill"]
     assert np.isfinite([fill["ratio"], *fill["ci"]]).all()
     assert fill["ratio"] > 5
-    assert fill["ci"][0] < 2
     low, high = found["arms"]["density"]["withheld_fill"]["ci"]
     assert low < 0.001
     assert 0.05 < high < 0.2  # none of 30 may still be one of ten
@@ -79,8 +80,9 @@ def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
 
 def test_a_model_without_a_void_arm_is_left_out_of_the_ratio() -> None:
     rows = [row("density", str(i), True) for i in range(10)]
-    empty: dict[str, Any] = {"rows": rows, "spent": {}}
-    full: dict[str, Any] = {"rows": [*rows, row("void", "0", True)], "spent": {}}
+    spent: dict[str, Any] = {"void": {}, "density": {}}
+    empty: dict[str, Any] = {"rows": rows, "spent": spent}
+    full: dict[str, Any] = {"rows": [*rows, row("void", "0", True)], "spent": spent}
     found = summary([empty, full], np.random.default_rng(0))
     assert found["models"] == 2
     assert found["arms"]["density"]["texts"] == 20
@@ -90,7 +92,7 @@ def test_a_model_without_a_void_arm_is_left_out_of_the_ratio() -> None:
 def test_texts_of_one_place_are_one_observation() -> None:
     apart = told(1, [(i % 2 == 0, False) for i in range(100)], [(True, False)])
     rows = [row("void", str(i % 4), i % 4 < 2) for i in range(100)] + [row("density", "a", True)]
-    trial: dict[str, Any] = {"rows": rows, "spent": {}}
+    trial: dict[str, Any] = {"rows": rows, "spent": {"void": {}, "density": {}}}
     together = summary([trial], np.random.default_rng(0))
     wide, narrow = (np.ptp(x["arms"]["void"]["yield"]["ci"]) for x in (together, apart))
     assert wide > 2 * narrow
@@ -153,7 +155,9 @@ def test_any_autoencoder_is_put_to_the_test_once(
     [
         (["--runs", "x", "--model", "y:z"], "give either --runs"),
         (["--model", "nowhere:load", "--corpus", "x.parquet"], "give MODULE:FUNCTION"),
-        (["--model", f"{__name__}:load"], "--model needs --corpus"),
+        (["--model", f"{__name__}:load"], "--model and --corpus"),
+        (["--nulls", "5"], "--nulls is 5"),
+        (["--budget", "1"], "--budget is 1"),
         (["--runs", "no/such/run"], "no/such/run"),
     ],
 )
@@ -166,3 +170,53 @@ def test_what_is_missing_is_said_in_one_line(
     error = capsys.readouterr().err.strip()
     assert told in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_text_nearer_to_a_held_out_one_comes_later() -> None:
+    texts = ("leek soup", "leek pie", "plum tart", "plum jam", "fig cake")
+    splits = ("train", "train", "test", "test", "validation")
+    corpus = Corpus(texts, texts, texts, texts, splits)
+    worth = Worth.of(corpus)
+    assert worth.later(["a leek stew", "plum tart and cream"]).tolist() == [False, True]
+    assert worth.later_by_chance() in (0.0, 1.0)
+
+
+def test_places_alike_count_as_places_not_as_texts() -> None:
+    rows = [row("void", "a", True) for _ in range(200)]
+    found = summary([{"rows": rows, "spent": {"void": {}}}], np.random.default_rng(0))
+    assert found["arms"]["void"]["yield"]["ci"][0] < 0.5
+    assert "note" in found
+
+
+def test_models_that_differ_widen_the_interval() -> None:
+    def trial(yielding: int) -> dict[str, Any]:
+        rows = [row("void", str(i), i < yielding) for i in range(100)]
+        return {"rows": rows, "spent": {"void": {}}}
+
+    alike, apart = (
+        summary([trial(n) for n in counts], np.random.default_rng(0))["arms"]["void"]["yield"]["ci"]
+        for counts in ((30, 30, 30), (20, 30, 40))
+    )
+    assert np.ptp(apart) > 1.5 * np.ptp(alike)
+    assert apart[0] < 0.2  # below the least of three
+
+
+def test_recipes_and_other_texts_are_not_pooled() -> None:
+    other = {"rows": [{"arm": "void", "text": "x"}], "spent": {"void": {}}}
+    with pytest.raises(InputError, match="no common summary"):
+        summary([other, {"rows": [row("void", "a", True)], "spent": {}}], np.random.default_rng(0))
+
+
+class Careless(Spelled):
+    """Its vectors are not of length 1."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return 3 * super().encode(texts)
+
+
+def test_an_autoencoder_off_the_sphere_is_refused(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        voidbench.main(["--model", f"{__name__}:Careless", "--corpus", str(corpus)])
+    assert "encode(texts) must return unit vectors" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from cllm.voids import (
     void_scores,
 )
 
-WITHOUT_NULLS = VoidSettings(proposals=400, climbed=150, nulls=0)
+WITHOUT_NULLS = VoidSettings(proposals=400, places=0, climbed=150, nulls=0)
 
 
 def points(seed: int, count: int, dim: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_the_largest_gap_of_a_circle_is_exact(seed: int) -> None:
     turns = np.sort(np.random.default_rng(seed).uniform(0, 2 * np.pi, 60))
     cloud = np.stack([np.cos(turns), np.sin(turns)], axis=1)
     gap = np.diff(turns, append=turns[0] + 2 * np.pi).max()
-    found = search(cloud, VoidSettings(proposals=40, climbed=10, nulls=0))
+    found = search(cloud, VoidSettings(places=0, proposals=40, climbed=10, nulls=0))
     assert found.largest_radius == pytest.approx(gap / 2, abs=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_the_score_is_the_ratio_of_local_distances() -> None:
 
 def test_a_search_repeats_by_its_seed_and_sorts_by_score() -> None:
     cloud = points(12, 400, 4)
-    few = VoidSettings(proposals=100, climbed=40, nulls=2)
+    few = VoidSettings(places=0, proposals=100, climbed=40, nulls=2)
     first, second, other = (search(cloud, few, seed=s) for s in (0, 0, 1))
     for a, b in zip(first.voids, second.voids, strict=True):
         np.testing.assert_array_equal(a.centre_K, b.centre_K)
@@ -195,7 +195,7 @@ def test_a_search_repeats_by_its_seed_and_sorts_by_score() -> None:
 
 
 def test_a_planted_void_stands_out_and_an_even_cloud_does_not() -> None:
-    quick = VoidSettings(proposals=100, climbed=30)
+    quick = VoidSettings(places=0, proposals=100, climbed=30)
     cloud, centre, radius = planted(14, 3, count=800)
     found = search(cloud, quick)
     assert found.p_value == 0.05
@@ -206,6 +206,16 @@ def test_a_planted_void_stands_out_and_an_even_cloud_does_not() -> None:
     assert {kind for kind, _ in found.p_values} == set(KINDS)
     even = [search(points(seed, 300, 3), quick, seed) for seed in range(3)]
     assert sum(e.p_value is not None and e.p_value <= 0.05 for e in even) <= 1
+
+
+def test_chance_explains_places_that_no_one_climbed_as_well() -> None:
+    cloud = points(31, 400, 4)
+    climbed = VoidSettings(proposals=60, climbed=2, places=0)
+    alone = search(cloud, climbed).chance
+    both = search(cloud, climbed.model_copy(update={"places": 2000})).chance
+    assert alone is not None
+    assert both is not None
+    assert both > alone
 
 
 def test_without_nulls_there_are_no_p_values() -> None:
@@ -241,9 +251,49 @@ def test_bad_clouds_are_refused_in_one_line() -> None:
             search(cloud)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0])
+def test_bad_held_out_texts_are_refused_in_one_line(value: float) -> None:
+    held_out = points(19, 20, 4)
+    held_out[3] = value
+    with pytest.raises(InputError, match="held-out row 3 "):
+        find_voids(points(18, 50, 4), WITHOUT_NULLS, np.random.default_rng(0), held_out)
+    with pytest.raises(InputError, match="held-out texts have 3 coordinates, the cloud 4"):
+        find_voids(points(18, 50, 4), WITHOUT_NULLS, np.random.default_rng(0), points(19, 20, 3))
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.01, 0.001])
+def test_one_cluster_only_is_searched_like_any_cloud(spread: float) -> None:
+    """A ball emptied in the middle of it is found, however small it all is."""
+    rng = np.random.default_rng(5)
+    cloud, held_out = (
+        unit(np.eye(4)[0] + spread * rng.standard_normal((n, 4))) for n in (2000, 200)
+    )
+    place = unit(np.array([[1.0, 0.5 * spread, 0, 0]]))[0]
+    radius = np.sort(angle(place, cloud))[60]
+    cloud = cloud[angle(place, cloud) >= radius]
+    found = find_voids(cloud, WITHOUT_NULLS, rng, held_out)
+    assert found.sheet_dim == 3
+    assert np.isfinite([void.score for void in found.voids]).all()
+    assert min(angle(void.centre_K, place) for void in found.enclosed) < radius / 2
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3])
+def test_a_constant_coordinate_hides_no_void(constant: float) -> None:
+    cloud, centre, radius = planted(6, 4)
+    cloud, held_out, place = (
+        unit(np.append(x, np.full((len(x), 1), constant), axis=1))
+        for x in (cloud, points(29, 150, 4), centre[None])
+    )
+    held_out = held_out[angle(place[0], held_out) >= radius]
+    found = find_voids(cloud, WITHOUT_NULLS, np.random.default_rng(1), held_out)
+    assert min(angle(void.centre_K, place[0]) for void in found.enclosed) < radius / 2
+
+
 def test_no_void_at_all_is_an_answer() -> None:
     """Nothing counts as enclosed before it has climbed to where texts touch it on all sides."""
-    found = search(points(19, 200, 4), VoidSettings(proposals=50, climbed=20, rounds=0, nulls=3))
+    found = search(
+        points(19, 200, 4), VoidSettings(places=0, proposals=50, climbed=20, rounds=0, nulls=3)
+    )
     assert found.enclosed == ()
     assert found.p_value == 1.0
     assert found.radius_ratio is None
@@ -276,7 +326,7 @@ def test_a_bent_sheet_has_its_voids_in_the_sheet() -> None:
         return unit(np.stack(flat, axis=1) @ turned)
 
     held_out, cloud = torus(turns[:400]), torus(turns[400:])
-    every = VoidSettings(proposals=400, climbed=400, nulls=0)
+    every = VoidSettings(places=0, proposals=400, climbed=400, nulls=0)
     found = find_voids(cloud, every, np.random.default_rng(0), held_out)
     assert found.sheet_dim == 2
     largest = max(found.enclosed, key=lambda void: void.radius)
@@ -290,7 +340,7 @@ def test_a_bent_sheet_has_its_voids_in_the_sheet() -> None:
 def test_voids_come_back_from_their_file(tmp_path: Path) -> None:
     cloud = points(21, 300, 3)
     ids = [f"t{row}" for row in range(300)]
-    voids = search(cloud, VoidSettings(proposals=100, climbed=40, nulls=2)).voids
+    voids = search(cloud, VoidSettings(places=0, proposals=100, climbed=40, nulls=2)).voids
     save_voids(tmp_path / "voids.parquet", voids, ids)
     for a, b in zip(voids, load_voids(tmp_path / "voids.parquet", ids), strict=True):
         np.testing.assert_array_equal(a.centre_K, b.centre_K)
