@@ -9,13 +9,18 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cllm.files import read_json
 from cllm.scoreboard import ARMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CALIBRATION = Path(__file__).parent / "assets" / "calibration.json"
 CURVE_POINTS = 400  # more cannot be told apart at the width of a page
 INK = "#010203"  # stands for the page's text colour until the drawing is in the page
 
@@ -33,7 +38,7 @@ def null_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
     """The emptiest place of each null cloud, by kind, beside the voids that were found."""
     found = report.get("voids", {})
     nulls, mine = found.get("null_scores", {}), found.get("scores", [])
-    if not nulls or not mine:
+    if not nulls:
         return
     title = "Void score: the emptiest place of each null cloud, and the voids"
     names = [*nulls, "voids"]
@@ -42,9 +47,10 @@ def null_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
             scores = [score for score in nulls.get(name, mine) if score > 0]
             colour = COLOURS[1] if name == "voids" else COLOURS[0]
             axes.scatter(scores, [row + lift for lift in _lifts(len(scores))], s=16, color=colour)
-        axes.axvline(found["chance_score"], color=INK, linewidth=1, linestyle=":")
+        if "chance_score" in found:
+            axes.axvline(found["chance_score"], color=INK, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("void score; dotted: p = 0.05")
+        axes.set_xlabel("void score; dotted: what chance explains")
     yield title, svg.text
 
 
@@ -64,6 +70,27 @@ def arm_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
         axes.set_yticks(range(len(known)), [ARMS[name] for name in reversed(known)])
         axes.set_xlim(0, 1)
         axes.set_xlabel("yield, 95 % interval")
+    yield title, svg.text
+
+
+def calibration_chart() -> Iterator[Drawing]:
+    """How often p-values of clouds without structure fall below each value; even: as they should.
+
+    Measured by `python -m bench.voids --part calibration`, on synthetic clouds, once a version.
+    """
+    if not CALIBRATION.exists():
+        return
+    measured = read_json(CALIBRATION)
+    clouds = min(found["clouds"] for found in measured.values())
+    title = f"P-values of {clouds} synthetic clouds without structure, of each null"
+    with _drawing(title) as (axes, svg):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
+        for colour, (kind, found) in zip(COLOURS, measured.items(), strict=False):
+            share = np.cumsum([0, *found["histogram"]]) / found["clouds"]
+            axes.plot(np.linspace(0, 1, len(share)), share, color=colour, label=kind)
+        axes.set_xlabel("p")
+        axes.set_ylabel("share of clouds below", color=INK)
+        axes.legend(frameon=False, labelcolor=INK)
     yield title, svg.text
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cllm import scoreboard
-from cllm.charts import arm_chart, curves, null_chart, prefix_curve
+from cllm.charts import arm_chart, calibration_chart, curves, null_chart, prefix_curve
 from cllm.errors import InputError
 from cllm.files import replacing, write_json
 from cllm.scoreboard import IdeaRow
@@ -194,7 +194,7 @@ def render(
         ideas=list(ideas[: scoreboard.SHOWN_IDEAS]),
         idea_count=len(ideas),
         pairs=[differences(*pair) for pair in reconstructions[:SHOWN_PAIRS]],
-        evidence=[*null_chart(report), *arm_chart(report)],
+        evidence=[*null_chart(report), *arm_chart(report), *calibration_chart()],
         curves=[*prefix_curve(report), *curves(metrics)],
         picture=picture,
     )

@@ -60,6 +60,15 @@ EMPTY = (
     ("uniformity", "uniformity", "lower: more even over the sphere"),
     ("intrinsic_dim", "intrinsic dimension", "directions the cloud really uses"),
 )
+# shown where they were measured
+SHAPE = (
+    ("sheet_dim", "sheet", "dimension of the sheet that texts lie in and voids were sought in"),
+    ("clusters", "clusters", "HDBSCAN's"),
+    ("clustered", "clustered", "share of texts in one of them"),
+    ("agreement", "agreement", "of clusters with known groups; 1: the same, 0: by chance"),
+    ("persistence_h0", "persistence H0", "of pieces, radians in all"),
+    ("persistence_h1", "persistence H1", "of loops, radians in all"),
+)
 
 
 class IdeaRow(TypedDict):
@@ -147,7 +156,13 @@ def held_out_texts(report: Numbers) -> str:
 def void_rows(report: Numbers) -> list[Row]:
     """How empty the voids are, and how the cloud lies."""
     found = report.get("voids", {})
-    return [Row(label, with_interval(found, name), "", note) for name, label, note in EMPTY]
+    rows = [Row(label, with_interval(found, name), "", note) for name, label, note in EMPTY]
+    rows += [
+        Row(f"p-value, {kind}", number(p_value), "", "against null clouds of this kind alone")
+        for kind, p_value in found.get("p_values", {}).items()
+    ]
+    shape = [each for each in SHAPE if each[0] in found]
+    return rows + [Row(label, number(found[name]), "", note) for name, label, note in shape]
 
 
 def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
@@ -169,7 +184,7 @@ def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
 def verdict_in_words(report: Numbers) -> list[str]:
     """What the run showed, the comparison with its control first; claims only what was measured."""
     parts = (
-        _against_control(report.get("ideas", {})),
+        _against_control(report.get("voids", {}), report.get("ideas", {})),
         _weakness(report.get("base", {})),
         _restoring(report.get("reconstruction", {})),
         _emptiness(report.get("voids", {})),
@@ -269,21 +284,28 @@ def _newness(arms: Numbers) -> str:
     return f"{text}."
 
 
-def _against_control(arms: Numbers) -> str:
-    """Voids against equally crowded places that are not empty, where both were measured."""
+def _against_control(found: Numbers, arms: Numbers) -> str:
+    """Voids against equally crowded places that are not empty, or why that cannot be said."""
     void, density = arms.get("void", {}), arms.get("density", {})
     mine, theirs = void.get("yield"), density.get("yield")
+    if found.get("count") == 0 and found.get("p_value") is not None and not void.get("sampled"):
+        return "Nothing is written from voids: no empty place is emptier than chance explains."
     if void.get("sampled") == 0:
         return "Nothing is written from voids: no place in one stays there when it is decoded."
-    if mine is None or theirs is None:
+    if mine is None or "density" not in arms:
         return ""
+    if theirs is None:
+        return (
+            f"Whether voids beat equally crowded places that are not empty is not known: no such "
+            f"place was matched; {mine:.0%} of the texts from voids are valid, new and in place."
+        )
     mine_ci, theirs_ci = void.get("yield_ci", [mine, mine]), density.get("yield_ci", [theirs] * 2)
     if mine_ci[0] > theirs_ci[1]:
-        said = "Voids beat equally crowded places that are not empty"
+        said = "With this model voids beat equally crowded places that are not empty"
     elif mine_ci[1] < theirs_ci[0]:
-        said = "Voids give fewer new texts than equally crowded places that are not empty"
+        said = "With this model voids give fewer new texts than equally crowded places not empty"
     else:
-        said = "Voids do not beat equally crowded places that are not empty"
+        said = "With this model voids do not beat equally crowded places that are not empty"
     text = f"{said}: {mine:.0%} of their texts are valid, new and in place, against {theirs:.0%}"
     if "withheld" in void:
         text += (

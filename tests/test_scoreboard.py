@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from cllm.scoreboard import number, print_scoreboard, verdict_in_words
+from cllm.scoreboard import number, print_scoreboard, verdict_in_words, void_rows
 
 FULL = {
     "reconstruction": {
@@ -102,9 +102,9 @@ def test_voids_are_claimed_only_against_chance(voids, said):
 @pytest.mark.parametrize(
     ("share", "interval", "told"),
     [
-        (0.4, [0.1, 0.7], "Voids do not beat"),
-        (0.1, [0.0, 0.15], "Voids beat"),
-        (0.9, [0.85, 0.95], "Voids give fewer"),
+        (0.4, [0.1, 0.7], "With this model voids do not beat"),
+        (0.1, [0.0, 0.15], "With this model voids beat"),
+        (0.9, [0.85, 0.95], "With this model voids give fewer"),
     ],
 )
 def test_the_first_sentence_says_whether_voids_beat_their_control(
@@ -115,6 +115,31 @@ def test_the_first_sentence_says_whether_voids_beat_their_control(
     first = verdict_in_words({"ideas": {"void": void, "density": density}})[0]
     assert first.startswith(told)
     assert "2 of 5 of these fall into combinations" in first
+
+
+@pytest.mark.parametrize(
+    ("voids", "arms", "told"),
+    [
+        ({"count": 0, "p_value": 0.4}, {"void": {"sampled": 0}}, "no empty place is emptier"),
+        ({"count": 0, "p_value": 0.4}, {}, "no empty place is emptier"),
+        ({"count": 4, "p_value": 0.05}, {"void": {"sampled": 0}}, "no place in one stays there"),
+        (
+            {"count": 4, "p_value": 0.05},
+            {"void": {"sampled": 8, "novel": 4, "yield": 0.5}, "density": {"sampled": 0}},
+            "not known: no such place was matched",
+        ),
+    ],
+)
+def test_the_first_sentence_says_why_voids_cannot_be_compared(voids, arms, told):
+    assert told in verdict_in_words({"voids": voids, "ideas": arms})[0]
+
+
+def test_every_statistic_of_the_cloud_is_shown() -> None:
+    found = {"count": 1, "p_values": {"uniform": 0.05, "shuffled": 0.4}, "clustered": 0.7}
+    labels = {row.label: row.value for row in void_rows({"voids": found})}
+    assert labels["p-value, shuffled"] == "0.400"
+    assert labels["clustered"] == "0.700"
+    assert "persistence H1" not in labels
 
 
 @pytest.mark.parametrize(
