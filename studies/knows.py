@@ -24,6 +24,7 @@ from cllm.arms import Field
 from cllm.base import BaseLM
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
+from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
 from cllm.metrics import Interval, few
@@ -35,6 +36,7 @@ from cllm.sphere import angle, prefix
 from cllm.voids import VoidSettings, find_voids, void_scores
 
 Scores = NDArray[np.float64]
+Vectors = NDArray[np.float32]
 Measured = list[dict[str, dict[str, Scores]]]  # of each seed, by kind and combination
 KINDS = ("emitted", "withheld")
 SPLITS = ("validation", "test")
@@ -184,7 +186,8 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     """Shares of withheld and of emitted test recipes that lie in voids, and in matched balls.
 
     `voids`: in the ball of a standing void; `elsewhere`: in balls of the same radii around the
-    finder's proposals; `void_like`: enclosed and of a score above chance themselves.
+    finder's proposals that touch no such void; `void_like`: enclosed and of a score above chance
+    themselves.
     """
     run = RunFolder(options.out / f"{cell.name}-{seed}")
     kept, model = run.path / f"inside-{k}.json", run.load_model()
@@ -201,28 +204,43 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     field = Field.of(cloud_ND, held_out_MD, k, chance, rng)
     voids = [void for void in search.voids if void.stands]
     radius_V = np.array([void.radius for void in voids])
-    balls = {
-        "voids": np.array([void.centre_K for void in voids]).reshape(-1, k),
-        "elsewhere": prefix(field.proposals(max(2, len(voids)), rng), k)[: len(voids)],
-    }
+    centre_VK = np.array([void.centre_K for void in voids]).reshape(-1, k)
+    pool_PK = prefix(field.proposals(50 * max(2, len(voids)), rng), k)
+    balls = {"voids": centre_VK, "elsewhere": elsewhere(pool_PK, centre_VK, radius_V)}
     shares = {"standing_voids": float(len(voids))}
     for kind, texts in (("withheld", withheld), ("emitted", corpus.select("test").texts)):
         vectors_MD = model.encode(texts)
-        for place, centre_VK in balls.items():
-            far_MV = angle(prefix(vectors_MD, k)[:, None], centre_VK[None])
+        for place, ball_VK in balls.items():
+            far_MV = angle(prefix(vectors_MD, k)[:, None], ball_VK[None])
             shares[f"{kind}_in_{place}"] = float((far_MV < radius_V).any(axis=1).mean())
         shares[f"{kind}_void_like"] = float(field.is_void(vectors_MD).mean())
     write_json(kept, {"made_from": made_from, "shares": shares})
     return shares
 
 
+def elsewhere(pool_PK: Vectors, centre_VK: Vectors, radius_V: Scores) -> Vectors:
+    """For each void's ball the centre of one as large that touches no void's, from a pool."""
+    far_PV = angle(pool_PK[:, None], centre_VK[None])
+    free_P = np.ones(len(pool_PK), dtype=bool)
+    rows = []
+    for radius in radius_V:
+        apart_P = free_P & (far_PV > radius_V + radius).all(axis=1)
+        if not apart_P.any():
+            raise InputError("voids leave no place of their size elsewhere to compare with")
+        rows.append(int(np.argmax(apart_P)))
+        free_P[rows[-1]] = False
+    return pool_PK[rows]
+
+
 def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Each share's mean over seeds with its range."""
+    """Each share's mean over seeds with its range; of withheld recipes, voids over elsewhere."""
     values = {name: [place[name] for place in places] for name in places[0]}
-    return {
+    told: dict[str, Any] = {
         name: {"mean": float(np.mean(some)), "range": [min(some), max(some)]}
         for name, some in values.items()
     }
+    inside, outside = (told[f"withheld_in_{place}"]["mean"] for place in ("voids", "elsewhere"))
+    return told | {"withheld_voids_over_elsewhere": inside / outside if outside else None}
 
 
 def lengths(dim: int) -> list[int]:

@@ -27,7 +27,10 @@ DRAWS = 2000
 
 
 def summary(trials: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-    """Every arm's funnel, and the void arm over the density arm; intervals over models, places."""
+    """Every arm's funnel, and the void arm over the density arm; intervals over models, places.
+
+    `over_chance`: the later fill over the share of real unseen texts that would count.
+    """
     labelled = {"withheld" in row for t in trials for row in t["rows"]}
     if len(labelled) > 1:
         raise InputError("models of built-in recipes and of other texts have no common summary")
@@ -75,6 +78,11 @@ def _arm(
     }
     told |= _counted(rows)
     told |= {name: told_share(counts, *columns, rng) for name, columns in known.items()}
+    by_chance = float(np.mean([t["later_by_chance"] for t in trials]))
+    if told["later_fill"] and by_chance:
+        fill = told["later_fill"]
+        fill["over_chance"] = fill["share"] / by_chance
+        fill["over_chance_ci"] = [bound / by_chance for bound in fill["ci"]]
     if "withheld_fill" in known:
         told["distinct_withheld"] = len({tuple(r["combination"]) for r in rows if r["withheld"]})
     inside = [row for row in rows if row.get("in_void")]

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies.knows import lengths, summary
+from cllm.sphere import angle
+from cllm.sphere import unit as on_sphere
+from studies.knows import elsewhere, lengths, summary
 
 
 def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
@@ -82,3 +84,12 @@ def test_recipes_of_one_combination_are_one_observation() -> None:
         one["pairs"] = {split: pairs(300) for split in ("validation", "test")}
     apart = summary(units)["rho"]["ci"]
     assert np.ptp(alike) > 1.5 * np.ptp(apart)
+
+
+def test_balls_elsewhere_touch_no_void_and_are_all_different() -> None:
+    rng = np.random.default_rng(2)
+    pool, centres = (on_sphere(rng.standard_normal((n, 3))) for n in (400, 3))
+    radii = np.array([0.3, 0.2, 0.1])
+    found = elsewhere(pool, centres, radii)
+    assert (angle(found[:, None], centres[None]) > radii + radii[:, None]).all()
+    assert len(np.unique(found, axis=0)) == 3

@@ -41,14 +41,21 @@ def row(arm: str, place: str, yields: bool, withheld: bool = False) -> dict[str,
     }  # fmt: skip
 
 
+def trial(rows: list[dict[str, Any]], **spent: dict[str, int]) -> dict[str, Any]:
+    """What a model's trial keeps; the arms are those of the rows unless told."""
+    return {
+        "rows": rows, "later_by_chance": 0.1, "spent": spent or {row["arm"]: {} for row in rows},
+    }  # fmt: skip
+
+
 def told(
     models: int, void: Sequence[tuple[bool, bool]], density: Sequence[tuple[bool, bool]]
 ) -> dict[str, Any]:
     rows = [row("void", str(i), *found) for i, found in enumerate(void)]
     rows += [row("density", str(i), *found) for i, found in enumerate(density)]
     spent = {"decodes": 300, "starts": 200, "likely": 150}
-    trial = {"rows": rows, "spent": {"void": spent, "density": spent}}
-    return summary([trial] * models, np.random.default_rng(0))
+    one = trial(rows, void=spent, density=spent)
+    return summary([one] * models, np.random.default_rng(0))
 
 
 def test_shares_are_pooled_over_models_and_lie_in_their_intervals() -> None:
@@ -81,8 +88,12 @@ def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
 def test_a_model_without_a_void_arm_is_left_out_of_the_ratio() -> None:
     rows = [row("density", str(i), True) for i in range(10)]
     spent: dict[str, Any] = {"void": {}, "density": {}}
-    empty: dict[str, Any] = {"rows": rows, "spent": spent}
-    full: dict[str, Any] = {"rows": [*rows, row("void", "0", True)], "spent": spent}
+    empty: dict[str, Any] = {"rows": rows, "later_by_chance": 0.1, "spent": spent}
+    full: dict[str, Any] = {
+        "rows": [*rows, row("void", "0", True)],
+        "later_by_chance": 0.1,
+        "spent": spent,
+    }
     found = summary([empty, full], np.random.default_rng(0))
     assert found["models"] == 2
     assert found["arms"]["density"]["texts"] == 20
@@ -92,7 +103,11 @@ def test_a_model_without_a_void_arm_is_left_out_of_the_ratio() -> None:
 def test_texts_of_one_place_are_one_observation() -> None:
     apart = told(1, [(i % 2 == 0, False) for i in range(100)], [(True, False)])
     rows = [row("void", str(i % 4), i % 4 < 2) for i in range(100)] + [row("density", "a", True)]
-    trial: dict[str, Any] = {"rows": rows, "spent": {"void": {}, "density": {}}}
+    trial: dict[str, Any] = {
+        "rows": rows,
+        "later_by_chance": 0.1,
+        "spent": {"void": {}, "density": {}},
+    }
     together = summary([trial], np.random.default_rng(0))
     wide, narrow = (np.ptp(x["arms"]["void"]["yield"]["ci"]) for x in (together, apart))
     assert wide > 2 * narrow
@@ -183,18 +198,19 @@ def test_a_text_nearer_to_a_held_out_one_comes_later() -> None:
 
 def test_places_alike_count_as_places_not_as_texts() -> None:
     rows = [row("void", "a", True) for _ in range(200)]
-    found = summary([{"rows": rows, "spent": {"void": {}}}], np.random.default_rng(0))
+    found = summary(
+        [{"rows": rows, "later_by_chance": 0.1, "spent": {"void": {}}}], np.random.default_rng(0)
+    )
     assert found["arms"]["void"]["yield"]["ci"][0] < 0.5
     assert "note" in found
 
 
 def test_models_that_differ_widen_the_interval() -> None:
-    def trial(yielding: int) -> dict[str, Any]:
-        rows = [row("void", str(i), i < yielding) for i in range(100)]
-        return {"rows": rows, "spent": {"void": {}}}
+    def model(yielding: int) -> dict[str, Any]:
+        return trial([row("void", str(i), i < yielding) for i in range(100)])
 
     alike, apart = (
-        summary([trial(n) for n in counts], np.random.default_rng(0))["arms"]["void"]["yield"]["ci"]
+        summary([model(n) for n in counts], np.random.default_rng(0))["arms"]["void"]["yield"]["ci"]
         for counts in ((30, 30, 30), (20, 30, 40))
     )
     assert np.ptp(apart) > 1.5 * np.ptp(alike)
@@ -202,9 +218,12 @@ def test_models_that_differ_widen_the_interval() -> None:
 
 
 def test_recipes_and_other_texts_are_not_pooled() -> None:
-    other = {"rows": [{"arm": "void", "text": "x"}], "spent": {"void": {}}}
+    other = {"rows": [{"arm": "void", "text": "x"}], "later_by_chance": 0.1, "spent": {"void": {}}}
     with pytest.raises(InputError, match="no common summary"):
-        summary([other, {"rows": [row("void", "a", True)], "spent": {}}], np.random.default_rng(0))
+        summary(
+            [other, {"rows": [row("void", "a", True)], "later_by_chance": 0.1, "spent": {}}],
+            np.random.default_rng(0),
+        )
 
 
 class Careless(Spelled):
