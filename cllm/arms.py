@@ -24,7 +24,7 @@ from cllm.enclosure import Support
 from cllm.proposals import propose
 from cllm.sphere import ExactIndex, prefix, slerp, tangent, unit
 from cllm.swaps import SwapTable
-from cllm.voids import ground, scores
+from cllm.voids import VoidSettings, ascend, ground, place_scores, scores
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ Mask = NDArray[np.bool_]
 
 Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
 
-NEIGHBOURS = 10  # k of the void score
+SEARCH = VoidSettings()  # k of the void score, and how long a place climbs
+NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
 POOL = 5  # proposals drawn for each start that is wanted
@@ -75,11 +76,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Look:
-    """What a place looks like, (n,) each: its score, d_k in radians, and whether it is enclosed."""
+    """What a place looks like, (n,) each: its score, and d_k in radians."""
 
     score_n: Floats64
     dk_n: Floats64
-    enclosed_n: Mask
 
     @property
     def crowding_n(self) -> Floats64:
@@ -89,7 +89,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Field:
-    """A cloud of texts, and what is a void in it: enclosed, of a score above `chance`."""
+    """A cloud of texts, and what is a void in it.
+
+    A place is in a void if it is emptier than chance explains, climbs to a centre inside the
+    cloud, and that is emptier than chance explains as well.
+    """
 
     cloud_ND: Vectors
     void_dim: int
@@ -114,20 +118,21 @@ class Field:
         return self.support.index
 
     def look(self, points_nD: Vectors) -> Look:
-        """Score, d_k and enclosure of places, on the sphere of the prefix."""
-        points_nJ = self._own(points_nD)
-        score_n, angles_nL = scores(self.index, points_nJ, NEIGHBOURS)
-        return Look(score_n, angles_nL[:, -1], self.support.holds(points_nJ))
+        """Score and d_k of places, on the sphere of the prefix."""
+        score_n, angles_nL = scores(self.index, self._own(points_nD), SEARCH.neighbours)
+        return Look(score_n, angles_nL[:, -1])
+
+    def encloses(self, points_nD: Vectors) -> Mask:
+        """Which places climb to a centre inside the cloud."""
+        return ascend(self.support, self._own(points_nD), SEARCH.rounds)[1]
+
+    def is_void(self, points_nD: Vectors) -> Mask:
+        """Which places are in a void."""
+        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.chance)
+        return np.asarray(empty_n > self.chance)
 
     def _own(self, points_nD: Vectors) -> Vectors:
         return unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
-
-    def is_void(self, points_nD: Vectors) -> Mask:
-        """Which places are enclosed and of a score above chance."""
-        points_nJ = self._own(points_nD)
-        void_n = scores(self.index, points_nJ, NEIGHBOURS)[0] > self.chance
-        void_n[void_n] = self.support.holds(points_nJ[void_n])
-        return np.asarray(void_n)
 
     def lifted(self, points_nJ: Vectors) -> Vectors:
         """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
@@ -164,13 +169,14 @@ def write_arms(
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     wanted = field.look(places_nD) if len(places_nD) else None
 
-    def matched(arm: str, starts_SD: Vectors, fits: Callable[[Look], Mask], like: str) -> Written:
+    def matched(arm: str, starts_SD: Vectors, inside: bool, like: str) -> Written:
         control = _Settling(model, budget, plausible)
         settled_SD = control.settle(starts_SD[: void.settled])
         if not len(settled_SD):
             return control.write(arm)
         seen = field.look(settled_SD)
-        rows = np.flatnonzero(fits(seen))
+        fits_S = field.encloses(settled_SD) == inside
+        rows = np.flatnonzero(fits_S & (seen.score_n < field.chance) if inside else fits_S)
         chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
         control.keep(settled_SD[rows[chosen]])
         return control.write(arm)
@@ -181,13 +187,8 @@ def write_arms(
         dense_SD = _below(field, wanted, void.settled, rng)
         open_SD = _outside(field, wanted, void.settled, rng)
         arms += [
-            matched(
-                "density",
-                dense_SD,
-                lambda s: (s.score_n < field.chance) & s.enclosed_n,
-                "crowding_n",
-            ),
-            matched("open", open_SD, lambda s: ~s.enclosed_n, "dk_n"),
+            matched("density", dense_SD, True, "crowding_n"),
+            matched("open", open_SD, False, "dk_n"),
         ]
     for arm, start_SD in (
         ("interpolation", between_near(cloud_ND, budget // 2, rng)),
@@ -286,23 +287,21 @@ def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
-    """Enclosed proposals too full to be voids, among texts as crowded."""
+    """Proposals too full to be voids, among texts as crowded."""
     pool_SD = field.proposals(POOL * count, rng)
     seen = field.look(pool_SD)
-    full_S = np.flatnonzero((seen.score_n < field.chance) & seen.enclosed_n)
+    full_S = np.flatnonzero(seen.score_n < field.chance)
     return pool_SD[full_S[_near(like.crowding_n, seen.crowding_n[full_S], count, rng)]]
 
 
 def _outside(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
-    """Steps off texts in random directions, of the same d_k, that no texts enclose."""
+    """Steps off texts in random directions, of the same d_k."""
     size = POOL * count
     text_SJ = field.index.cloud_ND[rng.integers(len(field.index), size=size)]
     towards_SJ = tangent(text_SJ, text_SJ + rng.standard_normal(text_SJ.shape))
     turn_S1 = np.minimum(rng.uniform(0, 3, size) * rng.choice(like.dk_n, size), np.pi)[:, None]
     pool_SD = field.lifted(unit(np.cos(turn_S1) * text_SJ + np.sin(turn_S1) * towards_SJ))
-    seen = field.look(pool_SD)
-    open_S = np.flatnonzero(~seen.enclosed_n)
-    return pool_SD[open_S[_near(like.dk_n, seen.dk_n[open_S], count, rng)]]
+    return pool_SD[_near(like.dk_n, field.look(pool_SD).dk_n, count, rng)]
 
 
 def _near(wanted_n: Floats64, offered_S: Floats64, count: int, rng: np.random.Generator) -> Ints:

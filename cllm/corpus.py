@@ -84,12 +84,28 @@ class Corpus:
         pair = combination(text)
         return pair if pair in self._withheld else None
 
-    def shows_withheld(self, text: str) -> bool:
-        """Whether a built-in recipe has the words of a withheld (dish, main), wherever it may."""
+    def shows_unseen(self, text: str) -> bool:
+        """Whether a built-in recipe has the words of a (dish, main) that no text here names.
+
+        Wherever they may stand; False for texts of other corpora, whose combinations are not known.
+        """
         if "withheld" not in self.info:
             return False
         words = f" {' '.join(re.findall('[a-z]+', text))} "
-        return any(f" {dish} " in words and f" {main} " in words for dish, main in self._withheld)
+        dishes, mains = ({name for name in some if f" {name} " in words} for some in self._named)
+        return any((dish, main) not in self._seen for dish in dishes for main in mains)
+
+    @cached_property
+    def _seen(self) -> frozenset[tuple[str, str]]:
+        from cllm.recipes import combination
+
+        return frozenset(pair for text in self.texts if (pair := combination(text)))
+
+    @cached_property
+    def _named(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Every dish, and every main, of seen and withheld combinations."""
+        dishes, mains = zip(*self._seen | self._withheld, strict=True)
+        return frozenset(dishes), frozenset(mains)
 
     @cached_property
     def _withheld(self) -> frozenset[tuple[str, str]]:

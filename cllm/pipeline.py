@@ -77,7 +77,7 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
 
 
 FROM_SCRATCH = "from scratch"
-SWAPS = "no withheld words"  # what swapped copies may show; models of older ones are not these
+SWAPS = "no unseen combination"  # what swapped copies may show; models of older ones are not these
 
 
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
@@ -274,7 +274,7 @@ def with_swaps(
     """The texts and, to make up the share of `settings.swaps`, copies with words swapped."""
     count = round(len(texts) * settings.swaps / (1 - settings.swaps))
     rng = np.random.default_rng([settings.loop.seed, 4])
-    swapped = swapped_texts(corpus.texts, count, rng, hidden=corpus.shows_withheld)
+    swapped = swapped_texts(corpus.texts, count, rng, hidden=corpus.shows_unseen)
     log.info("%d texts with words swapped join %d real ones", count, len(texts))
     names = (*texts.names, *(f"swap-{number}" for number in range(count)))
     rows = [row.tolist() for row in texts.rows] + base.tokenize(swapped)

@@ -56,7 +56,7 @@ class VoidSettings(BaseModel):
 
 
 CHANCE = 0.05  # a void of a larger p-value may be chance
-PLACES = 64  # looked at at a time, the emptiest first
+PLACES = 64  # looked at at a time
 NO_ANGLE = 1e-9  # radians; texts that are nearer than that are one
 
 
@@ -88,7 +88,7 @@ class VoidSearch:
     voids: tuple[Void, ...]  # by score, descending; enclosed or not
     largest_score: float  # of the enclosed voids; -inf where there are none
     largest_radius: float  # the same, radians
-    largest_place: float  # score of enclosed places, none of them climbed
+    largest_place: float  # of many `place_scores`; 0 where they were not asked for
     sheet_dim: int  # dimension of the sheet that the cloud lies in, and voids were sought in
     radius_ratio: float | None = None  # largest radius / the null kind's mean that is largest
     p_value: float | None = None  # of the largest score
@@ -199,6 +199,31 @@ def climb(support: Support, start_CK: Floats, rounds: int) -> tuple[Floats64, Ma
     return centre_CK, settled_C
 
 
+def ascend(support: Support, start_CK: Floats, rounds: int) -> tuple[Floats64, Mask]:
+    """Where places climb to, (C, K) unit, and whether that is a centre inside the cloud, (C,)."""
+    centre_CK, enclosed_C = climb(support, start_CK, rounds)
+    centre_CK = unit(centre_CK).astype(np.float64)
+    enclosed_C[enclosed_C] = support.holds(centre_CK[enclosed_C])
+    return centre_CK, enclosed_C
+
+
+def place_scores(
+    support: Support, points_QK: Floats, settings: VoidSettings, above: float = 0.0
+) -> Floats64:
+    """How empty places are that texts enclose, (Q,): the lower score of place and its void.
+
+    A place is enclosed if it climbs to a centre inside the cloud: its void. 0 for those that are
+    not, and for those of a score no higher than `above`.
+    """
+    score_Q = scores(support.index, points_QK, settings.neighbours)[0]
+    rows = np.flatnonzero(score_Q > above)
+    centre_PK, enclosed_P = ascend(support, points_QK[rows], settings.rounds)
+    summit_P = scores(support.index, centre_PK, settings.neighbours)[0] if len(rows) else 0.0
+    found_Q = np.zeros(len(points_QK))
+    found_Q[rows] = np.where(enclosed_P, np.minimum(score_Q[rows], summit_P), 0.0)
+    return found_Q
+
+
 def prune(centre_CK: Floats, radius_C: Floats, max_overlap: float) -> Ints:
     """Rows kept, in the given order, when each must overlap no kept one by more than that."""
     kept: list[int] = []
@@ -233,9 +258,7 @@ def _search(
     proposal_PK = propose(index, settings.proposals, rng)
     score_P, angles_PJ = scores(index, proposal_PK, settings.neighbours)
     chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
-    centre_CK, settled_C = climb(support, proposal_PK[chosen_P], settings.rounds)
-    enclosed_C = settled_C.copy()
-    enclosed_C[settled_C] = support.holds(centre_CK[settled_C])
+    centre_CK, enclosed_C = ascend(support, proposal_PK[chosen_P], settings.rounds)
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     return VoidSearch(
@@ -248,18 +271,18 @@ def _search(
 
 
 def _largest_place(support: Support, settings: VoidSettings, rng: np.random.Generator) -> float:
-    """The score of the emptiest enclosed proposal of many."""
+    """The largest of the `place_scores` of many proposals."""
     if not settings.places:
-        return -np.inf
+        return 0.0
     place_PK = propose(support.index, settings.places, rng)
     score_P = scores(support.index, place_PK, settings.neighbours)[0]
-    order_P = np.argsort(-score_P, kind="stable")
-    for start in range(0, len(order_P), PLACES):
+    order_P, largest = np.argsort(-score_P, kind="stable"), 0.0
+    for start in range(0, len(order_P), PLACES):  # the emptiest first
         rows = order_P[start : start + PLACES]
-        inside = rows[support.holds(place_PK[rows])]
-        if len(inside):
-            return float(score_P[inside[0]])
-    return -np.inf
+        largest = max(largest, float(place_scores(support, place_PK[rows], settings).max()))
+        if start + PLACES >= len(order_P) or score_P[order_P[start + PLACES]] <= largest:
+            break
+    return largest
 
 
 def _null_search(
@@ -289,7 +312,6 @@ def _kept(
     support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> tuple[Void, ...]:
     """Score, prune (enclosed ones first, each largest first), sort by score, number."""
-    centre_CK = unit(centre_CK).astype(np.float64)
     corners = support.width
     angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, corners))
     order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))

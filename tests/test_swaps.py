@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cllm.corpus import built_in_corpus
+from cllm.recipes import combination
 from cllm.recipes.grammar import Grammar
 from cllm.swaps import SwapTable, swapped_texts, words
 
@@ -56,18 +57,18 @@ def test_swapped_recipes_hold_combinations_that_the_corpus_does_not() -> None:
     assert sum(text.split(".")[0] not in titles for text in swapped) > 50
 
 
-def test_a_withheld_combination_is_never_shown() -> None:
-    corpus, rng = built_in_corpus("plain", 400, 0), np.random.default_rng(3)
-    texts = corpus.select("train").texts
+def test_a_combination_that_no_text_has_is_never_shown() -> None:
+    corpus, rng = built_in_corpus("plain", 2000, 0), np.random.default_rng(3)
+    train = corpus.select("train")
+    seen = {combination(text) for text in train.texts}
 
-    def shown(texts: list[str]) -> set[tuple[str, str] | None]:
-        return {corpus.withheld_pair(text) for text in texts} - {None}
+    def new(texts: list[str]) -> int:
+        return sum(pair not in seen for text in texts if (pair := combination(text)))
 
-    assert shown(swapped_texts(texts, 2000, rng, hidden=lambda text: False))
-    kept = swapped_texts(texts, 2000, rng, corpus.shows_withheld)
-    assert not shown(kept)
+    assert new(swapped_texts(train.texts, 2000, rng, hidden=lambda text: False)) > 100
+    assert new(swapped_texts(train.texts, 2000, rng, train.shows_unseen)) == 0
     dish, main = corpus.info["withheld"][0]
     garbled = f"title: {main} top carrots, {dish}. steps: boil"
-    assert corpus.withheld_pair(garbled) is None
-    assert corpus.shows_withheld(garbled)
-    assert not corpus.shows_withheld(f"title: {dish}. steps: boil")
+    assert combination(garbled) is None
+    assert train.shows_unseen(garbled)
+    assert not train.shows_unseen(f"title: {dish}. steps: boil")
