@@ -165,7 +165,9 @@ def write_arms(
         if len(found_nD):
             void.keep(found_nD[field.is_void(found_nD)])
     places_nD = void.kept_nD
-    if not len(places_nD):
+    if not void.settled:
+        log.warning("no place is emptier than chance explains: the void arm is empty")
+    elif not len(places_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     wanted = field.look(places_nD) if len(places_nD) else None
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cllm.arms import Field, between_near, from_prior, near_copies, write_arms
+from cllm.arms import (
+    Field,
+    Written,
+    between_near,
+    from_prior,
+    near_copies,
+    write_all,
+    write_arms,
+)
 from cllm.sphere import ExactIndex, angle, unit
 
 Vectors = np.ndarray
@@ -52,6 +60,70 @@ def test_the_void_arm_writes_from_voids_and_the_controls_are_matched(field: Fiel
     assert (angle(written["void"].points_nD, np.array([0.0, 0, 1])) < np.arccos(0.8)).all()
     assert (density.score_n < 1.8).all()
     assert np.median(density.crowding_n) == pytest.approx(np.median(void.crowding_n), rel=0.05)
+
+
+def test_the_open_arm_lies_where_no_texts_enclose_it() -> None:
+    """A patch with a hole: beyond its edge there are no texts."""
+    clouds = [unit(np.random.default_rng(5).standard_normal((n, 3))) for n in (6000, 1200)]
+    patch, held_out = (c[(c[:, 2] > 0.4) & (c[:, 2] < 0.95)] for c in clouds)
+    field = Field.of(patch, held_out, 3, 1.8, np.random.default_rng(0))
+    written = write_arms(Spelled(), field, 300, np.random.default_rng(3))
+    void, outside = written["void"].points_nD, written["open"].points_nD
+    assert len(outside) > 10
+    assert not field.encloses(outside).any()
+    assert field.encloses(void).all()
+    dk, wanted = (np.median(field.look(points).dk_n) for points in (outside, void))
+    assert dk == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_place_beside_a_cluster_is_in_the_void_it_climbs_to() -> None:
+    """All its nearest texts are on one side of it; its void has texts all around."""
+    rng = np.random.default_rng(7)
+    around = 2 * np.pi * np.arange(6) / 6
+    centres = np.stack([np.cos(around), np.sin(around), np.full(6, 1.2)], axis=1)
+    clusters = [unit(np.repeat(centres, n, 0) + 0.05 * rng.standard_normal((6 * n, 3)))
+                for n in (200, 40)]  # fmt: skip
+    field = Field.of(*clusters, 3, 1.8, rng)
+    beside = unit(np.array([[0.75, 0.0, 1.2]]))
+    assert not field.support.holds(beside).any()
+    assert field.is_void(beside).all()
+    away = unit(np.array([[1.4, 0.0, 1.2]]))  # on the other side there are none
+    assert not field.is_void(away).any()
+
+
+def test_there_are_seven_arms(field: Field) -> None:
+    rng = np.random.default_rng(3)
+    texts = Spelled().decode(field.cloud_ND)
+
+    def unaided(count: int, seed: int) -> Written:
+        return Written("base", tuple(texts[seed % 7 :][:count]), None, count)
+
+    written = write_all(Spelled(), field, texts, 60, rng, None, unaided)
+    arms = {"void", "density", "open", "interpolation", "prior", "copy", "base"}
+    assert set(written) == arms
+    assert len(written["base"].texts) == len(written["copy"].texts) == 60
+    assert all(arm.decodes <= 60 for arm in written.values())
+
+
+class Doubtful(Spelled):
+    """Its decoder is a little unsure of where it is."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        return super().decode(unit(vectors_ND + 0.01 * self.rng.standard_normal(vectors_ND.shape)))
+
+
+def test_what_is_written_is_plausible_in_every_arm_even_where_words_change(field: Field) -> None:
+    def plausible(texts: list[str]) -> np.ndarray:
+        return np.array([text[-1] in "02468" for text in texts])
+
+    written = write_arms(Doubtful(), field, 200, np.random.default_rng(3), plausible)
+    for arm in written.values():
+        assert all(text[-1] in "02468" for text in arm.texts)
+        assert len(arm.texts) == len(arm.points_nD)
+        assert 0 < arm.likely < arm.starts
 
 
 def test_every_decode_is_counted_and_none_is_over_budget(field: Field) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import overridden
+from cllm.void_files import save_voids
 
 NULL, REFERENCE = 30.0, 25.0  # nats a text without its vector
 
@@ -152,6 +154,33 @@ def test_swapped_copies_join_the_real_texts(tiny_base: BaseLM, corpus: Corpus) -
     assert sum(text in corpus.texts for text in more) < len(more) / 2
     again = pipeline.with_swaps(tiny_base, corpus, texts, 80, settings)
     assert all((a == b).all() for a, b in zip(both.rows, again.rows, strict=True))
+
+
+def test_swapped_copies_show_no_unseen_combination(tiny_base: BaseLM) -> None:
+    train = built_in_corpus("plain", 400, 0).select("train")
+    texts = TokenTexts.of(train.ids, tiny_base.tokenize(train.texts), tiny_base.pad, 128)
+    both = pipeline.with_swaps(
+        tiny_base, train, texts, 128, overridden("quick", changes=["train.swaps=0.5"]).train
+    )
+    copies = tiny_base.to_text([row.tolist()[:-1] for row in both.rows[len(texts) :]])
+    assert len(copies) == len(texts)
+    assert not any(train.shows_unseen(text) for text in copies)
+
+
+@pytest.mark.chain
+def test_no_void_at_all_is_an_answer_to_the_end(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED, run.path)
+    facts = {"count": 0, "enclosed": 0, "p_value": 1.0, "chance_score": 99.0}
+    run.note("voids", facts)
+    save_voids(run.voids, (), (), run.load_model().hash)
+    ideas = discovery.write_ideas(run, seed=0, budget=20)
+    assert {idea.arm for idea in ideas} >= {"interpolation", "prior", "base"}
+    assert run.notes()["ideas"]["void"]["sampled"] == 0
+    discovery.report_run(run)
+    page = (run.path / "report.html").read_text("utf-8")
+    first = page.split("<body>")[1].lstrip()
+    assert first.startswith("<h1>Nothing is written from voids: no empty place is emptier")
 
 
 def test_what_the_reference_lm_finds_unlikely_is_not_plausible(tmp_path: Path) -> None:
