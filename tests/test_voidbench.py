@@ -128,7 +128,7 @@ def test_pairs_that_go_together_have_a_high_pmi() -> None:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Places on S² but for a cap, as texts."""
     cloud = unit(np.random.default_rng(1).standard_normal((700, 3)))
-    texts = tuple(Spelled().decode(cloud[cloud[:, 2] < 0.7]))
+    texts = tuple(Spelled().decode(cloud[cloud[:, 2] < 0.4]))
     count = len(texts)
     splits = tuple("train" if i % 5 else ("validation", "test")[i % 2] for i in range(count))
     names = tuple(f"t{i}" for i in range(count))
