@@ -126,9 +126,9 @@ def test_pairs_that_go_together_have_a_high_pmi() -> None:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Places on S² but for a cap between the axes, as texts."""
-    cloud = unit(np.random.default_rng(1).standard_normal((1000, 3)))
-    texts = tuple(Spelled().decode(cloud[cloud.sum(axis=1) < 1.5]))
+    """Places on S³ but for a cap, as texts."""
+    cloud = unit(np.random.default_rng(1).standard_normal((1500, 4)))
+    texts = tuple(Spelled().decode(cloud[cloud[:, 3] < 0.7]))
     count = len(texts)
     splits = tuple("train" if i % 5 else ("validation", "test")[i % 2] for i in range(count))
     names = tuple(f"t{i}" for i in range(count))
