@@ -97,6 +97,7 @@ def test_its_report_holds_every_number_of_the_design():
     assert {f"{name}_ci" for name in names[1:]} <= found["reconstruction"].keys()
     voids = {"count", "radius_ratio", "p_value", "hopkins", "uniformity", "intrinsic_dim"}
     assert voids <= found["voids"].keys()
-    assert {"void", "prior", "base"} == found["ideas"].keys()
+    assert {"void", "interpolation", "prior", "copy", "base"} <= found["ideas"].keys()
+    assert found["voids"]["chance_score"] > 1
     assert found["model"]["origin"] == "shipped"
     assert found["model"]["hash"] == RUN.load_model().hash
