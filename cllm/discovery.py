@@ -127,7 +127,8 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet."""
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
-    train = run.load_latents(model).select("train")
+    latents = run.load_latents(model)
+    train = latents.select("train")
     voids = standing_voids(run, model, train)
     log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
@@ -135,7 +136,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     chance = run.notes().get("voids", {}).get("chance_score", np.inf)
     if run.voids.exists() and chance == np.inf:
         log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
-    held_out_MD = run.load_latents(model).select("validation").vectors_ND
+    held_out_MD = latents.select("validation").vectors_ND
     field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng)
     train_texts = corpus.select("train").texts
     written = write_all(

@@ -12,7 +12,6 @@ Intervals are over models and, within each, over places. Goes on where it stoppe
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import sys
@@ -40,6 +39,7 @@ from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.voids import VoidSettings, find_voids
+from studies.knows import prepare
 from studies.pooling import Row, each, summary
 from studies.worth import Worth
 
@@ -104,10 +104,11 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
 
 def once(written: Written) -> Written:
     """The same without a text's second and further writings."""
-    rows = [i for i, text in enumerate(written.texts) if text not in written.texts[:i]]
-    texts = tuple(written.texts[i] for i in rows)
-    points_nD = None if written.points_nD is None else written.points_nD[rows]
-    return replace(written, texts=texts, points_nD=points_nD)
+    first: dict[str, int] = {}
+    for row, text in enumerate(written.texts):
+        first.setdefault(text, row)
+    points_nD = None if written.points_nD is None else written.points_nD[list(first.values())]
+    return replace(written, texts=tuple(first), points_nD=points_nD)
 
 
 def _whereabouts(field: Field, patches: ExactIndex, written: Written) -> list[Row]:
@@ -191,8 +192,6 @@ def subjects(options: argparse.Namespace) -> Iterator[Subject]:
 
 def trained(options: argparse.Namespace, seed: int) -> Path:
     """A run folder of plain recipes and a CLLM of one seed, trained for voids."""
-    from studies.knows import prepare
-
     settings = overridden(
         "quick", dim=32, seed=seed, seconds=options.seconds, aim="voids", changes=options.set
     )
@@ -234,10 +233,7 @@ def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Sub
 def _weights(run: RunFolder) -> str:
     """Digest of the reference LM, which says what is plausible."""
     file = run.reference / "model.safetensors"
-    if not file.exists():
-        return ""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return digest(file.read_bytes()) if file.exists() else ""
 
 
 def own(place: str, options: argparse.Namespace) -> Subject:
@@ -260,7 +256,7 @@ def own(place: str, options: argparse.Namespace) -> Subject:
             "vectors, one row a text, and decode(vectors) one text a row"
         ) from error
     return Subject(
-        place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes().hex(), *decoded),
+        place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes(), *decoded),
         model, corpus, options.void_dim or getattr(model, "void_dim", None) or vectors_MD.shape[1],
         judge,
     )  # fmt: skip

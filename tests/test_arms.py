@@ -105,6 +105,11 @@ def test_there_are_seven_arms(field: Field) -> None:
     assert all(arm.decodes <= 60 for arm in written.values())
 
 
+def ends_even(texts: list[str]) -> np.ndarray:
+    """A half of all texts is plausible."""
+    return np.array([text[-1] in "02468" for text in texts])
+
+
 class Doubtful(Spelled):
     """Its decoder is a little unsure of where it is."""
 
@@ -116,10 +121,7 @@ class Doubtful(Spelled):
 
 
 def test_what_is_written_is_plausible_in_every_arm_even_where_words_change(field: Field) -> None:
-    def plausible(texts: list[str]) -> np.ndarray:
-        return np.array([text[-1] in "02468" for text in texts])
-
-    written = write_arms(Doubtful(), field, 200, np.random.default_rng(3), plausible)
+    written = write_arms(Doubtful(), field, 200, np.random.default_rng(3), ends_even)
     for arm in written.values():
         assert all(text[-1] in "02468" for text in arm.texts)
         assert len(arm.texts) == len(arm.points_nD)
@@ -148,10 +150,7 @@ def test_a_small_budget_leaves_decodes_to_write_with(field: Field) -> None:
 
 
 def test_implausible_texts_are_dropped_in_every_arm_and_cost_their_decodes(field: Field) -> None:
-    def plausible(texts: list[str]) -> np.ndarray:
-        return np.array([text[-1] in "02468" for text in texts])
-
-    written = write_arms(Spelled(), field, 100, np.random.default_rng(3), plausible)
+    written = write_arms(Spelled(), field, 100, np.random.default_rng(3), ends_even)
     for arm in written.values():
         assert all(text[-1] in "02468" for text in arm.texts)
     prior = written["prior"]
