@@ -7,7 +7,6 @@ Usage: `corpus = build_corpus(read_rows(Path("recipes.jsonl.gz")))`, then
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,28 +83,9 @@ class Corpus:
         pair = combination(text)
         return pair if pair in self._withheld else None
 
-    def shows_unseen(self, text: str) -> bool:
-        """Whether a built-in recipe has the words of a (dish, main) that no text here names.
-
-        Wherever they may stand; False for texts of other corpora, whose combinations are not known.
-        """
-        if "withheld" not in self.info:
-            return False
-        words = f" {' '.join(re.findall('[a-z]+', text))} "
-        dishes, mains = ({name for name in some if f" {name} " in words} for some in self._named)
-        return any((dish, main) not in self._seen for dish in dishes for main in mains)
-
-    @cached_property
-    def _seen(self) -> frozenset[tuple[str, str]]:
-        from cllm.recipes import combination
-
-        return frozenset(pair for text in self.texts if (pair := combination(text)))
-
-    @cached_property
-    def _named(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Every dish, and every main, of seen and withheld combinations."""
-        dishes, mains = zip(*self._seen | self._withheld, strict=True)
-        return frozenset(dishes), frozenset(mains)
+    def withheld_in(self, texts: Iterable[str]) -> frozenset[tuple[str, str]]:
+        """The withheld combinations that some texts name."""
+        return frozenset(pair for text in texts if (pair := self.withheld_pair(text)))
 
     @cached_property
     def _withheld(self) -> frozenset[tuple[str, str]]:

@@ -120,7 +120,10 @@ def make_plausible(
         log.warning("no reference LM in %s: implausible texts are not left out", run.base)
         return None
     held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
-    return Plausibility.learn(run.load_reference(model.base), model.tokens, held_out, surprise)
+    return Plausibility.learn(
+        run.load_reference(model.base), model.tokens, corpus.select("train").texts, held_out,
+        np.random.default_rng(0), surprise,
+    )  # fmt: skip
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:

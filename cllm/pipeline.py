@@ -77,7 +77,6 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
 
 
 FROM_SCRATCH = "from scratch"
-SWAPS = "no unseen combination"  # what swapped copies may show; models of older ones are not these
 
 
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
@@ -213,6 +212,14 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     run.note("base", facts | {"weak_base_allowed": True})
 
 
+def shown_combinations(run: RunFolder) -> frozenset[tuple[str, str]]:
+    """The withheld combinations that copies named in training; none where none were made."""
+    corpus = run.load_trained_corpus()
+    told = read_json(run.model / "training.json")["settings"]["train"]
+    settings = TrainSettings.model_validate(told)
+    return corpus.withheld_in(swapped_copies(corpus.select("train"), settings))
+
+
 def train_model(
     run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False
 ) -> None:
@@ -225,7 +232,7 @@ def train_model(
         )
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
+    made_from = digest(how, base.hash, corpus.hash)
     if reuse and finished(run.model, made_from):
         run.note("model", training_facts(run.model))
         return
@@ -238,8 +245,9 @@ def train_model(
     model.config.nested = settings.train.nested
     model.start(texts)
     held_out = held_out_texts(base, corpus, context)
-    if settings.train.swaps:
-        texts = with_swaps(base, train_part, texts, context, settings.train)
+    copies = swapped_copies(train_part, settings.train)
+    if copies:
+        texts = with_copies(base, texts, copies, context)
     task = Restoring(model, settings.train, held_out)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
@@ -253,6 +261,8 @@ def train_model(
         "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
         "seconds": round(result.seconds, 1),
     }  # fmt: skip
+    if copies:
+        facts |= {"copies": len(copies), "withheld_in_copies": len(corpus.withheld_in(copies))}
     run.forget("reconstruction", "voids", "ideas")
     with replacing(run.model) as new:
         model.save_pretrained(new)
@@ -268,16 +278,22 @@ def train_model(
     run.time("train", begun)
 
 
-def with_swaps(
-    base: BaseLM, corpus: Corpus, texts: TokenTexts, context: int, settings: TrainSettings
-) -> TokenTexts:
-    """The texts and, to make up the share of `settings.swaps`, copies with words swapped."""
-    count = round(len(texts) * settings.swaps / (1 - settings.swaps))
-    rng = np.random.default_rng([settings.loop.seed, 4])
-    swapped = swapped_texts(corpus.texts, count, rng, hidden=corpus.shows_unseen)
-    log.info("%d texts with words swapped join %d real ones", count, len(texts))
-    names = (*texts.names, *(f"swap-{number}" for number in range(count)))
-    rows = [row.tolist() for row in texts.rows] + base.tokenize(swapped)
+def swapped_copies(corpus: Corpus, settings: TrainSettings) -> list[str]:
+    """Copies of training texts with words swapped, to make up the share of `settings.swaps`.
+
+    Blind to what a corpus withholds: a copy may name a combination that no text has.
+    """
+    if not settings.swaps:
+        return []
+    count = round(len(corpus) * settings.swaps / (1 - settings.swaps))
+    return swapped_texts(corpus.texts, count, np.random.default_rng([settings.loop.seed, 4]))
+
+
+def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context: int) -> TokenTexts:
+    """The texts and the copies, as one."""
+    log.info("%d texts with words swapped join %d real ones", len(copies), len(texts))
+    names = (*texts.names, *(f"swap-{number}" for number in range(len(copies))))
+    rows = [row.tolist() for row in texts.rows] + base.tokenize(list(copies))
     return TokenTexts.of(names, rows, base.pad, context)
 
 

@@ -1,9 +1,10 @@
-"""Which texts are worth writing: those that surprise a language model at most once.
+"""Which texts are worth writing: those that surprise at most once, and not against what is known.
 
 A language model that has seen the training texts only, and no vector, finds what is new dearer
-than what is not; what is dear in more than one place is nonsense, or against all it knows.
+than what is not. A text may cost more than real ones do if it joins words that no text joins and
+that belong together by the company they keep; what is dear in more than one place is nonsense.
 
-    plausible = Plausibility.learn(reference, model.tokens, held_out_texts)
+    plausible = Plausibility.learn(reference, model.tokens, train_texts, held_out_texts, rng)
     plausible(texts)
 """
 
@@ -17,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.batches import TokenTexts
+from cllm.cooccurrence import Cooccurrence
 from cllm.reference import ReferenceLM
 
 Tokens = Callable[[Sequence[str]], TokenTexts]
-SURPRISE = 2.25  # nats that a text may cost above what 99 % of held-out ones do
-REAL = 0.99  # share of held-out texts within the limits, less what SURPRISE adds
+SURPRISE = (
+    4.0  # nats that a text which joins new words may cost above what 99 % of held-out ones do
+)
+REAL = 0.99  # share of held-out texts within each limit, less what SURPRISE adds
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,20 @@ class Plausibility:
 
     reference: ReferenceLM
     tokens: Tokens
+    together: Cooccurrence | None  # None: too few texts to learn from; one surprise may be anything
     a_token: float  # nats that held-out texts cost more for each token of theirs
     limit: float  # nats, of a text without tokens
     limit_second: float  # nats
+    surprise: float  # nats allowed above the limit where words meet for the first time
 
     @classmethod
     def learn(
         cls,
         reference: ReferenceLM,
         tokens: Tokens,
+        train_texts: Sequence[str],
         held_out_texts: Sequence[str],
+        rng: np.random.Generator,
         surprise: float = SURPRISE,
     ) -> Plausibility:
         """`surprise`: nats allowed above the limit of held-out texts."""
@@ -47,15 +55,24 @@ class Plausibility:
         nats_M, second_M = reference.costs(texts)
         tokens_M = _lengths(texts)
         a_token = float(np.polyfit(tokens_M, nats_M, 1)[0]) if np.ptp(tokens_M) else 0.0
-        limit = float(np.quantile(nats_M - a_token * tokens_M, REAL)) + surprise
-        return cls(reference, tokens, a_token, limit, float(np.quantile(second_M, REAL)))
+        return cls(
+            reference, tokens, Cooccurrence.learn(train_texts, rng), a_token,
+            limit=float(np.quantile(nats_M - a_token * tokens_M, REAL)),
+            limit_second=float(np.quantile(second_M, REAL)),
+            surprise=surprise,
+        )  # fmt: skip
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which texts are plausible, (n,)."""
         known = self.tokens(texts)
         nats_n, second_n = self.reference.costs(known)
-        within_n = nats_n - self.a_token * _lengths(known) <= self.limit
-        return np.asarray(within_n & (second_n <= self.limit_second))
+        above_n = nats_n - self.a_token * _lengths(known) - self.limit
+        once_n = (above_n <= self.surprise) & (second_n <= self.limit_second)
+        if self.together is None:
+            return np.asarray(once_n)
+        lift_n = self.together(texts)
+        nothing_new_n = np.isnan(lift_n) & (above_n <= 0)
+        return np.asarray(once_n & (nothing_new_n | (lift_n >= self.together.least)))
 
 
 def _lengths(texts: TokenTexts) -> NDArray[np.float64]:

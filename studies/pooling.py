@@ -18,7 +18,7 @@ from cllm.scoreboard import ARMS
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
-COUNTS = ("texts", "valid", "hit", "yields", "withheld", "later")
+COUNTS = ("texts", "valid", "hit", "yields", "withheld", "never_shown", "later")
 SHARES = {
     "yield": ("yields", "texts"), "withheld_fill": ("withheld", "yields"),
     "later_fill": ("later", "yields"),

@@ -58,6 +58,7 @@ class Subject:
     judge: Judge
     plausible: Plausible | None = None
     unaided: Callable[[int, int], Written] | None = None  # the base arm: texts wanted, seed
+    shown: frozenset[tuple[str, str]] = frozenset()  # withheld combinations named in training
 
 
 # ---- one model ---------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
-    index, worth = ExactIndex(cloud_NK), Worth.of(corpus)
+    index, worth = ExactIndex(cloud_NK), Worth.of(corpus, subject.shown)
     patches = ExactIndex(clusters(index, CORNERS, rng)[0])
     rows: list[Row] = []
     for arm in ARMS:
@@ -91,7 +92,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
         "chance_score": chance, "void_dim": subject.void_dim,
-        "later_by_chance": worth.later_by_chance(),
+        "later_by_chance": worth.later_by_chance(), "withheld_shown": len(subject.shown),
         "spent": {
             arm: {
                 "decodes": x.decodes, "starts": x.starts, "likely": x.likely,
@@ -143,6 +144,7 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
 
 FACTS = (
     "voids", "radius_ratio", "p_value", "chance_score", "void_dim", "crowding", "later_by_chance",
+    "withheld_shown",
 )  # fmt: skip
 
 
@@ -226,7 +228,7 @@ def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Sub
         run.path.resolve().name, digest(model.hash, corpus.hash, _weights(run)), model, corpus,
         void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
         discovery.make_plausible(run, model, corpus, surprise),
-        unaided(model, corpus.select("train").texts),
+        unaided(model, corpus.select("train").texts), pipeline.shown_combinations(run),
     )  # fmt: skip
 
 

@@ -146,25 +146,26 @@ def test_vectors_longer_than_the_corpus_are_refused() -> None:
 def test_swapped_copies_join_the_real_texts(tiny_base: BaseLM, corpus: Corpus) -> None:
     texts = TokenTexts.of(corpus.ids, tiny_base.tokenize(corpus.texts), tiny_base.pad, 80)
     settings = overridden("quick", changes=["train.swaps=0.25"]).train
-    both = pipeline.with_swaps(tiny_base, corpus, texts, 80, settings)
+    copies = pipeline.swapped_copies(corpus, settings)
+    assert sum(text in corpus.texts for text in copies) < len(copies) / 2
+    assert pipeline.swapped_copies(corpus, settings) == copies
+    both = pipeline.with_copies(tiny_base, texts, copies, 80)
     assert len(both) == pytest.approx(len(texts) / 0.75, abs=1)
     assert both.names[: len(texts)] == texts.names
     assert len(set(both.names)) == len(both)
     more = tiny_base.to_text([row.tolist()[:-1] for row in both.rows[len(texts) :]])
-    assert sum(text in corpus.texts for text in more) < len(more) / 2
-    again = pipeline.with_swaps(tiny_base, corpus, texts, 80, settings)
-    assert all((a == b).all() for a, b in zip(both.rows, again.rows, strict=True))
+    assert more[0] == copies[0]
+    none = overridden("quick", changes=["train.swaps=0"]).train
+    assert pipeline.swapped_copies(corpus, none) == []
 
 
-def test_swapped_copies_show_no_unseen_combination(tiny_base: BaseLM) -> None:
-    train = built_in_corpus("plain", 400, 0).select("train")
-    texts = TokenTexts.of(train.ids, tiny_base.tokenize(train.texts), tiny_base.pad, 128)
-    both = pipeline.with_swaps(
-        tiny_base, train, texts, 128, overridden("quick", changes=["train.swaps=0.5"]).train
-    )
-    copies = tiny_base.to_text([row.tolist()[:-1] for row in both.rows[len(texts) :]])
-    assert len(copies) == len(texts)
-    assert not any(train.shows_unseen(text) for text in copies)
+def test_withheld_combinations_that_copies_name_are_told() -> None:
+    train = built_in_corpus("plain", 2000, 0).select("train")
+    settings = overridden("quick", changes=["train.swaps=0.5"]).train
+    shown = train.withheld_in(pipeline.swapped_copies(train, settings))
+    assert shown
+    assert shown <= {tuple(pair) for pair in train.info["withheld"]}
+    assert not train.withheld_in(train.texts)
 
 
 @pytest.mark.chain

@@ -27,7 +27,7 @@ def tokens(texts: Sequence[str]) -> TokenTexts:
 def learned(surprise: float) -> Plausibility:
     real = [" ".join(["10"] * (4 + i % 5)) for i in range(200)]  # a nat a token
     model: Any = Priced()
-    return Plausibility.learn(model, tokens, real, surprise)
+    return Plausibility.learn(model, tokens, [], real, np.random.default_rng(0), surprise)
 
 
 def test_a_text_may_surprise_once_and_by_so_much() -> None:

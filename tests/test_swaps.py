@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cllm.corpus import built_in_corpus
-from cllm.recipes import combination
 from cllm.recipes.grammar import Grammar
 from cllm.swaps import SwapTable, swapped_texts, words
 
@@ -51,24 +49,7 @@ def test_a_text_without_known_words_comes_back_as_it_is() -> None:
 def test_swapped_recipes_hold_combinations_that_the_corpus_does_not() -> None:
     grammar, rng = Grammar("plain"), np.random.default_rng(2)
     texts = [grammar.sample(rng) for _ in range(400)]
-    swapped = swapped_texts(texts, 200, rng, hidden=lambda text: False)
+    swapped = swapped_texts(texts, 200, rng)
     assert len(swapped) == 200
     titles = {text.split(".")[0] for text in texts}
     assert sum(text.split(".")[0] not in titles for text in swapped) > 50
-
-
-def test_a_combination_that_no_text_has_is_never_shown() -> None:
-    corpus, rng = built_in_corpus("plain", 2000, 0), np.random.default_rng(3)
-    train = corpus.select("train")
-    seen = {combination(text) for text in train.texts}
-
-    def new(texts: list[str]) -> int:
-        return sum(pair not in seen for text in texts if (pair := combination(text)))
-
-    assert new(swapped_texts(train.texts, 2000, rng, hidden=lambda text: False)) > 100
-    assert new(swapped_texts(train.texts, 2000, rng, train.shows_unseen)) == 0
-    dish, main = corpus.info["withheld"][0]
-    garbled = f"title: {main} top carrots, {dish}. steps: boil"
-    assert combination(garbled) is None
-    assert train.shows_unseen(garbled)
-    assert not train.shows_unseen(f"title: {dish}. steps: boil")
