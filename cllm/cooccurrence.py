@@ -8,6 +8,7 @@ new = likely_n < meetings.least           # such first meetings are against what
 # Shapes: N texts, n texts asked about, W words, P pairs of words, R components.
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 Floats64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-TEXTS, WORDS = 5, 2_000  # a word counts if so many texts have it; the most frequent ones at most
+TEXTS, WORDS = 50_000, 2_000  # looked at, at most; words: the most frequent ones
 EXPECTED = 3.0  # texts that would join two words by chance, for a pair to count
 RANKS = (5, 10, 20, 50)
 FOLDS = 10
-USUAL = 0.99  # share of pairs that are expected to be as frequent as the rarest allowed
+USUAL = 0.99  # share of real pairs, each hidden, that components give more than the limit
+TOLD_APART = 0.5  # share of pairs that never are below the limit, for it to say anything
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,21 @@ class Cooccurrence:
     told_apart: float  # share of pairs that never are that get less
 
     @classmethod
-    def learn(cls, texts: Sequence[str], rng: np.random.Generator) -> Cooccurrence | None:
-        """From real texts; None where they are too few or too much alike to learn from."""
+    def learn(cls, texts: Sequence[str]) -> Cooccurrence | None:
+        """From real texts; None where they are too few or too varied to tell pairs apart."""
         from sklearn.feature_extraction.text import CountVectorizer
 
         counter = CountVectorizer(
             binary=True, token_pattern=r"[^\W\d_]+", max_features=WORDS, dtype=np.float32
         )
         try:
-            has_NW = counter.fit_transform(texts)
+            has_NW = counter.fit_transform(texts[:: 1 + len(texts) // TEXTS])
         except ValueError:  # texts without words
             return None
         joint_WW = (has_NW.T @ has_NW).toarray().astype(np.float64)
         often_W = joint_WW.diagonal()
-        chance_WW = np.outer(often_W, often_W) / len(texts)
-        known_WW = (chance_WW >= EXPECTED) & (np.minimum.outer(often_W, often_W) >= TEXTS)
+        chance_WW = np.outer(often_W, often_W) / has_NW.shape[0]
+        known_WW = chance_WW >= EXPECTED
         lift_WW = np.sqrt(np.where(known_WW, joint_WW / chance_WW, 0.0))
         np.fill_diagonal(lift_WW, 0.0)
         never_WW = known_WW & (joint_WW == 0)
@@ -65,13 +69,19 @@ class Cooccurrence:
         ranks = [rank for rank in RANKS if rank < len(often_W) - 1]
         if not ranks or not never_WW.any() or len(pairs_P2) < FOLDS:
             return None
-        hidden_RP, never_RP = _hidden(lift_WW, never_WW, pairs_P2, ranks, rng)
+        hidden_RP, never_RP = _hidden(lift_WW, never_WW, pairs_P2, ranks)
         least_R = [float(np.quantile(hidden_P, 1 - USUAL)) for hidden_P in hidden_RP]
         told_R = [
             float((never_P < least).mean())
             for never_P, least in zip(never_RP, least_R, strict=True)
         ]
         best = int(np.argmax(told_R))
+        log.info(
+            "new pairs of words: %d components tell %.0f %% of those that never are from real ones",
+            ranks[best], 100 * told_R[best],
+        )  # fmt: skip
+        if told_R[best] < TOLD_APART:
+            return None
         return cls(
             counter=counter, never_WW=never_WW,
             expected_WW=_approximations(lift_WW, ranks)[best],
@@ -91,7 +101,6 @@ class Cooccurrence:
 
 def _hidden(
     lift_WW: Floats64, never_WW: Mask, pairs_P2: NDArray[np.int64], ranks: Sequence[int],
-    rng: np.random.Generator,
 ) -> tuple[list[Floats64], list[Floats64]]:  # fmt: skip
     """What each pair gets while it is hidden, and those that never are get; by rank.
 
@@ -99,7 +108,7 @@ def _hidden(
     """
     hidden_RP = [np.empty(len(pairs_P2)) for _ in ranks]
     never_RP: list[Floats64] = []
-    fold_P = rng.permutation(len(pairs_P2)) % FOLDS
+    fold_P = np.arange(len(pairs_P2)) % FOLDS
     for fold in range(FOLDS):
         a_P, b_P = pairs_P2[fold_P == fold].T
         left_WW = lift_WW.copy()

@@ -115,15 +115,18 @@ PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
 def make_plausible(
     run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
 ) -> Plausibility | None:
-    """Which texts the run's reference LM finds likely enough; None without one."""
+    """Which texts are worth writing, by the run's reference LM; None without one."""
     if not run.reference.is_dir():
         log.warning("no reference LM in %s: implausible texts are not left out", run.base)
         return None
     held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
     return Plausibility.learn(
-        run.load_reference(model.base), model.tokens, corpus.select("train").texts, held_out,
-        np.random.default_rng(0), surprise,
-    )  # fmt: skip
+        run.load_reference(model.base),
+        model.tokens,
+        corpus.select("train").texts,
+        held_out,
+        surprise,
+    )
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:

@@ -77,6 +77,7 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
 
 
 FROM_SCRATCH = "from scratch"
+SWAPS = "label-blind"  # how copies are made; a model with others is another model
 
 
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
@@ -212,14 +213,6 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     run.note("base", facts | {"weak_base_allowed": True})
 
 
-def shown_combinations(run: RunFolder) -> frozenset[tuple[str, str]]:
-    """The withheld combinations that copies named in training; none where none were made."""
-    corpus = run.load_trained_corpus()
-    told = read_json(run.model / "training.json")["settings"]["train"]
-    settings = TrainSettings.model_validate(told)
-    return corpus.withheld_in(swapped_copies(corpus.select("train"), settings))
-
-
 def train_model(
     run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False
 ) -> None:
@@ -232,7 +225,7 @@ def train_model(
         )
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made_from = digest(how, base.hash, corpus.hash)
+    made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
     if reuse and finished(run.model, made_from):
         run.note("model", training_facts(run.model))
         return
@@ -262,7 +255,7 @@ def train_model(
         "seconds": round(result.seconds, 1),
     }  # fmt: skip
     if copies:
-        facts |= {"copies": len(copies), "withheld_in_copies": len(corpus.withheld_in(copies))}
+        facts |= {"copies": len(copies), "withheld_in_copies": len(train_part.withheld_in(copies))}
     run.forget("reconstruction", "voids", "ideas")
     with replacing(run.model) as new:
         model.save_pretrained(new)

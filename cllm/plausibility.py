@@ -4,7 +4,7 @@ A language model that has seen the training texts only, and no vector, finds wha
 than what is not. A text may cost more than real ones do if it joins words that no text joins and
 that belong together by the company they keep; what is dear in more than one place is nonsense.
 
-    plausible = Plausibility.learn(reference, model.tokens, train_texts, held_out_texts, rng)
+    plausible = Plausibility.learn(reference, model.tokens, train_texts, held_out_texts)
     plausible(texts)
 """
 
@@ -34,7 +34,7 @@ class Plausibility:
 
     reference: ReferenceLM
     tokens: Tokens
-    together: Cooccurrence | None  # None: too few texts to learn from; one surprise may be anything
+    together: Cooccurrence | None  # None: it can tell nothing; no text may cost more than real ones
     a_token: float  # nats that held-out texts cost more for each token of theirs
     limit: float  # nats, of a text without tokens
     limit_second: float  # nats
@@ -47,16 +47,15 @@ class Plausibility:
         tokens: Tokens,
         train_texts: Sequence[str],
         held_out_texts: Sequence[str],
-        rng: np.random.Generator,
         surprise: float = SURPRISE,
     ) -> Plausibility:
         """`surprise`: nats allowed above the limit of held-out texts."""
         texts = tokens(held_out_texts)
         nats_M, second_M = reference.costs(texts)
         tokens_M = _lengths(texts)
-        a_token = float(np.polyfit(tokens_M, nats_M, 1)[0]) if np.ptp(tokens_M) else 0.0
+        a_token = max(0.0, float(np.polyfit(tokens_M, nats_M, 1)[0])) if np.ptp(tokens_M) else 0.0
         return cls(
-            reference, tokens, Cooccurrence.learn(train_texts, rng), a_token,
+            reference, tokens, Cooccurrence.learn(train_texts), a_token,
             limit=float(np.quantile(nats_M - a_token * tokens_M, REAL)),
             limit_second=float(np.quantile(second_M, REAL)),
             surprise=surprise,
@@ -67,12 +66,21 @@ class Plausibility:
         known = self.tokens(texts)
         nats_n, second_n = self.reference.costs(known)
         above_n = nats_n - self.a_token * _lengths(known) - self.limit
-        once_n = (above_n <= self.surprise) & (second_n <= self.limit_second)
+        once_n = second_n <= self.limit_second
         if self.together is None:
-            return np.asarray(once_n)
+            return np.asarray(once_n & (above_n <= 0))
         lift_n = self.together(texts)
         nothing_new_n = np.isnan(lift_n) & (above_n <= 0)
-        return np.asarray(once_n & (nothing_new_n | (lift_n >= self.together.least)))
+        good_n = (lift_n >= self.together.least) & (above_n <= self.surprise)
+        return np.asarray(once_n & (nothing_new_n | good_n))
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What the limits are, for reports."""
+        return {
+            "nats": self.limit, "second": self.limit_second, "a_token": self.a_token,
+            "surprise": self.surprise, "lift": self.together.least if self.together else None,
+        }  # fmt: skip
 
 
 def _lengths(texts: TokenTexts) -> NDArray[np.float64]:

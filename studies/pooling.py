@@ -6,6 +6,7 @@ summary(trials, rng)["void_over_density"]["withheld_fill"]["ci"]
 # Shapes: P places of an arm, C counts.
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from cllm.scoreboard import ARMS
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
-COUNTS = ("texts", "valid", "hit", "yields", "withheld", "never_shown", "later")
+COUNTS = ("texts", "valid", "hit", "yields", "withheld", "later")
 SHARES = {
     "yield": ("yields", "texts"), "withheld_fill": ("withheld", "yields"),
     "later_fill": ("later", "yields"),
@@ -84,7 +85,9 @@ def _arm(
         fill["over_chance"] = fill["share"] / by_chance
         fill["over_chance_ci"] = [bound / by_chance for bound in fill["ci"]]
     if "withheld_fill" in known:
-        told["distinct_withheld"] = len({tuple(r["combination"]) for r in rows if r["withheld"]})
+        found = Counter(tuple(row["combination"]) for row in rows if row["withheld"])
+        told["distinct_withheld"] = len(found)
+        told["of_each_withheld"] = sorted(found.values(), reverse=True)
     inside = [row for row in rows if row.get("in_void")]
     if inside:
         told["in_voids"] = _counted(inside)

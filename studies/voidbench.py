@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 
 from cllm import discovery, pipeline
-from cllm.arms import Autoencoder, Field, Plausible, Written, write_all
+from cllm.arms import Autoencoder, Field, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
 from cllm.ideas import judge_written, unaided
 from cllm.judge import Judge
-from cllm.plausibility import SURPRISE
+from cllm.plausibility import SURPRISE, Plausibility
 from cllm.proposals import CORNERS, clusters
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED, RunFolder, training_facts
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
@@ -56,9 +56,9 @@ class Subject:
     corpus: Corpus
     void_dim: int
     judge: Judge
-    plausible: Plausible | None = None
+    plausible: Plausibility | None = None
     unaided: Callable[[int, int], Written] | None = None  # the base arm: texts wanted, seed
-    shown: frozenset[tuple[str, str]] = frozenset()  # withheld combinations named in training
+    withheld_in_copies: int | None = None  # combinations that swapped copies named in training
 
 
 # ---- one model ---------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
-    index, worth = ExactIndex(cloud_NK), Worth.of(corpus, subject.shown)
+    index, worth = ExactIndex(cloud_NK), Worth.of(corpus)
     patches = ExactIndex(clusters(index, CORNERS, rng)[0])
     rows: list[Row] = []
     for arm in ARMS:
@@ -92,7 +92,9 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
         "chance_score": chance, "void_dim": subject.void_dim,
-        "later_by_chance": worth.later_by_chance(), "withheld_shown": len(subject.shown),
+        "later_by_chance": worth.later_by_chance(), 
+        "withheld_in_copies": subject.withheld_in_copies,
+        "filter": subject.plausible and subject.plausible.limits,
         "spent": {
             arm: {
                 "decodes": x.decodes, "starts": x.starts, "likely": x.likely,
@@ -144,7 +146,7 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
 
 FACTS = (
     "voids", "radius_ratio", "p_value", "chance_score", "void_dim", "crowding", "later_by_chance",
-    "withheld_shown",
+    "withheld_in_copies", "filter",
 )  # fmt: skip
 
 
@@ -208,7 +210,8 @@ def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) ->
     """The subject's trial, from the output folder where it is there already."""
     how = {
         "budget": options.budget, "seed": options.seed, "void_dim": subject.void_dim,
-        "surprise": options.surprise, "search": search.model_dump(),
+        "filter": subject.plausible and subject.plausible.limits,
+        "search": search.model_dump(),
     }  # fmt: skip
     made_from = digest(subject.identity, json.dumps(how))
     place = options.out / f"{subject.name}-{made_from[:8]}.json"
@@ -228,7 +231,8 @@ def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Sub
         run.path.resolve().name, digest(model.hash, corpus.hash, _weights(run)), model, corpus,
         void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
         discovery.make_plausible(run, model, corpus, surprise),
-        unaided(model, corpus.select("train").texts), pipeline.shown_combinations(run),
+        unaided(model, corpus.select("train").texts),
+        training_facts(run.model).get("withheld_in_copies"),
     )  # fmt: skip
 
 
@@ -303,7 +307,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="a quarter of the void search")
     p.add_argument(
         "--surprise", type=float, default=SURPRISE,
-        help="nats that a text may cost the reference LM above what held-out ones do",
+        help="nats above what held-out texts cost that a text with a new pair of words may",
     )  # fmt: skip
     p.add_argument(
         "--seeds", nargs="+", type=int, default=[1, 2, 3],

@@ -27,18 +27,17 @@ class Worth:
     """What a text is worth beside its verdict: facts of the corpus that no arm has seen."""
 
     corpus: Corpus
-    shown: frozenset[tuple[str, str]]  # withheld combinations that training named all the same
     both: TfidfIndex  # of training and test texts
     trained: int  # rows of it that are training texts
     pairs: PairCounts
 
     @classmethod
-    def of(cls, corpus: Corpus, shown: frozenset[tuple[str, str]] = frozenset()) -> Worth:
+    def of(cls, corpus: Corpus) -> Worth:
         """Held-out texts are those of the test split; there must be some."""
         train, test = corpus.select("train").texts, corpus.select("test").texts
         if not test:
             raise InputError("the corpus has no test texts: nothing says what comes later")
-        return cls(corpus, shown, TfidfIndex([*train, *test]), len(train), PairCounts.of(test))
+        return cls(corpus, TfidfIndex([*train, *test]), len(train), PairCounts.of(test))
 
     def later(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which texts are nearer to a held-out text than to any training text, (n,)."""
@@ -63,10 +62,7 @@ class Worth:
         }  # fmt: skip
         if "withheld" in self.corpus.info:
             pair = self.corpus.withheld_pair(idea.text) if idea.yields else None
-            row |= {
-                "withheld": pair is not None, "combination": list(pair) if pair else None,
-                "never_shown": pair is not None and pair not in self.shown,
-            }  # fmt: skip
+            row |= {"withheld": pair is not None, "combination": list(pair) if pair else None}
         items = content_items(idea.text)
         if items:
             row["unknown_items"] = len(items - self.pairs.single.keys()) / len(items)

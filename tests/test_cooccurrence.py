@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from cllm.cooccurrence import Cooccurrence
+from cllm.corpus import built_in_corpus
+from cllm.recipes import combination
+from cllm.recipes.grammar import Grammar
 
 KINDS = ("sweet", "salty", "sour")
 
@@ -23,7 +26,7 @@ def text(rng: np.random.Generator) -> str:
 
 def learned(texts: int = 3000) -> Cooccurrence:
     rng = np.random.default_rng(1)
-    found = Cooccurrence.learn([text(rng) for _ in range(texts)], rng)
+    found = Cooccurrence.learn([text(rng) for _ in range(texts)])
     assert found is not None
     return found
 
@@ -39,12 +42,34 @@ def test_a_new_pair_is_likely_where_the_words_keep_the_same_company() -> None:
     assert together.told_apart > 0.8
 
 
-def test_real_texts_have_no_pair_against_what_is_known() -> None:
-    rng = np.random.default_rng(5)
-    lift = learned()([text(rng) for _ in range(300)])
-    assert np.mean(lift < learned().least) == 0
+def test_a_withheld_combination_is_likelier_than_a_forbidden_one() -> None:
+    train = built_in_corpus("plain", 5000, 0).select("train")
+    grammar, rng = Grammar("plain"), np.random.default_rng(3)
+    together = Cooccurrence.learn(train.texts)
+    assert together is not None
+    withheld = [grammar.sample(rng, withheld=True) for _ in range(200)]
+    passed = together(withheld) >= together.least
+    seen = {pair for each in train.texts if (pair := combination(each))}
+    mains = sorted({main for _, main in seen})
+    pairs = {(dish, main) for dish, _ in seen for main in mains} - seen - grammar.withheld
+    forbidden = []
+    for each in withheld:
+        found = combination(each)
+        assert found is not None
+        others = [main for main in mains if (found[0], main) in pairs]
+        forbidden.append(each.replace(found[1], others[int(rng.integers(len(others)))]))
+    assert passed.mean() > 1.5 * (together(forbidden) >= together.least).mean()
+    assert np.isnan(together(train.texts[:100])).all()
+
+
+@pytest.mark.parametrize("varied", [True, False])
+def test_pairs_that_cannot_be_told_apart_are_told_by_none(varied: bool) -> None:
+    rng = np.random.default_rng(0)
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    texts = [" ".join(rng.choice(letters, 4, replace=False)) for _ in range(400)]
+    assert Cooccurrence.learn(texts if varied else texts[:1] * 400) is None
 
 
 @pytest.mark.parametrize("texts", [[], ["one text"], ["12 34"] * 50, ["a b c d"] * 50])
 def test_too_little_to_learn_from_is_told_by_none(texts: list[str]) -> None:
-    assert Cooccurrence.learn(texts, np.random.default_rng(0)) is None
+    assert Cooccurrence.learn(texts) is None

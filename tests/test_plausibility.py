@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from cllm.batches import TokenTexts
 from cllm.plausibility import Plausibility
@@ -24,17 +26,50 @@ def tokens(texts: Sequence[str]) -> TokenTexts:
     return TokenTexts.of([str(i) for i in range(len(rows))], rows, 0, 100)
 
 
-def learned(surprise: float) -> Plausibility:
+class Pairs:
+    """What is expected of the new pairs of words in each text; NaN where there are none."""
+
+    least = 1.0
+
+    def __init__(self, expected: float) -> None:
+        self.expected = expected
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        return np.full(len(texts), self.expected)
+
+
+def learned(surprise: float, expected: float | None) -> Plausibility:
     real = [" ".join(["10"] * (4 + i % 5)) for i in range(200)]  # a nat a token
     model: Any = Priced()
-    return Plausibility.learn(model, tokens, [], real, np.random.default_rng(0), surprise)
+    together: Any = None if expected is None else Pairs(expected)
+    found = Plausibility.learn(model, tokens, ["1 2"], real, surprise)
+    assert found.together is None  # there is not a word to learn from
+    return replace(found, together=together)
 
 
-def test_a_text_may_surprise_once_and_by_so_much() -> None:
-    texts = ["10 10 10 10", "10 29 10 10", "10 31 10 10", "15 15 10 10"]
-    assert learned(2.0)(texts).tolist() == [True, True, False, False]
-    assert learned(2.2)(texts).tolist() == [True, True, True, False]
+TEXTS = ["10 10 10 10", "10 29 10 10", "10 31 10 10", "15 15 10 10"]
+
+
+@pytest.mark.parametrize(
+    ("surprise", "expected", "good"),
+    [
+        (2.0, 1.5, [True, True, False, False]),  # one surprise, and by so much
+        (2.2, 1.5, [True, True, True, False]),
+        (2.2, 0.5, [False] * 4),  # its words do not belong together
+        (2.2, np.nan, [True, False, False, False]),  # nothing new: no dearer than real texts
+        (2.2, None, [True, False, False, False]),  # nothing is known of the words
+    ],
+)
+def test_a_text_may_surprise_once_where_its_new_pair_is_likely(
+    surprise: float, expected: float | None, good: list[bool]
+) -> None:
+    assert learned(surprise, expected)(TEXTS).tolist() == good
 
 
 def test_a_longer_text_may_cost_more() -> None:
-    assert learned(0.1)(["10 " * 30, "10 " * 3 + "13"]).tolist() == [True, False]
+    assert learned(0.1, np.nan)(["10 " * 30, "10 " * 3 + "13"]).tolist() == [True, False]
+
+
+def test_limits_are_told() -> None:
+    assert learned(2.0, 1.5).limits["lift"] == 1.0
+    assert learned(2.0, None).limits["lift"] is None
