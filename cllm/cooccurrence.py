@@ -1,8 +1,8 @@
 """Do words that no text joins belong together? Learnt from the words that texts do join.
 
-meetings = Meetings.learn(texts, rng)
-likely_n = meetings(new_texts)            # NaN where a text joins nothing new
-new = likely_n < meetings.least           # such first meetings are against what is known
+together = Cooccurrence.learn(texts)
+lift_n = together(new_texts)  # NaN where a text joins no new pair of words
+lift_n < together.least       # its new pairs are against what is known
 """
 
 # Shapes: N texts, n texts asked about, W words, P pairs of words, R components.
@@ -43,7 +43,6 @@ class Cooccurrence:
     never_WW: Mask  # pairs that no text joins, though chance would
     expected_WW: Floats64  # square root of the lift that components give a pair; 1 is chance
     least: float  # what USUAL of real pairs get while they are hidden
-    rank: int
     told_apart: float  # share of pairs that never are that get less
 
     @classmethod
@@ -84,8 +83,8 @@ class Cooccurrence:
             return None
         return cls(
             counter=counter, never_WW=never_WW,
-            expected_WW=_approximations(lift_WW, ranks)[best],
-            least=least_R[best], rank=ranks[best], told_apart=told_R[best],
+            expected_WW=_approximations(lift_WW, ranks[best : best + 1])[0],
+            least=least_R[best], told_apart=told_R[best],
         )  # fmt: skip
 
     def __call__(self, texts: Sequence[str]) -> Floats64:

@@ -22,9 +22,7 @@ from cllm.cooccurrence import Cooccurrence
 from cllm.reference import ReferenceLM
 
 Tokens = Callable[[Sequence[str]], TokenTexts]
-SURPRISE = (
-    4.0  # nats that a text which joins new words may cost above what 99 % of held-out ones do
-)
+SURPRISE = 4.0  # nats that a text with a new pair of words may cost above the limit
 REAL = 0.99  # share of held-out texts within each limit, less what SURPRISE adds
 
 

@@ -102,7 +102,9 @@ def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     )
     run = RunFolder(options.out / f"{cell.name}-{seed}")
     base = BaseLM.load(shared_base(cell.richness, options)).hash
-    made_from = digest(settings.model_dump_json(), cell.name, str(options.recipes), base)
+    made_from = digest(
+        settings.model_dump_json(), cell.name, str(options.recipes), base, pipeline.SWAPS
+    )
     kept = run.path / "scores.json"
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):
         train(run, cell, settings, options)

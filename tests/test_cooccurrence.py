@@ -24,9 +24,9 @@ def text(rng: np.random.Generator) -> str:
     )
 
 
-def learned(texts: int = 3000) -> Cooccurrence:
+def learned() -> Cooccurrence:
     rng = np.random.default_rng(1)
-    found = Cooccurrence.learn([text(rng) for _ in range(texts)])
+    found = Cooccurrence.learn([text(rng) for _ in range(3000)])
     assert found is not None
     return found
 

@@ -159,6 +159,15 @@ def test_swapped_copies_join_the_real_texts(tiny_base: BaseLM, corpus: Corpus) -
     assert pipeline.swapped_copies(corpus, none) == []
 
 
+def test_withheld_combinations_that_copies_name_are_found() -> None:
+    train = built_in_corpus("plain", 2000, 0).select("train")
+    settings = overridden("quick", changes=["train.swaps=0.5"]).train
+    named = train.withheld_in(pipeline.swapped_copies(train, settings))
+    assert named
+    assert named <= {tuple(pair) for pair in train.info["withheld"]}
+    assert not train.withheld_in(train.texts)
+
+
 @pytest.mark.chain
 def test_no_void_at_all_is_an_answer_to_the_end(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
