@@ -42,6 +42,11 @@ def rng_of(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(numbers)
 
 
+def seeds_of(options: argparse.Namespace, count: int) -> range:
+    """As many seeds, from the first that is asked for."""
+    return range(options.first, options.first + count)
+
+
 def uniform_cloud(rng: np.random.Generator, count: int, dims: int) -> Cloud:
     """Uniform on the sphere, (N, K)."""
     return unit(rng.standard_normal((count, dims)))
@@ -52,8 +57,8 @@ def uniform_cloud(rng: np.random.Generator, count: int, dims: int) -> Cloud:
 
 def truth(options: argparse.Namespace) -> dict[str, Any]:
     """Largest radius found over the true one: on S² against SphericalVoronoi, and on the circle."""
-    sphere = np.array([_cap_ratio(seed) for seed in range(options.clouds)])
-    circle = np.array([_gap_ratio(seed) for seed in range(options.clouds)])
+    sphere = np.array([_cap_ratio(seed) for seed in seeds_of(options, options.clouds)])
+    circle = np.array([_gap_ratio(seed) for seed in seeds_of(options, options.clouds)])
     return {
         "clouds": options.clouds,
         "sphere_ratio_min": float(sphere.min()),
@@ -93,13 +98,13 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
     """
     rows = []
     for dims, wide, count, removed in options.plants:
-        for seed in range(options.seeds):
+        for seed in seeds_of(options, options.seeds):
             how = JUDGED if count <= options.judged else ALONE
             rows.append(plant(dims, wide, count, removed, seed, how))
             say(f"planted {rows[-1]}")
     found = np.array([row["found"] for row in rows])
     standing = np.array([row["stands"] for row in rows if "stands" in row])
-    seeds = range(options.even_seeds)
+    seeds = seeds_of(options, options.even_seeds)
     chance = [by_chance(case, seed) for case in options.evens for seed in seeds]
     say(f"even clouds {sum(chance)} of {len(chance)}")
     return {
@@ -171,7 +176,7 @@ def calibration(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
-    found = [_p_of_null(kind, seed, options) for seed in range(options.calibrated)]
+    found = [_p_of_null(kind, seed, options) for seed in seeds_of(options, options.calibrated)]
     values, ties = (np.array(column) for column in zip(*found, strict=True))
     step = (1.0 + ties) / (options.nulls + 1)
     spread = values - step * rng_of(6, len(values)).random(len(values))
@@ -349,6 +354,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--peer-sizes", type=int, nargs="+", default=[10_000, 100_000])
     p.add_argument("--dims", type=int, default=32, help="coordinates of `speed`")
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--first", type=int, default=0, help="seed of the first cloud of each part")
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
     p.set_defaults(plants=PLANTS, evens=EVENS)
     return p

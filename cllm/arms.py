@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.enclosure import Support
-from cllm.proposals import propose
+from cllm.proposals import CORNERS, clusters, draw
 from cllm.sphere import ExactIndex, prefix, slerp, tangent, unit
 from cllm.swaps import SwapTable
 from cllm.voids import VoidSettings, ascend, ground, place_scores, scores
@@ -40,6 +40,7 @@ NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
 POOL = 5  # proposals drawn for each start that is wanted
+UNUSUAL = 0.99  # quantile of the void score of unseen texts that a void is above
 BARREN = 20  # draws of a pool without one start, after which no more are drawn
 
 
@@ -91,15 +92,16 @@ class Look:
 class Field:
     """A cloud of texts, and what is a void in it.
 
-    A place is in a void if it is emptier than chance explains, climbs to a centre inside the
-    cloud, and that is emptier than chance explains as well.
+    A place is in a void if it is emptier than chance explains, and than where unseen texts lie
+    but for one in a hundred; and if it climbs to a centre inside the cloud that is so as well.
     """
 
     cloud_ND: Vectors
     void_dim: int
-    chance: float
+    least: float  # void score that a place in a void is above
     support: Support
     own_JK: Floats64
+    patches: ExactIndex  # centres of clusters of the cloud, in its own subspace
 
     @classmethod
     def of(
@@ -110,7 +112,12 @@ class Field:
         held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
         index, held_out_MJ, own_JK, _ = ground(prefix(cloud_ND, void_dim), held_out_MK)
         support = Support.learn(index, held_out_MJ, rng)
-        return cls(cloud_ND, void_dim, chance, support, own_JK)
+        least = chance
+        if held_out_MJ is not None and len(held_out_MJ):
+            score_M = scores(index, held_out_MJ, SEARCH.neighbours)[0]
+            least = max(chance, float(np.quantile(score_M, UNUSUAL)))
+        patches = ExactIndex(clusters(index, CORNERS, rng)[0])
+        return cls(cloud_ND, void_dim, least, support, own_JK, patches)
 
     @property
     def index(self) -> ExactIndex:
@@ -128,8 +135,18 @@ class Field:
 
     def is_void(self, points_nD: Vectors) -> Mask:
         """Which places are in a void."""
-        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.chance)
-        return np.asarray(empty_n > self.chance)
+        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.least)
+        return np.asarray(empty_n > self.least)
+
+    def places(self, written: Written) -> list[str]:
+        """The patch of the cloud that each text of an arm was written from.
+
+        Texts of one patch are not independent. Without a place a text stands for itself.
+        """
+        if written.points_nD is None or not written.texts:
+            return list(written.texts)
+        patch_n = self.patches.ids(self._own(written.points_nD), 1)[:, 0]
+        return [f"patch {patch}" for patch in patch_n]
 
     def _own(self, points_nD: Vectors) -> Vectors:
         return unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
@@ -141,7 +158,7 @@ class Field:
 
     def proposals(self, count: int, rng: np.random.Generator) -> Vectors:
         """The finder's own proposals, none of them climbed, (S, D), in random order."""
-        return self.lifted(rng.permutation(propose(self.index, count, rng)))
+        return self.lifted(rng.permutation(draw(self.index, count, rng)))
 
 
 def write_arms(
@@ -166,7 +183,7 @@ def write_arms(
             void.keep(found_nD[field.is_void(found_nD)])
     places_nD = void.kept_nD
     if not void.settled:
-        log.warning("no place is emptier than chance explains: the void arm is empty")
+        log.warning("no place is empty enough to start from: the void arm is empty")
     elif not len(places_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     wanted = field.look(places_nD) if len(places_nD) else None
@@ -178,7 +195,7 @@ def write_arms(
             return control.write(arm)
         seen = field.look(settled_SD)
         fits_S = field.encloses(settled_SD) == inside
-        rows = np.flatnonzero(fits_S & (seen.score_n < field.chance) if inside else fits_S)
+        rows = np.flatnonzero(fits_S & (seen.score_n < field.least) if inside else fits_S)
         chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
         control.keep(settled_SD[rows[chosen]])
         return control.write(arm)
@@ -283,7 +300,7 @@ def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator
 
 
 def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
-    """Proposals that are themselves voids: enclosed, and emptier than chance explains."""
+    """Proposals that are themselves in voids."""
     pool_SD = field.proposals(POOL * count, rng)
     return pool_SD[field.is_void(pool_SD)][:count]
 
@@ -292,7 +309,7 @@ def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Ve
     """Proposals too full to be voids, among texts as crowded."""
     pool_SD = field.proposals(POOL * count, rng)
     seen = field.look(pool_SD)
-    full_S = np.flatnonzero(seen.score_n < field.chance)
+    full_S = np.flatnonzero(seen.score_n < field.least)
     return pool_SD[full_S[_near(like.crowding_n, seen.crowding_n[full_S], count, rng)]]
 
 

@@ -155,7 +155,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     for arm, texts in written.items():
         found = judge_written(model, judge, texts, index, voids)
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
-        notes[arm] = spent | funnel(found, rng) | _withheld(found, corpus)
+        notes[arm] = spent | funnel(found, rng, field.places(texts)) | _withheld(found, corpus)
         ideas += found
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)

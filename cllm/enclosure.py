@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cllm.clouds import intrinsic_dimension
+from cllm.errors import InputError
 from cllm.nulls import null_cloud
 from cllm.sphere import ExactIndex, frames, tangent
 
@@ -129,5 +130,8 @@ def sheet_dimension(index: ExactIndex, rng: np.random.Generator) -> int:
     if len(index) < 20 or whole == 1:
         return whole
     sample = ExactIndex(null_cloud(index.cloud_ND, "gaussian", rng))
-    share = intrinsic_dimension(index, rng) / intrinsic_dimension(sample, rng)
+    try:
+        share = intrinsic_dimension(index, rng) / intrinsic_dimension(sample, rng)
+    except InputError:  # texts at equal distances, such as the corners of a cube, tell nothing
+        return whole
     return whole if share > FAR_BELOW else max(1, round(share * whole))

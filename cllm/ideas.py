@@ -135,8 +135,13 @@ def land(
     return trips_n.tolist(), (moved_n < nearest_n).tolist()
 
 
-def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
-    """Counts of one arm, and its yield with an interval where the arm starts from points."""
+def funnel(
+    ideas: Sequence[Idea], rng: np.random.Generator, place_n: Sequence[str]
+) -> dict[str, Any]:
+    """Counts of one arm, and its yield with an interval where the arm starts from points.
+
+    `place_n` says where each text was written; texts of one place are not independent.
+    """
     labels = [idea.verdict.label for idea in ideas]
     counts: dict[str, Any] = {
         "sampled": len(ideas),
@@ -147,7 +152,7 @@ def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
         "distinct": len({idea.text for idea in ideas}),
     }
     if ideas and ideas[0].hit is not None:
-        share = _yield(ideas, rng)
+        share = _yield(ideas, place_n, rng)
         counts |= {
             "hit": sum(bool(i.hit) for i in ideas),
             "yield": share.mean,
@@ -156,14 +161,10 @@ def funnel(ideas: Sequence[Idea], rng: np.random.Generator) -> dict[str, Any]:
     return counts
 
 
-def _yield(ideas: Sequence[Idea], rng: np.random.Generator) -> Interval:
-    """Share that yields. Voids are resampled, not texts: those of one void are not independent.
-
-    Nor are a text's copies, where it was written from no void.
-    """
-    by_place: dict[object, list[bool]] = {}
-    for idea in ideas:
-        place = idea.text if idea.void_id is None else idea.void_id
+def _yield(ideas: Sequence[Idea], place_n: Sequence[str], rng: np.random.Generator) -> Interval:
+    """Share that yields; places are resampled, not texts."""
+    by_place: dict[str, list[bool]] = {}
+    for idea, place in zip(ideas, place_n, strict=True):
         by_place.setdefault(place, []).append(idea.yields)
     if len(by_place) == len(ideas):
         return yield_ci(np.array([idea.yields for idea in ideas]), rng)

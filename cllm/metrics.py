@@ -80,25 +80,6 @@ def paired_difference(
     return bootstrap(difference, rng, samples, level)
 
 
-def ratio_of_means(
-    a: Array, b: Array, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
-) -> Interval:
-    """Interval of mean(a) / mean(b) for two sets of texts, (N,) and (M,) or (S, N) and (S, M).
-
-    For lifts: the arms share their seeds but not their texts. `high` is infinite where resampled
-    denominators vanish. Raises ValueError if mean(b) is not positive: there is no ratio to report.
-    """
-    a_SN, b_SM = _as_seeds_by_texts(a), _as_seeds_by_texts(b)
-    if len(a_SN) != len(b_SM):
-        raise ValueError(f"arms need the same seeds, not {len(a_SN)} and {len(b_SM)}")
-    if b_SM.mean() <= 0:
-        raise ValueError("the denominator's mean is not positive: the ratio is not defined")
-    both = [_stretched(a_SN, level), _stretched(b_SM, level)]
-    top, bottom = _resampled_means(both, rng, samples, same_texts=False)
-    ratios = np.divide(top, bottom, out=np.full(samples, math.inf), where=bottom > 0)
-    return _interval(float(a_SN.mean() / b_SM.mean()), ratios, level, a_SN.size)
-
-
 def bootstrap_of(
     score: Callable[[Integers], float], n: int, rng: np.random.Generator, samples: int = 1000
 ) -> Interval:

@@ -105,7 +105,10 @@ def _shuffled(cloud_NK: Floats, rng: np.random.Generator) -> Floats:
         placed_NK = rng.permuted(column_NK, axis=0)
         placed_NK /= np.maximum(np.linalg.norm(placed_NK, axis=1, keepdims=True), 1e-12)
         column_NK = np.sort(column_NK + wanted_NK - np.sort(placed_NK, axis=0), axis=0)
-    return np.asarray(rng.permuted(column_NK, axis=0))
+    mixed_NK = np.asarray(rng.permuted(column_NK, axis=0))
+    empty_N = ~mixed_NK.any(axis=1)  # some rows of sparse vectors: others stand in for them
+    mixed_NK[empty_N] = mixed_NK[rng.choice(np.flatnonzero(~empty_N), empty_N.sum())]
+    return mixed_NK
 
 
 def _uniform(cloud_NK: Floats, rng: np.random.Generator) -> Floats:

@@ -30,19 +30,24 @@ REACH = 3.0  # a step beyond a patch is at most this many of its radii
 
 
 def propose(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
-    """`count` points of the sphere, a fifth of each kind, (P, K).
+    """Points to climb from, (P, K): `count` drawn ones, and what is known without drawing.
 
     On a circle or on S² all Delaunay cells are known: their widest `count` are proposed as well.
     """
+    drawn_PK = draw(index, count, rng)
+    if index.cloud_ND.shape[1] > 3:
+        return drawn_PK
+    return np.concatenate([drawn_PK, widest_cells(index, count)])
+
+
+def draw(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:
+    """`count` random points of the sphere, a fifth of each kind, (P, K)."""
     kinds: tuple[Callable[[ExactIndex, int, np.random.Generator], Vectors], ...] = (
         between_far_neighbours, on_chords, between_clusters, at_fourth_corners,
         along_principal_directions,
     )  # fmt: skip
     shares = [len(part) for part in np.array_split(np.arange(count), len(kinds))]
-    drawn = [kind(index, n, rng) for kind, n in zip(kinds, shares, strict=True) if n]
-    if index.cloud_ND.shape[1] <= 3:
-        drawn.append(widest_cells(index, count))
-    return np.concatenate(drawn)
+    return np.concatenate([kind(index, n, rng) for kind, n in zip(kinds, shares, strict=True) if n])
 
 
 def between_far_neighbours(index: ExactIndex, count: int, rng: np.random.Generator) -> Vectors:

@@ -290,6 +290,8 @@ def _against_control(found: Numbers, arms: Numbers) -> str:
     mine, theirs = void.get("yield"), density.get("yield")
     if found.get("count") == 0 and found.get("p_value") is not None and not void.get("sampled"):
         return "Nothing is written from voids: no empty place is emptier than chance explains."
+    if void.get("sampled") == 0 and void.get("starts") == 0:
+        return "Nothing is written from voids: no place is empty enough to start from."
     if void.get("sampled") == 0:
         return "Nothing is written from voids: no place in one stays there when it is decoded."
     if mine is None or "density" not in arms:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cllm.enclosure import Support
 from cllm.errors import InputError
 from cllm.nulls import KINDS, Kind, null_cloud, own_subspace, p_value
-from cllm.proposals import propose
+from cllm.proposals import draw, propose
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -145,7 +145,9 @@ def ground(
                 f"the held-out texts have {held_out_MK.shape[1]} coordinates, the cloud "
                 f"{cloud_NK.shape[1]}; make both with the same model"
             )
-        held_out_MJ = unit(require_unit(held_out_MK, "held-out row") @ own_JK.T)
+        within_MJ = require_unit(held_out_MK, "held-out row") @ own_JK.T
+        apart_M = np.linalg.norm(within_MJ, axis=1) < NO_ANGLE  # at right angles to every text
+        held_out_MJ = unit(within_MJ[~apart_M])
     return ExactIndex(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
 
 
@@ -262,7 +264,7 @@ def _search(
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     return VoidSearch(
-        voids=voids[: settings.count],
+        voids=voids,
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
         largest_place=_largest_place(support, settings, rng),
@@ -274,7 +276,7 @@ def _largest_place(support: Support, settings: VoidSettings, rng: np.random.Gene
     """The largest of the `place_scores` of many proposals."""
     if not settings.places:
         return 0.0
-    place_PK = propose(support.index, settings.places, rng)
+    place_PK = draw(support.index, settings.places, rng)
     score_P = scores(support.index, place_PK, settings.neighbours)[0]
     order_P, largest = np.argsort(-score_P, kind="stable"), 0.0
     for start in range(0, len(order_P), PLACES):  # the emptiest first
@@ -311,14 +313,18 @@ def _rank(values_P: npt.NDArray[Any]) -> Ints:
 def _kept(
     support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> tuple[Void, ...]:
-    """Score, prune (enclosed ones first, each largest first), sort by score, number."""
+    """Score, prune (enclosed ones first, each largest first), sort by score, number.
+
+    Of more than `count` places, the emptiest enclosed ones, then the emptiest others.
+    """
     corners = support.width
     angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, corners))
     order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
     order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
     kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
     score_C = scores(support.index, centre_CK[kept], settings.neighbours)[0]
-    best = np.argsort(-score_C, kind="stable")
+    first = np.lexsort((-score_C, ~enclosed_C[kept]))[: settings.count]
+    best = first[np.argsort(-score_C[first], kind="stable")]
     return tuple(
         Void(
             id=number,

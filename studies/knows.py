@@ -24,7 +24,6 @@ from cllm.arms import Field
 from cllm.base import BaseLM
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
-from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
 from cllm.metrics import Interval, few
@@ -33,14 +32,15 @@ from cllm.recipes.grammar import Grammar
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
 from cllm.sphere import angle, prefix
-from cllm.voids import VoidSettings, find_voids, void_scores
+from cllm.voids import VoidSettings, find_voids, overlap, void_scores
 
 Scores = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Measured = list[dict[str, dict[str, Scores]]]  # of each seed, by kind and combination
 KINDS = ("emitted", "withheld")
 SPLITS = ("validation", "test")
-DRAWS = 200  # of the bootstrap
+DRAWS = 1000  # of the bootstrap
+OVERLAP = VoidSettings().max_overlap
 
 
 @dataclass(frozen=True)
@@ -206,30 +206,35 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     radius_V = np.array([void.radius for void in voids])
     centre_VK = np.array([void.centre_K for void in voids]).reshape(-1, k)
     pool_PK = prefix(field.proposals(50 * max(2, len(voids)), rng), k)
-    balls = {"voids": centre_VK, "elsewhere": elsewhere(pool_PK, centre_VK, radius_V)}
-    shares = {"standing_voids": float(len(voids))}
+    balls = {"voids": (centre_VK, radius_V), "elsewhere": elsewhere(pool_PK, centre_VK, radius_V)}
+    shares = {f"balls_in_{place}": float(len(radii)) for place, (_, radii) in balls.items()}
     for kind, texts in (("withheld", withheld), ("emitted", corpus.select("test").texts)):
         vectors_MD = model.encode(texts)
-        for place, ball_VK in balls.items():
+        for place, (ball_VK, radii) in balls.items():
             far_MV = angle(prefix(vectors_MD, k)[:, None], ball_VK[None])
-            shares[f"{kind}_in_{place}"] = float((far_MV < radius_V).any(axis=1).mean())
+            shares[f"{kind}_in_{place}"] = float((far_MV < radii).any(axis=1).mean())
         shares[f"{kind}_void_like"] = float(field.is_void(vectors_MD).mean())
     write_json(kept, {"made_from": made_from, "shares": shares})
     return shares
 
 
-def elsewhere(pool_PK: Vectors, centre_VK: Vectors, radius_V: Scores) -> Vectors:
-    """For each void's ball the centre of one as large that touches no void's, from a pool."""
+def elsewhere(pool_PK: Vectors, centre_VK: Vectors, radius_V: Scores) -> tuple[Vectors, Scores]:
+    """For each void's ball one as large elsewhere, from a pool: centres, and radii, of each.
+
+    It touches no void's ball and, as voids do not, hardly overlaps another of its own kind; where
+    there is no room for one there is none.
+    """
     far_PV = angle(pool_PK[:, None], centre_VK[None])
-    free_P = np.ones(len(pool_PK), dtype=bool)
-    rows = []
+    rows: list[int] = []
+    radii: list[float] = []
     for radius in radius_V:
-        apart_P = free_P & (far_PV > radius_V + radius).all(axis=1)
-        if not apart_P.any():
-            raise InputError("voids leave no place of their size elsewhere to compare with")
-        rows.append(int(np.argmax(apart_P)))
-        free_P[rows[-1]] = False
-    return pool_PK[rows]
+        apart_P = (far_PV > radius_V + radius).all(axis=1)
+        for row, other in zip(rows, radii, strict=True):
+            apart_P &= overlap(angle(pool_PK[row], pool_PK), other, radius) <= OVERLAP
+        if apart_P.any():
+            rows.append(int(np.argmax(apart_P)))
+            radii.append(float(radius))
+    return pool_PK[rows], np.array(radii)
 
 
 def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def _arm(
     }
     told |= _counted(rows)
     told |= {name: told_share(counts, *columns, rng) for name, columns in known.items()}
+    if all(row.get("hit") is None for row in rows):  # written from no point: nothing to hit
+        told["novel"] = told.pop("yield")
+        told = {name: value for name, value in told.items() if name not in ("hit", "yields")}
     by_chance = float(np.mean([t["later_by_chance"] for t in trials]))
     if told["later_fill"] and by_chance:
         fill = told["later_fill"]

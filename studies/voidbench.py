@@ -33,7 +33,6 @@ from cllm.files import digest, read_json, write_json
 from cllm.ideas import judge_written, unaided
 from cllm.judge import Judge
 from cllm.plausibility import SURPRISE, Plausibility
-from cllm.proposals import CORNERS, clusters
 from cllm.run import SHIPPED, RunFolder, training_facts
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
@@ -80,18 +79,17 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
     index, worth = ExactIndex(cloud_NK), Worth.of(corpus)
-    patches = ExactIndex(clusters(index, CORNERS, rng)[0])
     rows: list[Row] = []
     for arm in ARMS:
         if arm in written:
             texts = once(written[arm])
             judged = worth.rows(judge_written(model, subject.judge, texts, index))
-            places = _whereabouts(field, patches, texts)
+            places = _whereabouts(field, texts)
             rows += [row | where for row, where in zip(judged, places, strict=True)]
     return {
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
-        "chance_score": chance, "void_dim": subject.void_dim,
+        "chance_score": chance, "least_score": field.least, "void_dim": subject.void_dim,
         "later_by_chance": worth.later_by_chance(),
         "withheld_in_copies": subject.withheld_in_copies,
         "filter": subject.plausible and subject.plausible.limits,
@@ -114,20 +112,13 @@ def once(written: Written) -> Written:
     return replace(written, texts=tuple(first), points_nD=points_nD)
 
 
-def _whereabouts(field: Field, patches: ExactIndex, written: Written) -> list[Row]:
-    """Of each text of an arm: whether it was written from a void, and the patch of the cloud.
-
-    Texts of one patch are not independent, whatever their arm.
-    """
-    if written.points_nD is None:
-        return [{"place": str(number)} for number in range(len(written.texts))]
-    if not written.texts:
-        return []
-    patch_n = patches.ids(prefix(written.points_nD, field.void_dim), 1)[:, 0]
-    return [
-        {"place": f"patch {patch}", "in_void": bool(inside)}
-        for patch, inside in zip(patch_n, field.is_void(written.points_nD), strict=True)
-    ]
+def _whereabouts(field: Field, written: Written) -> list[Row]:
+    """Of each text of an arm: its place, and, where it has one, whether that is in a void."""
+    rows: list[Row] = [{"place": place} for place in field.places(written)]
+    if written.points_nD is None or not rows:
+        return rows
+    inside_n = field.is_void(written.points_nD)
+    return [row | {"in_void": bool(inside)} for row, inside in zip(rows, inside_n, strict=True)]
 
 
 def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str, float]]:
@@ -145,8 +136,8 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
 
 
 FACTS = (
-    "voids", "radius_ratio", "p_value", "chance_score", "void_dim", "crowding", "later_by_chance",
-    "withheld_in_copies", "filter",
+    "voids", "radius_ratio", "p_value", "chance_score", "least_score", "void_dim", "crowding",
+    "later_by_chance", "withheld_in_copies", "filter",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_the_void_arm_writes_from_voids_and_the_controls_are_matched(field: Fiel
     assert field.is_void(written["void"].points_nD).all()
     assert (angle(written["void"].points_nD, np.array([0.0, 0, 1])) < np.arccos(0.8)).all()
     assert (density.score_n < 1.8).all()
+    assert field.encloses(written["density"].points_nD).all()
     assert np.median(density.crowding_n) == pytest.approx(np.median(void.crowding_n), rel=0.05)
 
 
@@ -143,7 +145,7 @@ def test_a_decoder_that_only_looks_up_stays_in_no_void(field: Field) -> None:
 
 
 def test_a_small_budget_leaves_decodes_to_write_with(field: Field) -> None:
-    many = Field(field.cloud_ND, 3, 1.2, field.support, field.own_JK)  # more starts than budget
+    many = replace(field, least=1.2)  # more starts than budget
     void = write_arms(Spelled(), many, 60, np.random.default_rng(3))["void"]
     assert 20 <= len(void.texts) <= 30
     assert void.decodes <= 60
@@ -160,8 +162,30 @@ def test_implausible_texts_are_dropped_in_every_arm_and_cost_their_decodes(field
     assert kept.decodes == prior.decodes
 
 
+def test_a_void_is_emptier_than_where_unseen_texts_lie() -> None:
+    """Unseen texts that lie where no training text does are no sign of a void."""
+    cap = unit(np.random.default_rng(9).standard_normal((4000, 3)))
+    cap = cap[cap[:, 2] > 0.85]
+    held_out = np.concatenate([ringed(2, 300), cap[:20]])
+    usual, strict = (
+        Field.of(ringed(1, 1500), texts, 3, 1.8, np.random.default_rng(0))
+        for texts in (ringed(2, 300), held_out)
+    )
+    assert usual.least == 1.8 < strict.least
+    assert usual.is_void(cap).mean() > 0.8
+    assert strict.is_void(cap).mean() < 0.3
+
+
+def test_starts_are_drawn_anew_each_time_on_few_coordinates_too(field: Field) -> None:
+    rng = np.random.default_rng(3)
+    both = np.concatenate([field.proposals(500, rng), field.proposals(500, rng)])
+    assert len(np.unique(both, axis=0)) > 990
+    void = write_arms(Spelled(), field, 300, rng)["void"]
+    assert len(set(void.texts)) > 0.95 * len(void.texts)
+
+
 def test_nothing_is_a_void_above_an_infinite_chance_score(field: Field) -> None:
-    none = Field(field.cloud_ND, 3, np.inf, field.support, field.own_JK)
+    none = replace(field, least=np.inf)
     assert write_arms(Spelled(), none, 60, np.random.default_rng(3))["void"].texts == ()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from cllm.sphere import angle
 from cllm.sphere import unit as on_sphere
+from cllm.voids import overlap
 from studies.knows import elsewhere, lengths, summary
 
 
@@ -86,10 +87,18 @@ def test_recipes_of_one_combination_are_one_observation() -> None:
     assert np.ptp(alike) > 1.5 * np.ptp(apart)
 
 
-def test_balls_elsewhere_touch_no_void_and_are_all_different() -> None:
+def test_balls_elsewhere_touch_no_void_and_hardly_each_other() -> None:
     rng = np.random.default_rng(2)
     pool, centres = (on_sphere(rng.standard_normal((n, 3))) for n in (400, 3))
     radii = np.array([0.3, 0.2, 0.1])
-    found = elsewhere(pool, centres, radii)
+    found, kept = elsewhere(pool, centres, radii)
+    assert kept.tolist() == radii.tolist()
     assert (angle(found[:, None], centres[None]) > radii + radii[:, None]).all()
-    assert len(np.unique(found, axis=0)) == 3
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert overlap(angle(found[i], found[j]), radii[i], radii[j]) <= 0.1
+
+
+def test_where_there_is_no_room_for_a_ball_there_is_none() -> None:
+    pool = on_sphere(np.random.default_rng(2).standard_normal((400, 3)))
+    found, kept = elsewhere(pool, pool[:2], np.array([3.2, 0.1]))
+    assert len(found) == len(kept) == 0

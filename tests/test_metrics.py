@@ -13,7 +13,6 @@ from cllm.metrics import (
     METRICS,
     bootstrap,
     paired_difference,
-    ratio_of_means,
     rep_4,
     score_texts,
     token_accuracy,
@@ -206,28 +205,6 @@ def test_paired_difference_is_exact_for_a_constant_gain():
     assert gain.ci == pytest.approx([0.25, 0.25])
     with pytest.raises(ValueError, match="one shape"):
         paired_difference(base, base[:, :-1], np.random.default_rng(1))
-
-
-def test_ratio_of_means_covers_the_lift():
-    rng, inside = np.random.default_rng(11), 0
-    for _ in range(200):
-        void, density = rng.random(150) < 0.4, rng.random(200) < 0.2
-        lift = ratio_of_means(void, density, rng, samples=200)
-        inside += lift.low <= 2.0 <= lift.high
-    assert 0.91 <= inside / 200 <= 0.99
-
-
-def test_ratio_of_means_at_the_edges():
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="not defined"):
-        ratio_of_means(np.ones(5), np.zeros(5), rng)
-    with pytest.raises(ValueError, match="same seeds"):
-        ratio_of_means(np.ones((2, 5)), np.ones((3, 5)), rng)
-    rare = ratio_of_means(np.ones(200), np.eye(1, 200)[0], rng)
-    assert rare.mean == pytest.approx(200.0)
-    assert rare.high == math.inf
-    seeded = ratio_of_means(np.full((5, 30), 3.0), np.full((5, 40), 2.0), rng)
-    assert seeded.ci == pytest.approx([1.5, 1.5])
 
 
 def test_wilson_known_values():

@@ -125,6 +125,11 @@ def test_the_first_sentence_says_whether_voids_beat_their_control(
         ({"count": 4, "p_value": 0.05}, {"void": {"sampled": 0}}, "no place in one stays there"),
         (
             {"count": 4, "p_value": 0.05},
+            {"void": {"sampled": 0, "starts": 0}},
+            "no place is empty enough to start from",
+        ),
+        (
+            {"count": 4, "p_value": 0.05},
             {"void": {"sampled": 8, "novel": 4, "yield": 0.5}, "density": {"sampled": 0}},
             "not known: no such place was matched",
         ),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cllm.arms import Written
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.sphere import unit
@@ -73,6 +74,37 @@ def test_shares_are_pooled_over_models_and_lie_in_their_intervals() -> None:
     lift = found["void_over_density"]["yield"]
     assert lift["ratio"] == pytest.approx(2, rel=0.02)
     assert lift["ci"][0] > 1
+
+
+def test_arms_without_places_have_new_texts_but_nothing_to_hit() -> None:
+    rows = [row("copy", str(i), i % 2 == 0) | {"hit": None} for i in range(40)]
+    copy = summary([trial(rows)], np.random.default_rng(0))["arms"]["copy"]
+    assert copy["novel"]["share"] == pytest.approx(0.5)
+    assert not {"hit", "yield", "yields"} & set(copy)
+
+
+def test_plausibility_is_the_mean_over_valid_texts() -> None:
+    rows = [row("void", "a", True) | {"pmi": 0.4, "unknown_items": 0.0},
+            row("void", "b", True) | {"pmi": 0.2, "unknown_items": 0.5},
+            row("void", "c", False) | {"pmi": 9.0, "unknown_items": 1.0}]  # fmt: skip
+    void = summary([trial(rows)], np.random.default_rng(0))["arms"]["void"]
+    assert void["plausibility"] == pytest.approx(0.3)
+    assert void["unknown_items"] == pytest.approx(0.25)
+
+
+def test_later_fill_is_told_over_that_of_real_unseen_texts() -> None:
+    rows = [row("void", str(i), True) | {"later": i < 10} for i in range(50)]
+    later = summary([trial(rows)], np.random.default_rng(0))["arms"]["void"]["later_fill"]
+    assert later["share"] == pytest.approx(0.2)
+    assert later["over_chance"] == pytest.approx(2.0)
+
+
+def test_a_text_written_twice_counts_once_at_its_first_place() -> None:
+    written = Written("void", ("a", "b", "a"), unit(np.eye(3)), 6)
+    first = voidbench.once(written)
+    assert first.texts == ("a", "b")
+    assert np.array_equal(first.points_nD, np.eye(3)[:2])
+    assert first.decodes == 6
 
 
 def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,6 +158,55 @@ def test_kept_voids_overlap_no_more_than_allowed() -> None:
             angle(centres[:, None], centres[None]), radii[:, None], radii[None]
         ) - np.eye(len(radii))
         assert shared.max() <= allowed + 1e-5
+
+
+def test_places_that_nothing_encloses_push_no_void_out() -> None:
+    rng = np.random.default_rng(4)
+    cloud = unit(rng.standard_normal((3000, 4)))
+    cloud = cloud[cloud[:, 0] > 0.2]  # beyond the cap's edge places are empty, and not enclosed
+    few, many = (
+        find_voids(cloud, VoidSettings(nulls=0, places=0, proposals=500, climbed=200, count=count),
+                   np.random.default_rng(0))
+        for count in (10, 1000)
+    )  # fmt: skip
+    assert len(many.enclosed) < len(many.voids)
+    assert len(few.enclosed) == len(few.voids) == 10
+    best = [void.score for void in many.enclosed[:10]]
+    assert [void.score for void in few.voids] == best
+
+
+@pytest.mark.parametrize("kind", ["sparse", "corners", "apart"])
+def test_discrete_codes_are_searched_too(kind: str) -> None:
+    """Sparse vectors, texts at equal distances, held-out texts off the cloud's subspace."""
+    rng = np.random.default_rng(3)
+    sparse = np.maximum(rng.standard_normal((700, 6)), 0)
+    flat = np.pad(rng.standard_normal((300, 3)), ((0, 0), (0, 2)))
+    cloud, held_out = {
+        "sparse": (sparse[sparse.any(axis=1)], None),
+        "corners": (np.concatenate([np.eye(24), -np.eye(24)]), None),
+        "apart": (flat, np.concatenate([flat[:50] + 0.01, [[0, 0, 0, 0, 1.0]]])),
+    }[kind]
+    how = VoidSettings(proposals=100, climbed=20, places=50, nulls=1)
+    found = find_voids(unit(cloud), how, rng, None if held_out is None else unit(held_out))
+    assert found.p_value in (0.5, 1.0)
+
+
+def test_null_clouds_are_judged_with_held_out_texts_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int | None] = []
+    learn = Support.learn
+
+    def watched(index: ExactIndex, held_out: np.ndarray | None, rng: np.random.Generator) -> Any:
+        seen.append(None if held_out is None else len(held_out))
+        return learn(index, held_out, rng)
+
+    monkeypatch.setattr(Support, "learn", watched)
+    rng = np.random.default_rng(0)
+    cloud, held_out = (unit(rng.standard_normal((n, 4))) for n in (300, 40))
+    how = VoidSettings(proposals=50, climbed=10, places=0, nulls=1)
+    find_voids(cloud, how, rng, held_out)
+    assert seen == [40, 40, 40, 40]
 
 
 def test_overlap_is_the_share_of_the_smaller_diameter() -> None:
