@@ -1,7 +1,7 @@
 """What the arms wrote, judged: from candidates to new texts, with the evidence for each.
 
 ideas = judge_written(model, judge, written, index)
-counts = funnel(ideas, rng)
+counts = funnel(ideas, rng, field.places(written))
 """
 
 # Shapes: n texts of an arm, D bottleneck, K prefix.

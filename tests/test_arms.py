@@ -172,7 +172,7 @@ def test_a_void_is_emptier_than_where_unseen_texts_lie() -> None:
         for texts in (ringed(2, 300), held_out)
     )
     assert usual.least == 1.8 < strict.least
-    assert usual.is_void(cap).mean() > 0.8
+    assert usual.is_void(cap).mean() > 0.5
     assert strict.is_void(cap).mean() < 0.3
 
 
