@@ -323,7 +323,9 @@ def _largest(cloud: Cloud, places: NDArray[np.float64]) -> float:
     return float(ExactIndex(cloud).search(places, 1)[0].max())
 
 
-def _share(flags: NDArray[Any]) -> dict[str, Any]:
+def _share(flags: NDArray[Any]) -> dict[str, Any] | None:
+    if not len(flags):
+        return None
     share = wilson(int(flags.sum()), len(flags))
     return {"share": share.mean, "ci": share.ci}
 

@@ -263,8 +263,10 @@ def _search(
     centre_CK, enclosed_C = ascend(support, proposal_PK[chosen_P], settings.rounds)
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
+    others = [void for void in voids if not void.enclosed]
+    first = {void.id for void in (enclosed + others)[: settings.count]}
     return VoidSearch(
-        voids=voids,
+        voids=tuple(void for void in voids if void.id in first),
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
         largest_place=_largest_place(support, settings, rng),
@@ -313,18 +315,14 @@ def _rank(values_P: npt.NDArray[Any]) -> Ints:
 def _kept(
     support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> tuple[Void, ...]:
-    """Score, prune (enclosed ones first, each largest first), sort by score, number.
-
-    Of more than `count` places, the emptiest enclosed ones, then the emptiest others.
-    """
+    """Score, prune (enclosed ones first, each largest first), sort by score, number."""
     corners = support.width
     angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, corners))
     order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
     order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
     kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
     score_C = scores(support.index, centre_CK[kept], settings.neighbours)[0]
-    first = np.lexsort((-score_C, ~enclosed_C[kept]))[: settings.count]
-    best = first[np.argsort(-score_C[first], kind="stable")]
+    best = np.argsort(-score_C, kind="stable")
     return tuple(
         Void(
             id=number,

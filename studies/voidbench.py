@@ -90,7 +90,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
         "chance_score": chance, "least_score": field.least, "void_dim": subject.void_dim,
-        "later_by_chance": worth.later_by_chance(),
+        "later_by_chance": worth.later_by_chance(subject.judge),
         "withheld_in_copies": subject.withheld_in_copies,
         "filter": subject.plausible and subject.plausible.limits,
         "spent": {

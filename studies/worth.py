@@ -18,6 +18,7 @@ from cllm.content import content_items
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.ideas import Idea
+from cllm.judge import Judge
 from cllm.retrieval import TfidfIndex
 from studies.pooling import Row
 
@@ -43,9 +44,15 @@ class Worth:
         """Which texts are nearer to a held-out text than to any training text, (n,)."""
         return np.asarray(self.both.nearest(list(texts))[1][:, 0] >= self.trained)
 
-    def later_by_chance(self) -> float:
-        """The share of real texts, of the validation split, that are."""
-        return float(self.later(self.corpus.select("validation").texts).mean())
+    def later_by_chance(self, judge: Judge) -> float:
+        """The share of real texts, of the validation split, that are.
+
+        Of those that would count if they were written: valid, and no duplicates.
+        """
+        texts = self.corpus.select("validation").texts
+        verdicts = judge.judge(texts)
+        counted = [t for t, v in zip(texts, verdicts, strict=True) if v.valid and not v.duplicate]
+        return float(self.later(counted).mean()) if counted else 0.0
 
     def rows(self, ideas: Sequence[Idea]) -> list[Row]:
         """The texts of an arm, as JSON."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from cllm.arms import Written
 from cllm.corpus import Corpus
 from cllm.errors import InputError
+from cllm.judge import Judge, Verdict
 from cllm.sphere import unit
 from studies import voidbench
 from studies.pooling import summary
@@ -225,7 +227,28 @@ def test_a_text_nearer_to_a_held_out_one_comes_later() -> None:
     corpus = Corpus(texts, texts, texts, texts, splits)
     worth = Worth.of(corpus)
     assert worth.later(["a leek stew", "plum tart and cream"]).tolist() == [False, True]
-    assert worth.later_by_chance() in (0.0, 1.0)
+
+
+def test_chance_is_what_real_unseen_texts_give_that_would_count() -> None:
+    texts = (
+        "leek soup",
+        "leek pie",
+        "plum tart",
+        "fig tart",
+        "plum tart!",
+        "leek jam",
+        "leek tart",
+    )
+    splits = ("train", "train", "test", "validation", "validation", "validation", "validation")
+    worth = Worth.of(Corpus(texts, texts, texts, texts, splits))
+
+    def verdict(text: str) -> Verdict:
+        valid, duplicate = text != "fig tart", text == "leek jam"
+        return Verdict("novel", valid, duplicate, 1.0, 1.0, (), ())
+
+    judge = SimpleNamespace(judge=lambda some: [verdict(text) for text in some])
+    later = worth.later(["plum tart!", "leek tart"])
+    assert worth.later_by_chance(cast("Judge", judge)) == later.mean() > 0
 
 
 def test_places_alike_count_as_places_not_as_texts() -> None:
