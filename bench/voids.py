@@ -179,7 +179,7 @@ def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
     found = [_p_of_null(kind, seed, options) for seed in seeds_of(options, options.calibrated)]
     values, ties = (np.array(column) for column in zip(*found, strict=True))
     step = (1.0 + ties) / (options.nulls + 1)
-    spread = values - step * rng_of(6, len(values)).random(len(values))
+    spread = values - step * rng_of(6, options.first, len(values)).random(len(values))
     below = int((values <= 0.05).sum())
     facts = {
         "clouds": len(values),
@@ -356,7 +356,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--peer-sizes", type=int, nargs="+", default=[10_000, 100_000])
     p.add_argument("--dims", type=int, default=32, help="coordinates of `speed`")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--first", type=int, default=0, help="seed of the first cloud of each part")
+    p.add_argument("--first", type=int, default=0, help="first seed of truth, planted, calibration")
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
     p.set_defaults(plants=PLANTS, evens=EVENS)
     return p

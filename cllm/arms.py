@@ -24,7 +24,7 @@ from cllm.enclosure import Support
 from cllm.proposals import CORNERS, clusters, draw
 from cllm.sphere import ExactIndex, prefix, slerp, tangent, unit
 from cllm.swaps import SwapTable
-from cllm.voids import VoidSettings, ascend, ground, place_scores, scores
+from cllm.voids import NO_PART, VoidSettings, ascend, ground, place_scores, scores
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +92,13 @@ class Look:
 class Field:
     """A cloud of texts, and what is a void in it.
 
-    A place is in a void if it is emptier than chance explains, and than where unseen texts lie
-    but for one in a hundred; and if it climbs to a centre inside the cloud that is so as well.
+    A place is in a void if its score is above `least_score` (what chance explains, and what 99 of
+    100 held-out texts have), and if it climbs to a centre inside the cloud whose score is, too.
     """
 
     cloud_ND: Vectors
     void_dim: int
-    least: float  # void score that a place in a void is above
+    least_score: float
     support: Support
     own_JK: Floats64
     patches: ExactIndex  # centres of clusters of the cloud, in its own subspace
@@ -108,16 +108,16 @@ class Field:
         cls, cloud_ND: Vectors, held_out_MD: Vectors, void_dim: int, chance: float,
         rng: np.random.Generator,
     ) -> Field:  # fmt: skip
-        """`chance`: the score that p = 0.05 takes, see `VoidSearch.chance`."""
+        """`chance`: the score that p = 0.05 takes; held-out texts that score higher raise it."""
         held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
         index, held_out_MJ, own_JK, _ = ground(prefix(cloud_ND, void_dim), held_out_MK)
         support = Support.learn(index, held_out_MJ, rng)
-        least = chance
+        least_score = chance
         if held_out_MJ is not None and len(held_out_MJ):
             score_M = scores(index, held_out_MJ, SEARCH.neighbours)[0]
-            least = max(chance, float(np.quantile(score_M, UNUSUAL)))
+            least_score = max(chance, float(np.quantile(score_M, UNUSUAL)))
         patches = ExactIndex(clusters(index, CORNERS, rng)[0])
-        return cls(cloud_ND, void_dim, least, support, own_JK, patches)
+        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches)
 
     @property
     def index(self) -> ExactIndex:
@@ -135,10 +135,10 @@ class Field:
 
     def is_void(self, points_nD: Vectors) -> Mask:
         """Which places are in a void."""
-        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.least)
-        return np.asarray(empty_n > self.least)
+        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.least_score)
+        return np.asarray(empty_n > self.least_score)
 
-    def places(self, written: Written) -> list[str]:
+    def patch_of(self, written: Written) -> list[str]:
         """The patch of the cloud that each text of an arm was written from.
 
         Texts of one patch are not independent. Without a place a text stands for itself.
@@ -149,7 +149,10 @@ class Field:
         return [f"patch {patch}" for patch in patch_n]
 
     def _own(self, points_nD: Vectors) -> Vectors:
-        return unit(prefix(points_nD, self.void_dim) @ self.own_JK.T)
+        own_nJ = prefix(points_nD, self.void_dim) @ self.own_JK.T
+        apart_n = np.linalg.norm(own_nJ, axis=1) < NO_PART
+        own_nJ[apart_n] = self.index.cloud_ND[0]  # on a text: in no void
+        return unit(own_nJ)
 
     def lifted(self, points_nJ: Vectors) -> Vectors:
         """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
@@ -157,7 +160,7 @@ class Field:
         return unit(np.pad(points_nK, ((0, 0), (0, self.cloud_ND.shape[1] - self.void_dim))))
 
     def proposals(self, count: int, rng: np.random.Generator) -> Vectors:
-        """The finder's own proposals, none of them climbed, (S, D), in random order."""
+        """Places drawn as the finder draws them, none of them climbed, (S, D), in random order."""
         return self.lifted(rng.permutation(draw(self.index, count, rng)))
 
 
@@ -184,6 +187,8 @@ def write_arms(
     places_nD = void.kept_nD
     if not void.settled:
         log.warning("no place is empty enough to start from: the void arm is empty")
+    elif not void.likely:
+        log.warning("no text written from a void is plausible: the void arm is empty")
     elif not len(places_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     wanted = field.look(places_nD) if len(places_nD) else None
@@ -195,7 +200,7 @@ def write_arms(
             return control.write(arm)
         seen = field.look(settled_SD)
         fits_S = field.encloses(settled_SD) == inside
-        rows = np.flatnonzero(fits_S & (seen.score_n < field.least) if inside else fits_S)
+        rows = np.flatnonzero(fits_S & (seen.score_n < field.least_score) if inside else fits_S)
         chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
         control.keep(settled_SD[rows[chosen]])
         return control.write(arm)
@@ -309,7 +314,7 @@ def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Ve
     """Proposals too full to be voids, among texts as crowded."""
     pool_SD = field.proposals(POOL * count, rng)
     seen = field.look(pool_SD)
-    full_S = np.flatnonzero(seen.score_n < field.least)
+    full_S = np.flatnonzero(seen.score_n < field.least_score)
     return pool_SD[full_S[_near(like.crowding_n, seen.crowding_n[full_S], count, rng)]]
 
 

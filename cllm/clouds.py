@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,10 @@ def describe(
     """All of these by name; `groups_N` are known groups (dishes, topics) to compare clusters to.
 
     The persistence of holes is there where the optional package gudhi is, and intrinsic
-    dimension where there are ten different vectors.
+    dimension where ten vectors have neighbours at different distances.
     """
     facts = {"hopkins": hopkins(index, rng), "uniformity": uniformity(index, rng)}
-    if len(np.unique(index.cloud_ND[:SAMPLE], axis=0)) >= 10:
+    with suppress(InputError):
         facts["intrinsic_dim"] = intrinsic_dimension(index, rng)
     facts |= clusters(index, rng, groups_N)
     return facts | persistence(index, rng)

@@ -1,8 +1,8 @@
 """Do words that no text joins belong together? Learnt from the words that texts do join.
 
 together = Cooccurrence.learn(texts)
-lift_n = together(new_texts)  # NaN where a text joins no new pair of words
-lift_n < together.least       # its new pairs are against what is known
+pmi_n = together(new_texts)   # NaN where a text joins no new pair of words
+pmi_n < together.least        # its new pairs are against what is known
 """
 
 # Shapes: N texts, n texts asked about, W words, P pairs of words, R ranks.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,17 +38,16 @@ GRANTED = 0.3  # share of texts of hidden pairs that must pass, for it to say an
 class Cooccurrence:
     """How often two words should stand together, for pairs that never do.
 
-    Lift: texts that join two words, over those that would by chance. Few principal components of
-    its logarithm fill in what the corpus leaves open, as in latent semantic analysis (Deerwester
-    et al. 1990): words that keep the same company get each other's. The limit is set on copies of
-    real texts with a word swapped, most of which are wrong.
+    Few principal components of pointwise mutual information (the logarithm of texts that join two
+    words over those that would by chance) fill in what the corpus leaves open, as in word vectors
+    (Levy & Goldberg 2014): words that keep the same company get each other's. The limit is set on
+    copies of real texts with a word swapped, most of which are wrong.
     """
 
     counter: Any  # scikit-learn's CountVectorizer
     never_WW: Mask  # pairs that no text joins, though chance would
-    expected_WW: Floats64  # logarithm of the lift that components give a pair
+    pmi_WW: Floats64  # what the components give a pair
     least: float  # what PASS of the copies have more than
-    granted: float  # share of real texts that have more, where their pairs are hidden from it
 
     @classmethod
     def learn(cls, texts: Sequence[str]) -> Cooccurrence | None:
@@ -68,26 +67,49 @@ class Cooccurrence:
             return None
         rng = np.random.default_rng(0)  # the same every time
         table = SwapTable.learn(texts, rng)
-        has_WN, passed = has_NW.T.tocsr(), []
+        has_WN, found = has_NW.T.tocsr(), []
         for _ in range(FOLDS):
             gone_N = _joining(has_WN, rng.permutation(pairs_P2))
             kept = [text for text, gone in zip(texts, gone_N, strict=True) if not gone]
-            learnt = _limited(counter, kept, has_NW[~gone_N], table, rng, COPIES // FOLDS)
-            if learnt is None:
+            rows = rng.integers(len(kept), size=COPIES // FOLDS)
+            copies = [table.swap(kept[row], rng) for row in rows]
+            part = cls._limited(counter, has_NW[~gone_N], copies)
+            if part is None:
                 return None
-            lift_n = _of_new(has_NW[gone_N], *learnt[:2])
-            passed.append(lift_n[np.isfinite(lift_n)] > learnt[2])
-        granted = float(np.concatenate(passed).mean())
-        log.info("%.0f %% of real texts with unseen pairs of words pass, and %.0f %% of copies "
-                 "with a word swapped", 100 * granted, 100 * PASS)  # fmt: skip
-        learnt = _limited(counter, texts, has_NW, table, rng, COPIES)
-        if learnt is None or not granted >= GRANTED:
+            pmi_n = part.of_words(has_NW[gone_N])
+            found.append(pmi_n[np.isfinite(pmi_n)] >= part.least)
+        passed_n = np.concatenate(found)
+        if not len(passed_n):
             return None
-        return cls(counter, *learnt, granted)
+        log.info("%.0f %% of real texts with unseen pairs of words pass, as %.0f %% of copies with "
+                 "a word swapped do", 100 * passed_n.mean(), 100 * PASS)  # fmt: skip
+        if passed_n.mean() < GRANTED:
+            return None
+        copies = [table.swap(texts[row], rng) for row in rng.integers(len(texts), size=COPIES)]
+        return cls._limited(counter, has_NW, copies)
+
+    @classmethod
+    def _limited(cls, counter: Any, has_NW: Any, copies: Sequence[str]) -> Cooccurrence | None:  # noqa: ANN401
+        """Fitted to texts' words, its limit to swapped copies; None where none joins a new pair."""
+        never_WW, pmi_WW = _fitted(has_NW)
+        alone = cls(counter, never_WW, pmi_WW, -np.inf)
+        pmi_n = alone(copies)
+        pmi_n = pmi_n[np.isfinite(pmi_n)]
+        return replace(alone, least=float(np.quantile(pmi_n, 1 - PASS))) if len(pmi_n) else None
 
     def __call__(self, texts: Sequence[str]) -> Floats64:
-        """Mean expected (logarithm of) lift of each text's new pairs, (n,); NaN without any."""
-        return _of_new(self.counter.transform(texts), self.never_WW, self.expected_WW)
+        """Mean mutual information of each text's new pairs of words, (n,); NaN without any."""
+        return self.of_words(self.counter.transform(texts))
+
+    def of_words(self, has_nW: Any) -> Floats64:  # noqa: ANN401
+        """The same of rows of a sparse matrix of words."""
+        pmi_n = np.full(has_nW.shape[0], np.nan)
+        for number, has_W in enumerate(has_nW):
+            pairs = np.ix_(has_W.indices, has_W.indices)
+            new_WW = self.never_WW[pairs]
+            if new_WW.any():
+                pmi_n[number] = self.pmi_WW[pairs][new_WW].mean()
+        return pmi_n
 
 
 def _opening_pairs(counter: Any, texts: Sequence[str], has_NW: Any) -> NDArray[np.int64]:  # noqa: ANN401
@@ -114,21 +136,6 @@ def _joining(has_WN: Any, pairs_P2: NDArray[np.int64]) -> Mask:  # noqa: ANN401
     return gone_N
 
 
-def _limited(
-    counter: Any, texts: Sequence[str], has_NW: Any, table: SwapTable, rng: np.random.Generator,  # noqa: ANN401
-    count: int,
-) -> tuple[Mask, Floats64, float] | None:  # fmt: skip
-    """What is expected of pairs, and the limit that PASS of `count` swapped copies are above.
-
-    None where no copy joins a new pair.
-    """
-    never_WW, expected_WW = _fitted(has_NW)
-    copies = [table.swap(texts[row], rng) for row in rng.integers(len(texts), size=count)]
-    lift_n = _of_new(counter.transform(copies), never_WW, expected_WW)
-    lift_n = lift_n[np.isfinite(lift_n)]
-    return (never_WW, expected_WW, float(np.quantile(lift_n, 1 - PASS))) if len(lift_n) else None
-
-
 def _counts(has_NW: Any) -> tuple[Floats64, Floats64]:  # noqa: ANN401
     """Texts that join two words, and those that would by chance, (W, W)."""
     joint_WW = (has_NW.T @ has_NW).toarray().astype(np.float64)
@@ -137,28 +144,20 @@ def _counts(has_NW: Any) -> tuple[Floats64, Floats64]:  # noqa: ANN401
 
 
 def _fitted(has_NW: Any) -> tuple[Mask, Floats64]:  # noqa: ANN401
-    """Pairs that no text joins though chance would, and the low-rank logarithm of lift."""
+    """Pairs that no text joins though chance would, and low-rank mutual information, (W, W)."""
     from scipy.sparse.linalg import eigsh
 
     joint_WW, chance_WW = _counts(has_NW)
     known_WW = chance_WW >= EXPECTED
     np.fill_diagonal(known_WW, False)
     # half a text, so that pairs that never occur have a logarithm as well
-    lift_WW = np.where(known_WW, np.log((joint_WW + 0.5) / (chance_WW + 0.5)), 0.0)
-    ranks = [rank for rank in RANKS if rank < len(lift_WW) - 1]
-    start_W = np.ones(len(lift_WW))  # the same every time
-    value_R, axis_WR = eigsh(lift_WW, k=max(ranks), which="LM", v0=start_W)
+    pmi_WW = np.where(known_WW, np.log((joint_WW + 0.5) / (chance_WW + 0.5)), 0.0)
+    never_WW = known_WW & (joint_WW == 0)
+    if not never_WW.any():
+        return never_WW, pmi_WW
+    ranks = [rank for rank in RANKS if rank < len(pmi_WW) - 1]
+    start_W = np.ones(len(pmi_WW))  # the same every time
+    value_R, axis_WR = eigsh(pmi_WW, k=max(ranks), which="LM", v0=start_W)
     order_R = np.argsort(np.argsort(-np.abs(value_R)))
     share_R = np.mean([order_R < rank for rank in ranks], axis=0)  # of the ranks that have it
-    return known_WW & (joint_WW == 0), (axis_WR * (value_R * share_R)) @ axis_WR.T
-
-
-def _of_new(has_nW: Any, never_WW: Mask, expected_WW: Floats64) -> Floats64:  # noqa: ANN401
-    """Mean of what is expected of each text's new pairs, (n,); NaN without any."""
-    lift_n = np.full(has_nW.shape[0], np.nan)
-    for number, has_W in enumerate(has_nW):
-        pairs = np.ix_(has_W.indices, has_W.indices)
-        new_WW = never_WW[pairs]
-        if new_WW.any():
-            lift_n[number] = expected_WW[pairs][new_WW].mean()
-    return lift_n
+    return never_WW, (axis_WR * (value_R * share_R)) @ axis_WR.T

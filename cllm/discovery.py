@@ -59,7 +59,6 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     facts = {
         "count": sum(v.stands for v in search.voids),
         "enclosed": len(search.enclosed),
-        "not_enclosed": len(search.voids) - len(search.enclosed),
         "radius_ratio": search.radius_ratio,
         "p_value": search.p_value,
         "p_values": dict(search.p_values),
@@ -155,7 +154,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     for arm, texts in written.items():
         found = judge_written(model, judge, texts, index, voids)
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
-        notes[arm] = spent | funnel(found, rng, field.places(texts)) | _withheld(found, corpus)
+        notes[arm] = spent | funnel(found, rng, field.patch_of(texts)) | _withheld(found, corpus)
         ideas += found
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)

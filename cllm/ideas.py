@@ -1,7 +1,7 @@
 """What the arms wrote, judged: from candidates to new texts, with the evidence for each.
 
 ideas = judge_written(model, judge, written, index)
-counts = funnel(ideas, rng, field.places(written))
+counts = funnel(ideas, rng, field.patch_of(written))
 """
 
 # Shapes: n texts of an arm, D bottleneck, K prefix.
@@ -21,7 +21,7 @@ from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import Interval, bootstrap_of, wilson, yield_ci
+from cllm.metrics import Interval, bootstrap_of, few, wilson, yield_ci
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
@@ -168,13 +168,17 @@ def _yield(ideas: Sequence[Idea], place_n: Sequence[str], rng: np.random.Generat
         by_place.setdefault(place, []).append(idea.yields)
     if len(by_place) == len(ideas):
         return yield_ci(np.array([idea.yields for idea in ideas]), rng)
-    yields_V = np.array([sum(found) for found in by_place.values()])
-    count_V = np.array([len(found) for found in by_place.values()])
-    if np.ptp(yields_V / count_V) == 0:  # nothing to resample
-        return wilson(int(yields_V.sum()), len(ideas))
-    return bootstrap_of(
-        lambda rows: float(yields_V[rows].sum() / count_V[rows].sum()), len(count_V), rng
+    yields_P = np.array([sum(found) for found in by_place.values()])
+    count_P = np.array([len(found) for found in by_place.values()])
+    share, places = float(yields_P.sum() / count_P.sum()), len(count_P)
+    if np.ptp(yields_P / count_P) == 0:  # nothing to resample: places as observations
+        alike = wilson(round(share * places), places)
+        return Interval(share, min(alike.low, share), max(alike.high, share), len(ideas))
+    drawn = bootstrap_of(
+        lambda rows: float(yields_P[rows].sum() / count_P[rows].sum()), places, rng
     )
+    low, high = (share + few(places) * (bound - share) for bound in drawn.ci)
+    return Interval(share, max(0.0, low), min(1.0, high), len(ideas))
 
 
 def best_first(ideas: Sequence[Idea]) -> list[Idea]:

@@ -67,9 +67,9 @@ class Plausibility:
         once_n = second_n <= self.limit_second
         if self.together is None:
             return np.asarray(once_n & (above_n <= 0))
-        lift_n = self.together(texts)
-        nothing_new_n = np.isnan(lift_n) & (above_n <= 0)
-        good_n = (lift_n >= self.together.least) & (above_n <= self.surprise)
+        pmi_n = self.together(texts)
+        nothing_new_n = np.isnan(pmi_n) & (above_n <= 0)
+        good_n = (pmi_n >= self.together.least) & (above_n <= self.surprise)
         return np.asarray(once_n & (nothing_new_n | good_n))
 
     @property
@@ -77,7 +77,7 @@ class Plausibility:
         """What the limits are, for reports."""
         return {
             "nats": self.limit, "second": self.limit_second, "a_token": self.a_token,
-            "surprise": self.surprise, "lift": self.together.least if self.together else None,
+            "surprise": self.surprise, "pmi": self.together.least if self.together else None,
         }  # fmt: skip
 
 

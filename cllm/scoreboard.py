@@ -292,6 +292,8 @@ def _against_control(found: Numbers, arms: Numbers) -> str:
         return "Nothing is written from voids: no empty place is emptier than chance explains."
     if void.get("sampled") == 0 and void.get("starts") == 0:
         return "Nothing is written from voids: no place is empty enough to start from."
+    if void.get("sampled") == 0 and void.get("likely") == 0:
+        return "Nothing is written from voids: no text written from one is plausible."
     if void.get("sampled") == 0:
         return "Nothing is written from voids: no place in one stays there when it is decoded."
     if mine is None or "density" not in arms:

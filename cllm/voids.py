@@ -42,7 +42,7 @@ class VoidSettings(BaseModel):
     )
     climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest ones")
     rounds: int = Field(60, ge=0, description="most climbing steps; they end earlier. 0 = off")
-    count: int = Field(100, ge=1, description="most voids kept, by score")
+    count: int = Field(100, ge=1, description="most kept, by score, enclosed ones first")
     max_overlap: float = Field(0.1, ge=0, le=1, description="share of `overlap`; 1 = no pruning")
     rim_tolerance: float = Field(
         0.05, ge=0, description="rim texts lie within (1 + this) of the radius"
@@ -58,6 +58,7 @@ class VoidSettings(BaseModel):
 CHANCE = 0.05  # a void of a larger p-value may be chance
 PLACES = 64  # looked at at a time
 NO_ANGLE = 1e-9  # radians; texts that are nearer than that are one
+NO_PART = 1e-6  # a vector with less of it in a subspace is at right angles to that
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,7 @@ def ground(
                 f"{cloud_NK.shape[1]}; make both with the same model"
             )
         within_MJ = require_unit(held_out_MK, "held-out row") @ own_JK.T
-        apart_M = np.linalg.norm(within_MJ, axis=1) < NO_ANGLE  # at right angles to every text
-        held_out_MJ = unit(within_MJ[~apart_M])
+        held_out_MJ = unit(within_MJ[np.linalg.norm(within_MJ, axis=1) > NO_PART])
     return ExactIndex(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
 
 
@@ -264,9 +264,8 @@ def _search(
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     others = [void for void in voids if not void.enclosed]
-    first = {void.id for void in (enclosed + others)[: settings.count]}
     return VoidSearch(
-        voids=tuple(void for void in voids if void.id in first),
+        voids=tuple(sorted((enclosed + others)[: settings.count], key=lambda void: void.id)),
         largest_score=max((void.score for void in enclosed), default=-np.inf),
         largest_radius=max((void.radius for void in enclosed), default=-np.inf),
         largest_place=_largest_place(support, settings, rng),
@@ -299,7 +298,7 @@ def _null_search(
     """The same search of a null cloud, which has as many held-out points of its own."""
     null_NK = null_cloud(cloud_NK, kind, rng)
     held_out = None if held_out_MK is None else null_cloud(cloud_NK, kind, rng)[: len(held_out_MK)]
-    return _search(ExactIndex(null_NK), held_out, settings, rng)
+    return _search(ExactIndex(_distinct(null_NK)[0]), held_out, settings, rng)
 
 
 def _emptiest(radius_P: Floats64, score_P: Floats64, count: int) -> Mask:

@@ -41,6 +41,7 @@ KINDS = ("emitted", "withheld")
 SPLITS = ("validation", "test")
 DRAWS = 1000  # of the bootstrap
 OVERLAP = VoidSettings().max_overlap
+METHOD = 2  # raised when `inside` would be measured otherwise
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,13 @@ def measured(run: RunFolder, cell: Cell, seed: int, recipes: int) -> dict[str, A
 def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[str, float]:
     """Shares of withheld and of emitted test recipes that lie in voids, and in matched balls.
 
-    `voids`: in the ball of a standing void; `elsewhere`: in balls of the same radii around the
-    finder's proposals that touch no such void; `void_like`: enclosed and of a score above chance
-    themselves.
+    `voids`: in the ball of a standing void; `elsewhere`: in balls that touch no such void, around
+    the finder's proposals, of the radii of the voids that are `matched`; `void_like`: in a void
+    by their own score (`Field.is_void`).
     """
     run = RunFolder(options.out / f"{cell.name}-{seed}")
     kept, model = run.path / f"inside-{k}.json", run.load_model()
-    made_from = f"{model.hash} {options.recipes}"
+    made_from = f"{model.hash} {options.recipes} {METHOD}"
     if kept.exists() and read_json(kept)["made_from"] == made_from:
         shares: dict[str, float] = read_json(kept)["shares"]
         return shares
@@ -206,7 +207,12 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     radius_V = np.array([void.radius for void in voids])
     centre_VK = np.array([void.centre_K for void in voids]).reshape(-1, k)
     pool_PK = prefix(field.proposals(50 * max(2, len(voids)), rng), k)
-    balls = {"voids": (centre_VK, radius_V), "elsewhere": elsewhere(pool_PK, centre_VK, radius_V)}
+    other_EK, matched_E = elsewhere(pool_PK, centre_VK, radius_V)
+    balls = {
+        "voids": (centre_VK, radius_V),
+        "matched": (centre_VK[matched_E], radius_V[matched_E]),
+        "elsewhere": (other_EK, radius_V[matched_E]),
+    }
     shares = {f"balls_in_{place}": float(len(radii)) for place, (_, radii) in balls.items()}
     for kind, texts in (("withheld", withheld), ("emitted", corpus.select("test").texts)):
         vectors_MD = model.encode(texts)
@@ -218,23 +224,25 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     return shares
 
 
-def elsewhere(pool_PK: Vectors, centre_VK: Vectors, radius_V: Scores) -> tuple[Vectors, Scores]:
-    """For each void's ball one as large elsewhere, from a pool: centres, and radii, of each.
+def elsewhere(
+    pool_PK: Vectors, centre_VK: Vectors, radius_V: Scores
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """For voids' balls ones as large elsewhere, from a pool: centres, and the voids they match.
 
-    It touches no void's ball and, as voids do not, hardly overlaps another of its own kind; where
-    there is no room for one there is none.
+    It touches no void's ball and, as voids do not, hardly overlaps another of its own kind; a void
+    that leaves no room for one has none.
     """
     far_PV = angle(pool_PK[:, None], centre_VK[None])
     rows: list[int] = []
-    radii: list[float] = []
-    for radius in radius_V:
+    matched: list[int] = []
+    for void, radius in enumerate(radius_V):
         apart_P = (far_PV > radius_V + radius).all(axis=1)
-        for row, other in zip(rows, radii, strict=True):
-            apart_P &= overlap(angle(pool_PK[row], pool_PK), other, radius) <= OVERLAP
+        for row, other in zip(rows, matched, strict=True):
+            apart_P &= overlap(angle(pool_PK[row], pool_PK), radius_V[other], radius) <= OVERLAP
         if apart_P.any():
             rows.append(int(np.argmax(apart_P)))
-            radii.append(float(radius))
-    return pool_PK[rows], np.array(radii)
+            matched.append(void)
+    return pool_PK[rows], np.array(matched, dtype=np.int64)
 
 
 def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -244,8 +252,8 @@ def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:
         name: {"mean": float(np.mean(some)), "range": [min(some), max(some)]}
         for name, some in values.items()
     }
-    inside, outside = (told[f"withheld_in_{place}"]["mean"] for place in ("voids", "elsewhere"))
-    return told | {"withheld_voids_over_elsewhere": inside / outside if outside else None}
+    inside, outside = (told[f"withheld_in_{place}"]["mean"] for place in ("matched", "elsewhere"))
+    return told | {"withheld_matched_over_elsewhere": inside / outside if outside else None}
 
 
 def lengths(dim: int) -> list[int]:

@@ -60,8 +60,15 @@ def _rows(trial: dict[str, Any], arm: str) -> list[Row]:
     return [row for row in trial["rows"] if row["arm"] == arm]
 
 
+def _aimed(rows: Sequence[Row]) -> bool:
+    """Whether the texts were written from points: otherwise there is nothing to hit."""
+    return any(row.get("hit") is not None for row in rows)
+
+
 def _counted(rows: Sequence[Row]) -> dict[str, int]:
     told = {"texts": len(rows)} | {n: sum(bool(row.get(n)) for row in rows) for n in COUNTS[1:]}
+    if rows and not _aimed(rows):
+        told = {name: count for name, count in told.items() if name not in ("hit", "yields")}
     return told | {"new": sum(row["valid"] and not row["duplicate"] for row in rows)}
 
 
@@ -79,10 +86,10 @@ def _arm(
     }
     told |= _counted(rows)
     told |= {name: told_share(counts, *columns, rng) for name, columns in known.items()}
-    if all(row.get("hit") is None for row in rows):  # written from no point: nothing to hit
-        told["novel"] = told.pop("yield")
-        told = {name: value for name, value in told.items() if name not in ("hit", "yields")}
-    by_chance = float(np.mean([t["later_by_chance"] for t in trials]))
+    if rows and not _aimed(rows):
+        told["new_share"] = told.pop("yield")
+    known_chance = [t["later_by_chance"] for t in trials if t["later_by_chance"] is not None]
+    by_chance = float(np.mean(known_chance)) if known_chance else 0.0
     if told["later_fill"] and by_chance:
         fill = told["later_fill"]
         fill["over_chance"] = fill["share"] / by_chance

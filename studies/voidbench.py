@@ -60,6 +60,9 @@ class Subject:
     withheld_in_copies: int | None = None  # combinations that swapped copies named in training
 
 
+METHOD = 2  # raised when the same model would be measured otherwise
+
+
 # ---- one model ---------------------------------------------------------------------------
 
 
@@ -89,7 +92,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     return {
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
-        "chance_score": chance, "least_score": field.least, "void_dim": subject.void_dim,
+        "chance_score": chance, "least_score": field.least_score, "void_dim": subject.void_dim,
         "later_by_chance": worth.later_by_chance(subject.judge),
         "withheld_in_copies": subject.withheld_in_copies,
         "filter": subject.plausible and subject.plausible.limits,
@@ -114,7 +117,7 @@ def once(written: Written) -> Written:
 
 def _whereabouts(field: Field, written: Written) -> list[Row]:
     """Of each text of an arm: its place, and, where it has one, whether that is in a void."""
-    rows: list[Row] = [{"place": place} for place in field.places(written)]
+    rows: list[Row] = [{"place": place} for place in field.patch_of(written)]
     if written.points_nD is None or not rows:
         return rows
     inside_n = field.is_void(written.points_nD)
@@ -200,6 +203,7 @@ def trained(options: argparse.Namespace, seed: int) -> Path:
 def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) -> dict[str, Any]:
     """The subject's trial, from the output folder where it is there already."""
     how = {
+        "method": METHOD,
         "budget": options.budget, "seed": options.seed, "void_dim": subject.void_dim,
         "filter": subject.plausible and subject.plausible.limits,
         "search": search.model_dump(),

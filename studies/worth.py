@@ -44,15 +44,15 @@ class Worth:
         """Which texts are nearer to a held-out text than to any training text, (n,)."""
         return np.asarray(self.both.nearest(list(texts))[1][:, 0] >= self.trained)
 
-    def later_by_chance(self, judge: Judge) -> float:
+    def later_by_chance(self, judge: Judge) -> float | None:
         """The share of real texts, of the validation split, that are.
 
-        Of those that would count if they were written: valid, and no duplicates.
+        Of those that would count if they were written: valid, and no duplicates. None without any.
         """
         texts = self.corpus.select("validation").texts
         verdicts = judge.judge(texts)
         counted = [t for t, v in zip(texts, verdicts, strict=True) if v.valid and not v.duplicate]
-        return float(self.later(counted).mean()) if counted else 0.0
+        return float(self.later(counted).mean()) if counted else None
 
     def rows(self, ideas: Sequence[Idea]) -> list[Row]:
         """The texts of an arm, as JSON."""

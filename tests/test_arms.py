@@ -145,7 +145,7 @@ def test_a_decoder_that_only_looks_up_stays_in_no_void(field: Field) -> None:
 
 
 def test_a_small_budget_leaves_decodes_to_write_with(field: Field) -> None:
-    many = replace(field, least=1.2)  # more starts than budget
+    many = replace(field, least_score=1.2)  # more starts than budget
     void = write_arms(Spelled(), many, 60, np.random.default_rng(3))["void"]
     assert 20 <= len(void.texts) <= 30
     assert void.decodes <= 60
@@ -171,7 +171,7 @@ def test_a_void_is_emptier_than_where_unseen_texts_lie() -> None:
         Field.of(ringed(1, 1500), texts, 3, 1.8, np.random.default_rng(0))
         for texts in (ringed(2, 300), held_out)
     )
-    assert usual.least == 1.8 < strict.least
+    assert usual.least_score == 1.8 < strict.least_score
     assert usual.is_void(cap).mean() > 0.5
     assert strict.is_void(cap).mean() < 0.3
 
@@ -185,7 +185,7 @@ def test_starts_are_drawn_anew_each_time_on_few_coordinates_too(field: Field) ->
 
 
 def test_nothing_is_a_void_above_an_infinite_chance_score(field: Field) -> None:
-    none = replace(field, least=np.inf)
+    none = replace(field, least_score=np.inf)
     assert write_arms(Spelled(), none, 60, np.random.default_rng(3))["void"].texts == ()
 
 

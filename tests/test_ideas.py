@@ -12,7 +12,7 @@ from cllm.sphere import ExactIndex, prefix, unit
 from cllm.voids import Void
 
 
-def idea(number: int, yields: bool, void_id: int | None) -> Idea:
+def idea(number: int, yields: bool) -> Idea:
     label = "novel" if yields else "nonsense"
     verdict = Verdict(
         label=label,
@@ -23,11 +23,11 @@ def idea(number: int, yields: bool, void_id: int | None) -> Idea:
         reasons=(),
         nearest=(),
     )
-    return Idea(str(number), "void", f"text {number // 2}", verdict, void_id, hit=True)
+    return Idea(str(number), "void", f"text {number // 2}", verdict, hit=True)
 
 
 def counted(yields: list[bool], places: list[str]) -> dict[str, object]:
-    ideas = [idea(i, y, None) for i, y in enumerate(yields)]
+    ideas = [idea(i, y) for i, y in enumerate(yields)]
     return funnel(ideas, np.random.default_rng(0), places)
 
 
@@ -36,6 +36,9 @@ def test_one_place_with_many_texts_keeps_its_share() -> None:
     assert found["yield"] == pytest.approx(0.37)
     low, high = found["yield_ci"]
     assert low < 0.37 < high
+    assert high - low > 0.5  # one observation, not a hundred
+    two = counted([True] * 20 + [False] * 30 + [True] * 18 + [False] * 32, ["a"] * 50 + ["b"] * 50)
+    assert np.ptp(two["yield_ci"]) > 0.2
 
 
 def test_texts_of_one_place_do_not_count_as_independent() -> None:

@@ -92,10 +92,18 @@ def test_balls_elsewhere_touch_no_void_and_hardly_each_other() -> None:
     pool, centres = (on_sphere(rng.standard_normal((n, 3))) for n in (400, 3))
     radii = np.array([0.3, 0.2, 0.1])
     found, kept = elsewhere(pool, centres, radii)
-    assert kept.tolist() == radii.tolist()
+    assert kept.tolist() == [0, 1, 2]
     assert (angle(found[:, None], centres[None]) > radii + radii[:, None]).all()
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert overlap(angle(found[i], found[j]), radii[i], radii[j]) <= 0.1
+
+
+def test_a_void_is_unmatched_where_its_ball_would_overlap_another() -> None:
+    voids = on_sphere(np.array([[0.0, 0, 1], [0, 1, 1]]))
+    south = on_sphere(np.array([[0.0, 0, -1], [0, 0.1, -1]]))
+    found, matched = elsewhere(south, voids, np.array([0.4, 0.4]))
+    assert matched.tolist() == [0]
+    assert len(found) == 1
 
 
 def test_where_there_is_no_room_for_a_ball_there_is_none() -> None:

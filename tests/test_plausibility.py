@@ -71,5 +71,5 @@ def test_a_longer_text_may_cost_more() -> None:
 
 
 def test_limits_are_told() -> None:
-    assert learned(2.0, 1.5).limits["lift"] == 1.0
-    assert learned(2.0, None).limits["lift"] is None
+    assert learned(2.0, 1.5).limits["pmi"] == 1.0
+    assert learned(2.0, None).limits["pmi"] is None

@@ -81,8 +81,15 @@ def test_shares_are_pooled_over_models_and_lie_in_their_intervals() -> None:
 def test_arms_without_places_have_new_texts_but_nothing_to_hit() -> None:
     rows = [row("copy", str(i), i % 2 == 0) | {"hit": None} for i in range(40)]
     copy = summary([trial(rows)], np.random.default_rng(0))["arms"]["copy"]
-    assert copy["novel"]["share"] == pytest.approx(0.5)
+    assert copy["new_share"]["share"] == pytest.approx(0.5)
     assert not {"hit", "yield", "yields"} & set(copy)
+
+
+def test_an_arm_that_wrote_nothing_keeps_its_shape() -> None:
+    rows = [row("density", str(i), True) for i in range(10)]
+    void = summary([trial(rows, void={}, density={})], np.random.default_rng(0))["arms"]["void"]
+    assert void["texts"] == void["yields"] == 0
+    assert void["yield"] is None
 
 
 def test_plausibility_is_the_mean_over_valid_texts() -> None:
@@ -230,25 +237,18 @@ def test_a_text_nearer_to_a_held_out_one_comes_later() -> None:
 
 
 def test_chance_is_what_real_unseen_texts_give_that_would_count() -> None:
-    texts = (
-        "leek soup",
-        "leek pie",
-        "plum tart",
-        "fig tart",
-        "plum tart!",
-        "leek jam",
-        "leek tart",
-    )
-    splits = ("train", "train", "test", "validation", "validation", "validation", "validation")
+    held_out = ("leek stew", "plum jam", "leek jam", "leek bun")
+    texts = ("leek soup", "leek pie", "plum tart", *held_out)
+    splits = ("train", "train", "test", *["validation"] * 4)
     worth = Worth.of(Corpus(texts, texts, texts, texts, splits))
 
     def verdict(text: str) -> Verdict:
-        valid, duplicate = text != "fig tart", text == "leek jam"
+        valid, duplicate = text != "leek stew", text == "leek jam"
         return Verdict("novel", valid, duplicate, 1.0, 1.0, (), ())
 
     judge = SimpleNamespace(judge=lambda some: [verdict(text) for text in some])
-    later = worth.later(["plum tart!", "leek tart"])
-    assert worth.later_by_chance(cast("Judge", judge)) == later.mean() > 0
+    assert worth.later(held_out).tolist() == [False, True, False, False]
+    assert worth.later_by_chance(cast("Judge", judge)) == 0.5  # of plum jam and leek bun
 
 
 def test_places_alike_count_as_places_not_as_texts() -> None:

@@ -186,19 +186,23 @@ def test_discrete_codes_are_searched_too(kind: str) -> None:
         "corners": (np.concatenate([np.eye(24), -np.eye(24)]), None),
         "apart": (flat, np.concatenate([flat[:50] + 0.01, [[0, 0, 0, 0, 1.0]]])),
     }[kind]
+    turn = np.linalg.qr(rng.standard_normal((cloud.shape[1],) * 2))[0]
+    if held_out is not None:  # not along the axes
+        cloud, held_out = cloud @ turn, held_out @ turn
     how = VoidSettings(proposals=100, climbed=20, places=50, nulls=1)
     found = find_voids(unit(cloud), how, rng, None if held_out is None else unit(held_out))
     assert found.p_value in (0.5, 1.0)
+    assert max(score for _, some in found.null_scores for score in some) < 100
 
 
 def test_null_clouds_are_judged_with_held_out_texts_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[int | None] = []
+    seen: list[np.ndarray] = []
     learn = Support.learn
 
-    def watched(index: ExactIndex, held_out: np.ndarray | None, rng: np.random.Generator) -> Any:
-        seen.append(None if held_out is None else len(held_out))
+    def watched(index: ExactIndex, held_out: np.ndarray, rng: np.random.Generator) -> Any:
+        seen.append(held_out)
         return learn(index, held_out, rng)
 
     monkeypatch.setattr(Support, "learn", watched)
@@ -206,7 +210,8 @@ def test_null_clouds_are_judged_with_held_out_texts_of_their_own(
     cloud, held_out = (unit(rng.standard_normal((n, 4))) for n in (300, 40))
     how = VoidSettings(proposals=50, climbed=10, places=0, nulls=1)
     find_voids(cloud, how, rng, held_out)
-    assert seen == [40, 40, 40, 40]
+    assert [len(held_out) for held_out in seen] == [40] * 4
+    assert all(not np.allclose(held_out, seen[0]) for held_out in seen[1:])
 
 
 def test_overlap_is_the_share_of_the_smaller_diameter() -> None:
