@@ -45,7 +45,10 @@ def test_a_new_pair_is_likely_where_the_words_keep_the_same_company(
     assert np.isnan(none)
 
 
-def test_a_withheld_combination_is_likelier_than_a_forbidden_one() -> None:
+def test_a_withheld_combination_is_likelier_than_a_forbidden_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cooccurrence, "COPIES", 3000)
     train = built_in_corpus("plain", 5000, 0).select("train")
     grammar, rng = Grammar("plain"), np.random.default_rng(3)
     together = Cooccurrence.learn(train.texts)
