@@ -299,9 +299,8 @@ def from_prior(cloud_ND: Vectors, count: int, rng: np.random.Generator) -> Vecto
 
 def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator) -> Written:
     """The copy arm: training texts with one word swapped; costs no decode."""
-    table = SwapTable.learn(train_texts, rng)
-    rows = rng.choice(len(train_texts), count)
-    return Written("copy", tuple(table.swap(train_texts[row], rng) for row in rows), None, 0)
+    copies = SwapTable.learn(train_texts, rng).copies(train_texts, count, rng)
+    return Written("copy", tuple(copies), None, 0)
 
 
 def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:

@@ -71,8 +71,7 @@ class Cooccurrence:
         for _ in range(FOLDS):
             gone_N = _joining(has_WN, rng.permutation(pairs_P2))
             kept = [text for text, gone in zip(texts, gone_N, strict=True) if not gone]
-            rows = rng.integers(len(kept), size=COPIES // FOLDS)
-            copies = [table.swap(kept[row], rng) for row in rows]
+            copies = table.copies(kept, COPIES // FOLDS, rng)
             part = cls._limited(counter, has_NW[~gone_N], copies)
             if part is None:
                 return None
@@ -85,8 +84,7 @@ class Cooccurrence:
                  "a word swapped do", 100 * passed_n.mean(), 100 * PASS)  # fmt: skip
         if passed_n.mean() < GRANTED:
             return None
-        copies = [table.swap(texts[row], rng) for row in rng.integers(len(texts), size=COPIES)]
-        return cls._limited(counter, has_NW, copies)
+        return cls._limited(counter, has_NW, table.copies(texts, COPIES, rng))
 
     @classmethod
     def _limited(cls, counter: Any, has_NW: Any, copies: Sequence[str]) -> Cooccurrence | None:  # noqa: ANN401

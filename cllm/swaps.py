@@ -68,6 +68,10 @@ class SwapTable:
                 return "".join(new if part == word else part for part in spelled)
         return text
 
+    def copies(self, texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+        """`count` random ones of the texts, each with a word swapped."""
+        return [self.swap(texts[row], rng) for row in rng.integers(len(texts), size=count)]
+
 
 def swapped_texts(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """`count` texts of the corpus, in turn, with one or two words swapped."""
