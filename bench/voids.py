@@ -1,14 +1,13 @@
 """Is the void finder right where the truth is known, are its p-values true, and is it fast?
 
-python -m bench.voids --json                       # all parts, about an hour and a half
-python -m bench.voids --json --part truth planted  # minutes
-
+python -m bench.voids --json --part truth planted  # without --part about two hours; goes on
+                                                   # after what is in `--kept` already
 truth: the largest cap of SphericalVoronoi, the largest gap of a circle. planted: clouds with a
 ball emptied, and clouds without. calibration: p-values of clouds drawn from each null. speed:
 seconds over those of the bare FAISS distances it asks for. peers: SphericalVoronoi, grid, KDE.
 """
 
-# Shapes: N points, K coordinates, M coordinates of the planted sphere, C clouds.
+# Shapes: N points, K coordinates.
 from __future__ import annotations
 
 import argparse
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,30 +26,18 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench._context import say
-from cllm.metrics import wilson
+from bench._planted import ALONE, EVENS, PLANTS, THICK, Cloud, Kept, planted, rng_of, uniform_cloud
 from cllm.nulls import KINDS, Kind, null_cloud
-from cllm.sphere import ExactIndex, angle, unit
+from cllm.sphere import ExactIndex, unit
 from cllm.voids import VoidSettings, find_voids
 
-Cloud = NDArray[np.float32]
 PARTS = ("truth", "planted", "calibration", "speed", "peers")
-ALONE = VoidSettings(nulls=0, places=0)
-JUDGED = VoidSettings(places=0)  # places are no voids: they have no p-values
-
-
-def rng_of(*numbers: int) -> np.random.Generator:
-    """A generator of its own for each numbered case."""
-    return np.random.default_rng(numbers)
+POINTS, DIMS = 500, (2, 8)  # of the clouds of `calibration`; coordinates from, to
 
 
 def seeds_of(options: argparse.Namespace, count: int) -> range:
     """As many seeds, from the first that is asked for."""
     return range(options.first, options.first + count)
-
-
-def uniform_cloud(rng: np.random.Generator, count: int, dims: int) -> Cloud:
-    """Uniform on the sphere, (N, K)."""
-    return unit(rng.standard_normal((count, dims)))
 
 
 # ---- truth -------------------------------------------------------------------------------
@@ -87,81 +75,6 @@ def _gap_ratio(seed: int) -> float:
     return find_voids(cloud, ALONE, rng).largest_radius / float(gap / 2)
 
 
-# ---- planted -----------------------------------------------------------------------------
-
-
-def planted(options: argparse.Namespace) -> dict[str, Any]:
-    """Share of emptied balls that an enclosed void lies in; of the smaller clouds, that stand.
-
-    The M-dimensional sphere is turned into K coordinates; the ball holds `removed` of its points.
-    Null clouds cost 57 searches a plant, so p-values are asked of `--judged` points at most.
-    """
-    rows = []
-    for dims, wide, count, removed in options.plants:
-        for seed in seeds_of(options, options.seeds):
-            how = JUDGED if count <= options.judged else ALONE
-            rows.append(plant(dims, wide, count, removed, seed, how))
-            say(f"planted {rows[-1]}")
-    found = np.array([row["found"] for row in rows])
-    standing = np.array([row["stands"] for row in rows if "stands" in row])
-    seeds = seeds_of(options, options.even_seeds)
-    chance = [by_chance(case, seed) for case in options.evens for seed in seeds]
-    say(f"even clouds {sum(chance)} of {len(chance)}")
-    return {
-        "plants": len(rows),
-        "recall": _share(found),
-        "recall_standing": _share(standing),
-        "even_clouds": len(chance),
-        "even_with_a_void": _share(np.array(chance)),
-        "rows": rows,
-    }
-
-
-def plant(
-    dims: int, wide: int, count: int, removed: int, seed: int, how: VoidSettings
-) -> dict[str, Any]:
-    """One cloud with its nearest `removed` points to a place taken out; was the place found?
-
-    Found: some enclosed void's centre lies within half the emptied ball's radius of its centre.
-    Every plant is counted, whatever larger voids there are.
-    """
-    rng = rng_of(3, dims, wide, count, removed, seed)
-    flat, held_out = (uniform_cloud(rng, n, dims + 1) for n in (count + removed, count // 10))
-    place = uniform_cloud(rng, 1, dims + 1)[0]
-    far = angle(place, flat)
-    radius = float(np.sort(far)[removed])
-    turn = np.linalg.qr(rng.standard_normal((wide, wide)))[0][: dims + 1]
-    cloud = unit(flat[far >= radius] @ turn)
-    held_out = unit(held_out[angle(place, held_out) >= radius] @ turn)
-    begun = time.perf_counter()
-    search = find_voids(cloud, how, rng, held_out)
-    inside = [v for v in search.enclosed if _within(v.centre_K, place @ turn, radius)]
-    row = {
-        "dims": dims, "wide": wide, "count": count, "removed": removed, "seed": seed,
-        "radius": radius, "found": bool(inside),
-        "largest": bool(inside) and max(v.radius for v in inside) >= search.largest_radius - 1e-6,
-        "seconds": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
-    return row | {"stands": any(void.stands for void in inside)} if how.nulls else row
-
-
-def _within(centre_K: Cloud, place_K: NDArray[Any], radius: float) -> bool:
-    return bool(angle(centre_K, place_K) <= radius / 2)
-
-
-def by_chance(case: tuple[int, int, int], seed: int) -> bool:
-    """Whether an even cloud (dimensions, coordinates, points) yields any void at p <= 0.05.
-
-    By the quick search: how often depends on its null clouds, which are searched as quickly.
-    """
-    dims, wide, count = case
-    rng = rng_of(4, dims, wide, count, seed)
-    turn = np.linalg.qr(rng.standard_normal((wide, wide)))[0][: dims + 1]
-    cloud, held_out = (unit(uniform_cloud(rng, n, dims + 1) @ turn) for n in (count, count // 10))
-    how = VoidSettings.quick().model_copy(update={"places": 0})
-    return any(void.stands for void in find_voids(cloud, how, rng, held_out).voids)
-
-
 # ---- calibration -------------------------------------------------------------------------
 
 
@@ -176,39 +89,43 @@ def calibration(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _calibrated(kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
-    found = [_p_of_null(kind, seed, options) for seed in seeds_of(options, options.calibrated)]
+    kept = Kept(options.kept)
+    found = [
+        kept.of(["p", kind, options.nulls, seed], lambda: _p_of_null(kind, seed, options.nulls))  # noqa: B023 - called at once
+        for seed in seeds_of(options, options.calibrated)
+    ]
     values, ties = (np.array(column) for column in zip(*found, strict=True))
     step = (1.0 + ties) / (options.nulls + 1)
     spread = values - step * rng_of(6, options.first, len(values)).random(len(values))
     below = int((values <= 0.05).sum())
     facts = {
-        "clouds": len(values),
+        "clouds": len(values), "points": POINTS, "coordinates": DIMS,
         "nulls": options.nulls,
         "ks_p": float(stats.kstest(spread, "uniform").pvalue),
         "share_below_0.05": below / len(values),
         "binomial_p": float(stats.binomtest(below, len(values), 0.05).pvalue),
         "histogram": np.histogram(spread, bins=20, range=(0, 1))[0].tolist(),
-    }
+    }  # fmt: skip
     say(f"calibration {kind} {facts}")
     return facts
 
 
-def _p_of_null(kind: Kind, seed: int, options: argparse.Namespace) -> tuple[float, int]:
+def _p_of_null(kind: Kind, seed: int, nulls: int) -> tuple[float, int]:
     """P-value of one cloud, and how many null clouds tie with it.
 
     Judged as the product judges a corpus: with held-out texts, a tenth as many.
     """
     rng = rng_of(5, KINDS.index(kind), seed)
-    dims = int(rng.integers(2, 9))
+    dims = int(rng.integers(DIMS[0], DIMS[1] + 1))
     # a lopsided, stretched cloud: what the null is fitted to is never the plain sphere
     scale_K, shift_K = np.exp(0.4 * rng.standard_normal(dims)), 0.5 * rng.standard_normal(dims)
-    pattern = unit(shift_K + rng.standard_normal((500, dims)) * scale_K)
+    pattern = unit(shift_K + rng.standard_normal((POINTS, dims)) * scale_K)
     cloud = null_cloud(pattern, kind, rng)
     held_out = null_cloud(pattern, kind, rng)[:50]
-    how = VoidSettings(proposals=200, climbed=60, places=0, nulls=options.nulls)
+    how = VoidSettings(proposals=200, climbed=60, places=0, nulls=nulls)
     search = find_voids(cloud, how, rng, held_out, kinds=(kind,))
     ties = sum(score == search.largest_score for score in dict(search.null_scores)[kind])
-    return dict(search.p_values)[kind], ties
+    return dict(search.p_values)[kind], int(ties)
 
 
 # ---- speed -------------------------------------------------------------------------------
@@ -323,22 +240,7 @@ def _largest(cloud: Cloud, places: NDArray[np.float64]) -> float:
     return float(ExactIndex(cloud).search(places, 1)[0].max())
 
 
-def _share(flags: NDArray[Any]) -> dict[str, Any] | None:
-    if not len(flags):
-        return None
-    share = wilson(int(flags.sum()), len(flags))
-    return {"share": share.mean, "ci": share.ci}
-
-
 # ---- the command -------------------------------------------------------------------------
-
-# intrinsic dimension, coordinates, points left, points removed
-PLANTS = [
-    (2, 3, 2000, 30), (2, 16, 10_000, 60), (2, 64, 50_000, 100),
-    (4, 5, 2000, 40), (4, 32, 10_000, 80), (4, 64, 50_000, 150),
-    (8, 9, 2000, 60), (8, 32, 10_000, 100), (8, 64, 50_000, 200),
-]  # fmt: skip
-EVENS = [(2, 3, 2000), (4, 32, 2000), (8, 9, 2000)]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -357,8 +259,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dims", type=int, default=32, help="coordinates of `speed`")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--first", type=int, default=0, help="first seed of truth, planted, calibration")
+    p.add_argument(
+        "--kept", type=Path, default=Path("runs/bench-voids.jsonl"), help="finished cases"
+    )
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    p.set_defaults(plants=PLANTS, evens=EVENS)
+    p.set_defaults(plants=PLANTS, evens=EVENS, thick=THICK)
     return p
 
 
@@ -376,8 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "peers": peers,
     }  # fmt: skip
     found = {name: measures[name](options) for name in options.part}
-    kept = {k: v for k, v in vars(options).items() if k not in ("json", "one")}
-    print(json.dumps(found | {"options": kept}))
+    told = {k: v for k, v in vars(options).items() if k not in ("json", "one", "kept")}
+    print(json.dumps(found | {"options": told}))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def arm_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
     known = [name for name in ARMS if "yield_ci" in arms.get(name, {})]
     if len(known) < 2:
         return
-    title = "Yield by arm: valid, new, and back where it was sampled"
+    title = "Yield by arm: valid, new, and nearer to its place than to any text"
     with _drawing(title) as (axes, svg):
         for row, name in enumerate(reversed(known)):
             low, high = arms[name]["yield_ci"]

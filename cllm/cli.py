@@ -268,10 +268,12 @@ def voids(
 ) -> None:
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
     from cllm import discovery
+    from cllm.scoreboard import print_voids
 
     folder = trained_run(run)
     discovery.search_voids(folder, seed, quick=quick)
-    emit(folder.notes()["voids"], json, lambda: show_facts(folder.notes()["voids"]))
+    facts, found = folder.notes()["voids"], discovery.found_voids(folder)
+    emit(facts | {"list": found}, json, lambda: print_voids(facts, found))
 
 
 @app.command()

@@ -24,6 +24,7 @@ def corpus_build(
     json: Json = False,
     seed: Seed = 0,
     richness: Annotated[str, typer.Option(help="plain or rich")] = "plain",
+    fold: Annotated[int, typer.Option(help="which fifth of the recipes is withheld, 0 to 2")] = 0,
     n: Annotated[int, typer.Option(min=3, help="recipes")] = 20_000,
     file: Annotated[Path | None, typer.Option("--corpus", help="use this file instead")] = None,
     text_column: TextColumn = "text",
@@ -34,7 +35,7 @@ def corpus_build(
     from cllm.corpus import built_in_corpus
 
     if file is None:
-        corpus = built_in_corpus(richness, n, seed)  # type: ignore[arg-type]  # checked there
+        corpus = built_in_corpus(richness, n, seed, fold)  # type: ignore[arg-type]  # checked there
     else:
         corpus = read_corpus(file, text_column, max_bad_rows, seed)
     folder = output_run(run)

@@ -184,24 +184,25 @@ def build_corpus(
     )
 
 
-def built_in_corpus(richness: Richness, n: int, seed: int) -> Corpus:
+def built_in_corpus(richness: Richness, n: int, seed: int, fold: int = 0) -> Corpus:
     """`n` recipes drawn from the built-in grammar ("plain" or "rich"), less exact repetitions.
 
     Near-duplicates stay: the draws are independent, and their distribution, whose entropy is
     known, is what a model is measured against. `info` adds richness, entropy_nats (of one
-    recipe) and withheld, the [dish, main] pairs that are valid but never drawn.
+    recipe) and withheld, the [dish, main] pairs that are valid but never drawn: those of `fold`.
     """
     from cllm.recipes import RICHNESSES, Grammar
 
     if richness not in RICHNESSES:
         raise InputError(f"no richness {richness!r}; there are {', '.join(RICHNESSES)}")
-    grammar = Grammar(richness)
+    grammar = Grammar(richness, fold)
     rows = [Row(text=text) for text in grammar.generate(n, seed)]
     corpus = build_corpus(rows, near_duplicate=1.0, seed=seed)
     extra = {
         "source": f"built-in recipes ({richness})",
         "near_duplicates_off": "draws are independent and differ by construction",
         "richness": richness,
+        "fold": fold,
         "entropy_nats": grammar.entropy_nats,
         "withheld": [list(pair) for pair in sorted(grammar.withheld)],
     }

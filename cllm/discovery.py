@@ -25,14 +25,23 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
 from cllm.files import read_json, write_json
-from cllm.ideas import Idea, best_first, funnel, judge_written, load_ideas, save_ideas, unaided
+from cllm.ideas import (
+    Idea,
+    best_first,
+    funnel,
+    judge_written,
+    lift,
+    load_ideas,
+    save_ideas,
+    unaided,
+)
 from cllm.judge import Checker, Judge
 from cllm.map import draw_map
 from cllm.model import CLLM
 from cllm.plausibility import SURPRISE, Plausibility
 from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
-from cllm.scoreboard import IdeaRow
+from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents
 from cllm.void_files import load_voids, save_voids
@@ -56,7 +65,7 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     run.forget("ideas")  # of other voids
     run.ideas.unlink(missing_ok=True)
     save_voids(run.voids, search.voids, train.ids, model.hash)
-    facts = {
+    facts: dict[str, Any] = {
         "count": sum(v.stands for v in search.voids),
         "enclosed": len(search.enclosed),
         "radius_ratio": search.radius_ratio,
@@ -70,6 +79,27 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     known = {k: v for k, v in facts.items() if v is not None and v != np.inf}
     run.note("voids", known)
     run.time("voids", begun)
+
+
+def found_voids(run: RunFolder) -> list[VoidRow]:
+    """The run's voids as JSON and page show them, emptiest first; none before a search."""
+    if not run.voids.exists():
+        return []
+    model, corpus = run.load_model(), run.load_trained_corpus()
+    ids = run.load_latents(model).select("train").ids
+    title_of = dict(zip(corpus.ids, corpus.titles, strict=True))
+    text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
+    return [
+        {
+            "id": void.id, "radius": void.radius, "score": void.score, "p_value": void.p_value,
+            "enclosed": void.enclosed, "stands": void.stands,
+            "rim": [
+                {"id": ids[row], "title": title_of[ids[row]] or text_of[ids[row]]}
+                for row in void.rim
+            ],
+        }
+        for void in load_voids(run.voids, ids, model.hash)
+    ]  # fmt: skip
 
 
 def _groups(corpus: Corpus, ids: Sequence[str]) -> list[str] | None:
@@ -151,11 +181,15 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
     ideas: list[Idea] = []
     notes: dict[str, Any] = {}
+    placed: dict[str, tuple[list[Idea], list[str]]] = {}
     for arm, texts in written.items():
-        found = judge_written(model, judge, texts, index, voids)
+        found, places = judge_written(model, judge, texts, index, voids), field.patch_of(texts)
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
-        notes[arm] = spent | funnel(found, rng, field.patch_of(texts)) | _withheld(found, corpus)
+        notes[arm] = spent | funnel(found, rng, places) | _withheld(found, corpus)
+        placed[arm] = found, places
         ideas += found
+    if {"void", "density"} <= placed.keys():
+        notes["void"] |= lift(*placed["void"], *placed["density"], rng)
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)
     run.time("generate", begun)
@@ -249,6 +283,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
         ideas=idea_rows(ideas, dict(zip(corpus.ids, corpus.texts, strict=True))),
         reconstructions=[(a, b) for a, b in told["pairs"]] if of_this_model else [],
         metrics=run.metrics(),
+        places=found_voids(run),
     )
     return run.notes()
 

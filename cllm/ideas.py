@@ -4,7 +4,7 @@ ideas = judge_written(model, judge, written, index)
 counts = funnel(ideas, rng, field.patch_of(written))
 """
 
-# Shapes: n texts of an arm, D bottleneck, K prefix.
+# Shapes: n texts of an arm, P places they were written from, S draws, D bottleneck, K prefix.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import Interval, bootstrap_of, few, wilson, yield_ci
+from cllm.metrics import share_draws
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
@@ -138,7 +138,7 @@ def land(
 def funnel(
     ideas: Sequence[Idea], rng: np.random.Generator, place_n: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts of one arm, and its yield with an interval where the arm starts from points.
+    """Counts of one arm, and its yield with an interval (`new_share`: without points to hit).
 
     `place_n` says where each text was written; texts of one place are not independent.
     """
@@ -151,34 +151,45 @@ def funnel(
         "novel": labels.count("novel"),
         "distinct": len({idea.text for idea in ideas}),
     }
-    if ideas and ideas[0].hit is not None:
-        share = _yield(ideas, place_n, rng)
-        counts |= {
-            "hit": sum(bool(i.hit) for i in ideas),
-            "yield": share.mean,
-            "yield_ci": share.ci,
-        }
-    return counts
+    if not ideas:
+        return counts
+    draws_S = share_draws(_by_place(ideas, place_n), rng)
+    share = sum(idea.yields for idea in ideas) / len(ideas)
+    ci = [float(bound) for bound in np.quantile(draws_S, (0.025, 0.975))]
+    name = "new_share"
+    if ideas[0].hit is not None:
+        name = "yield"
+        counts["hit"] = sum(bool(idea.hit) for idea in ideas)
+    return counts | {name: share, f"{name}_ci": [min(ci[0], share), max(ci[1], share)]}
 
 
-def _yield(ideas: Sequence[Idea], place_n: Sequence[str], rng: np.random.Generator) -> Interval:
-    """Share that yields; places are resampled, not texts."""
-    by_place: dict[str, list[bool]] = {}
+def lift(
+    void: Sequence[Idea], void_places: Sequence[str],
+    density: Sequence[Idea], density_places: Sequence[str], rng: np.random.Generator,
+) -> dict[str, Any]:  # fmt: skip
+    """Yield of the void arm over the density arm's, with its interval; none without texts of both.
+
+    Half a text is added, for counts of 0.
+    """
+    arms = [_by_place(void, void_places), _by_place(density, density_places)]
+    if not all(map(len, arms)):
+        return {}
+    (hits, texts), (other_hits, other_texts) = (counts_P2.sum(0) for counts_P2 in arms)
+    ratio = (hits + 0.5) / (texts + 1) / ((other_hits + 0.5) / (other_texts + 1))
+    mine_S, theirs_S = (share_draws(counts_P2, rng) for counts_P2 in arms)
+    ratio_S = np.maximum(mine_S, 0.5 / (texts + 1)) / np.maximum(theirs_S, 0.5 / (other_texts + 1))
+    low, high = np.quantile(ratio_S, (0.025, 0.975))
+    return {"lift": float(ratio), "lift_ci": [float(low), float(high)]}
+
+
+def _by_place(ideas: Sequence[Idea], place_n: Sequence[str]) -> NDArray[np.int64]:
+    """Texts that yield, and all, of each place, (P, 2)."""
+    places: dict[str, list[int]] = {}
     for idea, place in zip(ideas, place_n, strict=True):
-        by_place.setdefault(place, []).append(idea.yields)
-    if len(by_place) == len(ideas):
-        return yield_ci(np.array([idea.yields for idea in ideas]), rng)
-    yields_P = np.array([sum(found) for found in by_place.values()])
-    count_P = np.array([len(found) for found in by_place.values()])
-    share, places = float(yields_P.sum() / count_P.sum()), len(count_P)
-    if np.ptp(yields_P / count_P) == 0:  # nothing to resample: places as observations
-        alike = wilson(round(share * places), places)
-        return Interval(share, min(alike.low, share), max(alike.high, share), len(ideas))
-    drawn = bootstrap_of(
-        lambda rows: float(yields_P[rows].sum() / count_P[rows].sum()), places, rng
-    )
-    low, high = (share + few(places) * (bound - share) for bound in drawn.ci)
-    return Interval(share, max(0.0, low), min(1.0, high), len(ideas))
+        counted = places.setdefault(place, [0, 0])
+        counted[0] += idea.yields
+        counted[1] += 1
+    return np.array(list(places.values()), np.int64).reshape(-1, 2)
 
 
 def best_first(ideas: Sequence[Idea]) -> list[Idea]:

@@ -110,7 +110,7 @@ def _draw_voids(axes: Axes, voids: Sequence[Void], project: Callable[..., np.nda
         return
     centres_V2 = project(np.stack([void.centre_K for void in voids]))
     radius_V = np.array([void.radius for void in voids])
-    size_V = 60 + 540 * (radius_V / radius_V.max()) ** 2  # the area grows with the square
+    size_V = 600 * (radius_V / radius_V.max()) ** 2  # an area: rings are as wide as radii
     axes.scatter(
         centres_V2[:, 0],
         centres_V2[:, 1],
@@ -126,7 +126,7 @@ def _draw_voids(axes: Axes, voids: Sequence[Void], project: Callable[..., np.nda
         facecolors="none",
         edgecolors=VOID_COLOUR,
         linewidths=1.8,
-        label="void (larger: emptier)",
+        label="void (larger: wider)",
     )
 
 
@@ -149,7 +149,7 @@ def _draw_ideas(axes: Axes, points_M2: np.ndarray, verdicts: Sequence[str]) -> N
 def _write_words(axes: Axes, vectors_NK: np.ndarray, share: float) -> None:
     count, dim = vectors_NK.shape
     axes.figure.suptitle(
-        f"{count:,} texts on a {dim}-dimensional sphere, pressed flat: distances mislead.\n"
+        f"{count:,} texts on the sphere in {dim} coordinates, a projection: distances mislead.\n"
         f"Two principal components, {share:.0%} of the variance; "
         "a place that looks full may be empty in the rest.",
         x=0.02,

@@ -113,6 +113,22 @@ def yield_ci(hits: Array, rng: np.random.Generator, level: float = 0.95) -> Inte
     return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
 
 
+def share_draws(counts_P2: Array, rng: np.random.Generator, samples: int = 2000) -> Floats:
+    """Draws (samples,) of a share from hits and texts of each place, P > 0: of its interval.
+
+    Texts of one place are not independent, so places are resampled; few of them are stretched
+    (`few`). Where each has one text, or all have the same share, Jeffreys' posterior with places
+    as observations (Brown, Cai & DasGupta 2001).
+    """
+    hits_P, texts_P = np.asarray(counts_P2, np.float64).T
+    places, share = len(texts_P), float(hits_P.sum() / texts_P.sum())
+    if texts_P.max() == 1 or np.ptp(hits_P / texts_P) == 0:
+        return rng.beta(share * places + 0.5, (1 - share) * places + 0.5, samples)
+    times_SP = rng.multinomial(places, np.full(places, 1 / places), samples)
+    drawn_S = (times_SP @ hits_P) / (times_SP @ texts_P)
+    return np.asarray(np.clip(share + few(places) * (drawn_S - share), 0, 1))
+
+
 def _as_seeds_by_texts(values: Array) -> Floats:
     values_SN = np.atleast_2d(np.asarray(values, np.float64))
     if values_SN.ndim != 2 or values_SN.size == 0 or not np.isfinite(values_SN).all():

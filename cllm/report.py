@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cllm import scoreboard
 from cllm.charts import arm_chart, calibration_chart, curves, null_chart, prefix_curve
+from cllm.conclusions import verdict_in_words
 from cllm.errors import InputError
 from cllm.files import replacing, write_json
-from cllm.scoreboard import IdeaRow
+from cllm.numbers import number
+from cllm.scoreboard import IdeaRow, VoidRow
 
 SHOWN_PAIRS = 6
 
@@ -140,6 +142,7 @@ def write_report(
     ideas: Sequence[IdeaRow],
     reconstructions: Sequence[tuple[str, str]],
     metrics: Sequence[Mapping[str, float]],
+    places: Sequence[VoidRow] = (),
 ) -> Path:
     """Write `report.json` and `report.html` into the run folder; return the page's path.
 
@@ -149,14 +152,16 @@ def write_report(
         ideas: best first; the page shows the first ten.
         reconstructions: (held-out text, its restored form); the page shows the first six.
         metrics: the lines of `metrics.jsonl`, oldest first; an absent term leaves its curve out.
+        places: the voids, emptiest first; the page shows the first ten that stand.
 
     Raises InputError for a report that breaks the schema, before anything is written.
     """
     report = without_none(report)
     check_report(report)
     page = render(
-        report, ideas=ideas, reconstructions=reconstructions, metrics=metrics, picture=_map(run_dir)
-    )
+        report, ideas=ideas, reconstructions=reconstructions, metrics=metrics, places=places,
+        picture=_map(run_dir),
+    )  # fmt: skip
     write_json(run_dir / "report.json", report)
     path = run_dir / "report.html"
     with replacing(path) as new:
@@ -170,6 +175,7 @@ def render(
     ideas: Sequence[IdeaRow],
     reconstructions: Sequence[tuple[str, str]],
     metrics: Sequence[Mapping[str, float]],
+    places: Sequence[VoidRow] = (),
     picture: str = "",
 ) -> str:
     """The page as HTML. `picture` is a PNG in base64, "" for none. All texts are escaped."""
@@ -182,14 +188,16 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = scoreboard.number
+    environment.filters["number"] = number
     return environment.get_template("report.html.j2").render(
         report=report,
-        verdict=scoreboard.verdict_in_words(report),
+        verdict=verdict_in_words(report),
         held_out=scoreboard.held_out_texts(report),
         restored=scoreboard.restored_rows(report),
         voids=scoreboard.void_rows(report),
+        places=[place for place in places if place["stands"]][: scoreboard.SHOWN_IDEAS],
         arms=scoreboard.arm_rows(report),
+        withheld=scoreboard.withheld_cells(report),
         arm_names=scoreboard.ARMS,
         ideas=list(ideas[: scoreboard.SHOWN_IDEAS]),
         idea_count=len(ideas),

@@ -7,11 +7,12 @@ A number that was not measured reads "not measured"; a claim needs the numbers b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from cllm.voids import CHANCE
+from cllm.conclusions import verdict_in_words, withheld_of
+from cllm.numbers import ABSENT, Numbers, number, with_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-Numbers = Mapping[str, Any]
-
-ABSENT = "not measured"
 SHOWN_IDEAS = 10
-SHORT = 160  # characters of a nearest text on the terminal
+SHORT, SHORT_TITLE = 160, 40  # characters of a nearest text and of a title on the terminal
 STYLES = {"novel": "green", "duplicate": "magenta", "nonsense": "yellow"}
 FILES = ("report.html", "report.json", "map.png", "ideas.parquet")
 
@@ -90,6 +88,25 @@ class IdeaRow(TypedDict):
     hit: NotRequired[bool | None]
 
 
+class RimText(TypedDict):
+    """A text that a void touches."""
+
+    id: str
+    title: str
+
+
+class VoidRow(TypedDict):
+    """An enclosed place as the page and `cllm voids` show it; the radius in radians."""
+
+    id: int
+    radius: float
+    score: float
+    p_value: float | None
+    enclosed: bool
+    stands: bool
+    rim: Sequence[RimText]
+
+
 @dataclass(frozen=True)
 class Row:
     """A number in words: what it is, its value, the same for retrieval, and what it means.
@@ -101,28 +118,6 @@ class Row:
     value: str
     retrieval: str
     note: str
-
-
-def number(value: Any) -> str:  # noqa: ANN401 - any JSON scalar
-    """A number as a reader wants it: thousands set apart, about three digits; None is absent."""
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1000):
-        return f"{value:,.0f}"
-    if isinstance(value, float) and 0 < abs(value) < 0.001:
-        return f"{value:.1e}"
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-    return str(value)
-
-
-def with_interval(numbers: Numbers, name: str) -> str:
-    """The number `name`, followed by its interval where there is one."""
-    interval = numbers.get(f"{name}_ci")
-    text = number(numbers.get(name))
-    return f"{text} [{number(interval[0])}, {number(interval[1])}]" if interval else text
 
 
 def restored_rows(report: Numbers) -> list[Row]:
@@ -168,29 +163,42 @@ def void_rows(report: Numbers) -> list[Row]:
 def arm_rows(report: Numbers) -> list[tuple[str, ...]]:
     """One row an arm: its name, the funnel's counts, the yield with its interval."""
     arms = report.get("ideas", {})
-    ordered: list[str] = [name for name in ARMS if name in arms] + [
-        name for name in arms if name not in ARMS
-    ]
     return [
         (
             ARMS.get(name, name),
             *(number(arms[name][step]) if step in arms[name] else "–" for step in FUNNEL),
             _share(arms[name]),
         )
-        for name in ordered
+        for name in _ordered(arms)
     ]
 
 
-def verdict_in_words(report: Numbers) -> list[str]:
-    """What the run showed, the comparison with its control first; claims only what was measured."""
-    parts = (
-        _against_control(report.get("voids", {}), report.get("ideas", {})),
-        _weakness(report.get("base", {})),
-        _restoring(report.get("reconstruction", {})),
-        _emptiness(report.get("voids", {})),
-        _newness(report.get("ideas", {})),
-    )
-    return [part for part in parts if part] or ["Nothing has been measured yet."]
+def _ordered(arms: Numbers) -> list[str]:
+    return [name for name in ARMS if name in arms] + [name for name in arms if name not in ARMS]
+
+
+def withheld_cells(report: Numbers) -> list[str]:
+    """Of each arm's new texts, those in combinations that the corpus withholds; none if unknown."""
+    arms = report.get("ideas", {})
+    if not any("withheld" in arm for arm in arms.values()):
+        return []
+    return [withheld_of(arms[name]) if "withheld" in arms[name] else "–" for name in _ordered(arms)]
+
+
+def print_voids(facts: Numbers, found: Sequence[VoidRow]) -> None:
+    """Print what a search found: its numbers, and the first ten voids with texts they touch."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_void_table({"voids": facts}))
+    table = _table("The emptiest", "void", "radius", "score", "p", "between")
+    table.columns[4].justify = "left"
+    for void in found[:SHOWN_IDEAS]:
+        rim = "; ".join(text["title"][:SHORT_TITLE] for text in void["rim"][:3])
+        numbers = (void["radius"], void["score"], void["p_value"])
+        table.add_row(*_cells(str(void["id"]), *map(number, numbers), rim))
+    if found:
+        console.print(table)
 
 
 def print_scoreboard(
@@ -218,109 +226,12 @@ def print_scoreboard(
 
 
 def _share(arm: Numbers) -> str:
-    if "yield" not in arm:
+    name = "yield" if "yield" in arm else "new_share"
+    if name not in arm:
         return "–"
-    interval = arm.get("yield_ci")
-    text = f"{arm['yield']:.2f}"
+    interval = arm.get(f"{name}_ci")
+    text = f"{arm[name]:.2f}"
     return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
-
-
-def _weakness(base: Numbers) -> str:
-    if not base.get("weak_base_allowed"):
-        return ""
-    share = base.get("restored_tokens", 0.0)
-    return (
-        f"The base LLM restores only {share:.1%} of held-out tokens without any bottleneck, which "
-        "was allowed: no vector can do better through it."
-    )
-
-
-def _restoring(found: Numbers) -> str:
-    exact, mine = found.get("exact_match"), found.get("content_f1")
-    theirs = found.get("retrieval_content_f1")
-    parts = []
-    if exact is not None:
-        parts.append(f"{exact:.0%} of the held-out texts come back word for word from their vector")
-    if mine is not None:
-        retrieved = f", against {number(theirs)} for the nearest training text"
-        against = retrieved if theirs is not None else ""
-        parts.append(f"their content comes back with F1 {mine:.3f}{against}")
-        if theirs is not None and mine < theirs:
-            parts.append("so the vector carries too little yet: train longer")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _emptiness(found: Numbers) -> str:
-    count, p_value = found.get("count"), found.get("p_value")
-    if count is None:
-        return ""
-    enclosed = found.get("enclosed", count)
-    if not enclosed:
-        return "No void was found."
-    places = "One enclosed place" if enclosed == 1 else f"{enclosed:,} enclosed places"
-    text = f"{places} without texts {'was' if enclosed == 1 else 'were'} found"
-    if p_value is None:
-        return f"{text}; whether chance explains this was not measured."
-    if count:
-        return f"{text}, {count:,} emptier than chance explains (p ≤ {CHANCE:g} each)."
-    return f"{text}, none emptier than chance explains (p = {p_value:.2g})."
-
-
-def _newness(arms: Numbers) -> str:
-    void = arms.get("void", {})
-    sampled, novel = void.get("sampled"), void.get("novel")
-    if not sampled or novel is None:
-        return ""
-    share = f"{novel:,} ({novel / sampled:.0%})"
-    text = f"Of {sampled:,} texts written from voids, {share} are valid and new"
-    if (hit := void.get("hit")) is not None:
-        text += f"; {hit:,} of all land in their void"
-    prior = arms.get("prior", {})
-    if prior.get("sampled") and prior.get("novel") is not None:
-        text += (
-            f". From the whole cloud {prior['novel']:,} of {prior['sampled']:,} are valid and new"
-        )
-    return f"{text}."
-
-
-def _against_control(found: Numbers, arms: Numbers) -> str:
-    """Voids against equally crowded places that are not empty, or why that cannot be said."""
-    void, density = arms.get("void", {}), arms.get("density", {})
-    mine, theirs = void.get("yield"), density.get("yield")
-    if found.get("count") == 0 and found.get("p_value") is not None and not void.get("sampled"):
-        return "Nothing is written from voids: no empty place is emptier than chance explains."
-    if void.get("sampled") == 0 and void.get("starts") == 0:
-        return "Nothing is written from voids: no place is empty enough to start from."
-    if void.get("sampled") == 0 and void.get("likely") == 0:
-        return "Nothing is written from voids: no text written from one is plausible."
-    if void.get("sampled") == 0:
-        return "Nothing is written from voids: no place in one stays there when it is decoded."
-    if mine is None or "density" not in arms:
-        return ""
-    if theirs is None:
-        return (
-            f"Whether voids beat equally crowded places that are not empty is not known: no such "
-            f"place was matched; {mine:.0%} of the texts from voids are valid, new and in place."
-        )
-    mine_ci, theirs_ci = void.get("yield_ci", [mine, mine]), density.get("yield_ci", [theirs] * 2)
-    if mine_ci[0] > theirs_ci[1]:
-        said = "With this model voids beat equally crowded places that are not empty"
-    elif mine_ci[1] < theirs_ci[0]:
-        said = "With this model voids give fewer new texts than equally crowded places not empty"
-    else:
-        said = "With this model voids do not beat equally crowded places that are not empty"
-    text = f"{said}: {mine:.0%} of their texts are valid, new and in place, against {theirs:.0%}"
-    if "withheld" in void:
-        text += (
-            f"; {_of_yield(void)} of these fall into combinations that the corpus withholds, "
-            f"against {_of_yield(density)}"
-        )
-    return f"{text}."
-
-
-def _of_yield(arm: Numbers) -> str:
-    return f"{arm['withheld']:,} of {round(arm['yield'] * arm['sampled']):,}"
 
 
 def _table(title: str, *columns: str) -> Table:

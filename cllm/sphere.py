@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 _UNIT_TOLERANCE = 1e-3  # half-precision storage keeps a norm to about 5e-4
+_SHORT = 1e-3  # by which an angle that is found may exceed the true one, of it
+_ROUNDING = 6e-8  # of a product in float32, by which FAISS's cosines are off
+_FETCHED = 10_000_000  # neighbours held at once
 _CHUNK_VALUES = 4_000_000  # float64 values held at once while angles are worked out
 _BOUND = 1e-3  # the artificial corners of `delaunay_cells` let a radius grow to about 89.9 degrees
 
@@ -134,14 +137,34 @@ class ExactIndex:
         return found
 
     def search(self, points_QD: Floats, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
-        """Angles (Q, K), ascending, and rows (Q, K) of the k nearest; K = min(k, N)."""
+        """Angles (Q, K), ascending, and rows (Q, K) of the k nearest; K = min(k, N).
+
+        FAISS ranks by float32 cosines, which cannot tell angles below about 1e-3 apart: where
+        a text that it left out might be nearer, more are fetched and compared in float64.
+        """
+        points_QD, k = np.asarray(points_QD), min(k, len(self))
+        angles_QK, ids_QK = np.empty((len(points_QD), k)), np.empty((len(points_QD), k), np.int64)
+        slack = 2 * _ROUNDING * (self.cloud_ND.shape[1] + 2)
+        open_A, fetched = np.arange(len(points_QD)), k
+        while len(open_A):
+            unsure = []
+            for rows_A in np.array_split(open_A, 1 + len(open_A) * fetched // _FETCHED):
+                angles_AF, ids_AF = self._compared(points_QD[rows_A], fetched)
+                angles_QK[rows_A], ids_QK[rows_A] = angles_AF[:, :k], ids_AF[:, :k]
+                left_out_A = np.arccos(np.minimum(np.cos(angles_AF[:, -1]) + slack, 1.0))
+                unsure.append(rows_A[angles_AF[:, k - 1] > (1 + _SHORT) * left_out_A])
+            open_A = np.concatenate(unsure) if fetched < len(self) else open_A[:0]
+            fetched = min(4 * fetched + 16, len(self))
+        return angles_QK, ids_QK
+
+    def _compared(self, points_QD: Floats, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
+        """The k nearest by FAISS, put in order by their angles in float64; (Q, K) both."""
         ids_QK = self.ids(points_QD, k)
         angles_QK = np.empty(ids_QK.shape)
         chunk = max(1, _CHUNK_VALUES // (ids_QK.shape[1] * self.cloud_ND.shape[1]))
         for start in range(0, len(ids_QK), chunk):
             rows = slice(start, start + chunk)
-            points = np.asarray(points_QD[rows])[:, None, :]
-            angles_QK[rows] = angle(points, self.cloud_ND[ids_QK[rows]])
+            angles_QK[rows] = angle(points_QD[rows][:, None, :], self.cloud_ND[ids_QK[rows]])
         order = np.argsort(angles_QK, axis=1, kind="stable")
         return np.take_along_axis(angles_QK, order, 1), np.take_along_axis(ids_QK, order, 1)
 

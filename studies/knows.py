@@ -46,15 +46,16 @@ METHOD = 2  # raised when `inside` would be measured otherwise
 
 @dataclass(frozen=True)
 class Cell:
-    """One richness and corpus size; each seed has its own texts and model."""
+    """One richness, corpus size and withheld fifth; each seed has its own texts and model."""
 
     richness: Richness
     texts: int
+    fold: int = 0
 
     @property
     def name(self) -> str:
         """As in the output and its folders."""
-        return f"{self.richness}-{self.texts}"
+        return f"{self.richness}-{self.texts}" + (f"-fold{self.fold}" if self.fold else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        cells = [Cell(r, n) for r in options.richness for n in options.texts]
+        cells = [Cell(r, n, options.fold) for r in options.richness for n in options.texts]
         found = {}
         for cell in cells:
             told = summary([unit(cell, seed, options) for seed in range(options.seeds)])
@@ -80,9 +81,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
     p.add_argument("--richness", nargs="+", choices=("plain", "rich"), default=["plain", "rich"])
     p.add_argument("--texts", nargs="+", type=int, default=[5_000, 20_000])
+    p.add_argument("--fold", type=int, default=0, help="which fifth is withheld, 0 to 2")
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=240, help="of training, for each model")
-    p.add_argument("--base-seconds", type=float, default=700, help="for the base of `rich`")
+    p.add_argument("--base-seconds", type=float, default=700, help="for a base trained here")
     p.add_argument("--dim", type=int, default=32)
     p.add_argument("--recipes", type=int, default=1000, help="withheld ones encoded, a split")
     p.add_argument("--aim", choices=("text", "voids"), default="voids", help="of the training")
@@ -102,7 +104,7 @@ def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         aim=options.aim,
     )
     run = RunFolder(options.out / f"{cell.name}-{seed}")
-    base = BaseLM.load(shared_base(cell.richness, options)).hash
+    base = BaseLM.load(base_of(cell, options)).hash
     made_from = digest(
         settings.model_dump_json(), cell.name, str(options.recipes), base, pipeline.SWAPS
     )
@@ -126,14 +128,14 @@ def unit(cell: Cell, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def withheld_recipes(cell: Cell, seed: int, recipes: int) -> dict[str, list[str]]:
     """As many recipes of withheld combinations for each held-out split."""
-    grammar, rng = Grammar(cell.richness), np.random.default_rng([seed, 11])
+    grammar, rng = Grammar(cell.richness, cell.fold), np.random.default_rng([seed, 11])
     return {s: [grammar.sample(rng, withheld=True) for _ in range(recipes)] for s in SPLITS}
 
 
 def train(run: RunFolder, cell: Cell, settings: RunSettings, options: argparse.Namespace) -> None:
-    """Corpus and CLLM of one seed, over a base shared by all seeds of its richness."""
-    corpus = built_in_corpus(cell.richness, cell.texts, settings.seed)
-    prepare(run, corpus, shared_base(cell.richness, options))
+    """Corpus and CLLM of one seed, over a base shared by all seeds."""
+    corpus = built_in_corpus(cell.richness, cell.texts, settings.seed, cell.fold)
+    prepare(run, corpus, base_of(cell, options))
     pipeline.train_model(
         run, settings.model_copy(update={"void_dim": settings.model.dim}), reuse=True
     )
@@ -147,14 +149,24 @@ def prepare(run: RunFolder, corpus: Corpus, base: Path) -> None:
         pipeline.borrow_base(run, base)
 
 
-def shared_base(richness: Richness, options: argparse.Namespace) -> Path:
-    """The shipped base for `plain`; for `rich` one trained here, once."""
-    if richness == "plain":
+def base_of(cell: Cell, options: argparse.Namespace) -> Path:
+    """`shared_base` of a cell, of the largest corpus there is."""
+    return shared_base(
+        cell.richness, cell.fold, max(options.texts), options.base_seconds, options.out
+    )
+
+
+def shared_base(richness: Richness, fold: int, texts: int, seconds: float, out: Path) -> Path:
+    """The shipped base where it has not seen what the fold withholds; else one trained here, once.
+
+    The shipped one is of plain recipes of fold 0.
+    """
+    if richness == "plain" and not fold:
         return RunFolder(SHIPPED).base
-    run = RunFolder(options.out / f"base-{richness}")
-    settings = overridden("quick", dim=options.dim, base_seconds=options.base_seconds)
+    run = RunFolder(out / (f"base-{richness}" + (f"-fold{fold}" if fold else "")))
+    settings = overridden("quick", base_seconds=seconds)
     if not run.corpus.exists():
-        pipeline.keep_corpus(run, built_in_corpus(richness, max(options.texts), 0))
+        pipeline.keep_corpus(run, built_in_corpus(richness, texts, 0, fold))
     pipeline.make_base(run, settings.base, reuse=True)
     return run.base
 
@@ -196,7 +208,7 @@ def inside(cell: Cell, seed: int, k: int, options: argparse.Namespace) -> dict[s
     if kept.exists() and read_json(kept)["made_from"] == made_from:
         shares: dict[str, float] = read_json(kept)["shares"]
         return shares
-    corpus, grammar = run.load_corpus(), Grammar(cell.richness)
+    corpus, grammar = run.load_corpus(), Grammar(cell.richness, cell.fold)
     rng = np.random.default_rng([seed, 12])
     withheld = [grammar.sample(rng, withheld=True) for _ in range(options.recipes)]
     cloud_ND, held_out_MD = (model.encode(corpus.select(s).texts) for s in ("train", "validation"))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from cllm import discovery, pipeline
-from cllm.arms import Autoencoder, Field, Written, write_all
+from cllm.arms import Autoencoder, Field, Vectors, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
@@ -33,12 +33,12 @@ from cllm.files import digest, read_json, write_json
 from cllm.ideas import judge_written, unaided
 from cllm.judge import Judge
 from cllm.plausibility import SURPRISE, Plausibility
-from cllm.run import SHIPPED, RunFolder, training_facts
+from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.voids import VoidSettings, find_voids
-from studies.knows import prepare
+from studies.knows import prepare, shared_base
 from studies.pooling import Row, each, summary
 from studies.worth import Worth
 
@@ -194,8 +194,11 @@ def trained(options: argparse.Namespace, seed: int) -> Path:
         "quick", dim=32, seed=seed, seconds=options.seconds, aim="voids", changes=options.set
     )
     made_from = digest(settings.model_dump_json())[:8]
-    run = RunFolder(options.out / f"seed-{seed}-{made_from}")
-    prepare(run, built_in_corpus("plain", 20_000, seed), RunFolder(SHIPPED).base)
+    fold, texts = options.fold, 20_000
+    name = f"fold-{fold}-seed" if fold else "seed"
+    run = RunFolder(options.out / f"{name}-{seed}-{made_from}")
+    base = shared_base("plain", fold, texts, options.base_seconds, options.out)
+    prepare(run, built_in_corpus("plain", texts, seed, fold), base)
     pipeline.train_model(run, settings, reuse=True)
     return run.path
 
@@ -237,28 +240,49 @@ def _weights(run: RunFolder) -> str:
     return digest(file.read_bytes()) if file.exists() else ""
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody's own autoencoder; what it returns is checked before it is believed."""
+
+    place: str  # MODULE:FUNCTION
+    made: Autoencoder
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, (N, D); InputError names the text whose vector is none."""
+        try:
+            vectors_ND = np.asarray(self.made.encode(list(texts)), float)
+            if vectors_ND.shape[:1] != (len(texts),):
+                raise ValueError(f"{len(texts)} texts gave an array of shape {vectors_ND.shape}")
+            return require_unit(vectors_ND, "text", [repr(text[:60]) for text in texts])
+        except (InputError, ValueError, TypeError) as error:
+            raise InputError(
+                f"--model {self.place}: {str(error).partition(';')[0]}; encode(texts) must "
+                "return unit vectors, one row a text"
+            ) from error
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        """One text a vector."""
+        texts = list(self.made.decode(vectors_ND))
+        if len(texts) != len(vectors_ND) or not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"--model {self.place}: decode of {len(vectors_ND)} vectors must return as many "
+                f"texts, not {len(texts)} of type {type(texts[0]).__name__ if texts else None}"
+            )
+        return texts
+
+
 def own(place: str, options: argparse.Namespace) -> Subject:
     """The object that MODULE:FUNCTION returns; validity is the checker's, or repetition's."""
-    model, corpus = _made(place), Corpus.load(options.corpus)
+    made, corpus = _made(place), Corpus.load(options.corpus)
+    model = Foreign(place, made)
     train, held_out = corpus.select("train"), corpus.select("validation")
     checker = discovery.checker_of(corpus)
     judge = Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker)
-    some = list(held_out.texts[:100])
-    try:
-        vectors_MD = require_unit(np.asarray(model.encode(some)), "text")
-        decoded = list(model.decode(vectors_MD))
-        if len(vectors_MD) != len(some) or len(decoded) != len(some):
-            raise ValueError(
-                f"{len(some)} texts gave {len(vectors_MD)} vectors, these {len(decoded)} texts"
-            )
-    except (InputError, ValueError, TypeError) as error:
-        raise InputError(
-            f"--model {place}: {str(error).partition(';')[0]}; encode(texts) must return unit "
-            "vectors, one row a text, and decode(vectors) one text a row"
-        ) from error
+    vectors_MD = model.encode(held_out.texts[:100])
+    decoded = model.decode(vectors_MD)
     return Subject(
         place.replace(":", "."), digest(place, corpus.hash, vectors_MD.tobytes(), *decoded),
-        model, corpus, options.void_dim or getattr(model, "void_dim", None) or vectors_MD.shape[1],
+        model, corpus, options.void_dim or getattr(made, "void_dim", None) or vectors_MD.shape[1],
         judge,
     )  # fmt: skip
 
@@ -308,6 +332,8 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", type=int, default=[1, 2, 3],
         help="of the models trained here, where neither --runs nor --model are given",
     )  # fmt: skip
+    p.add_argument("--fold", type=int, default=0, help="which fifth they withhold, 0 to 2")
+    p.add_argument("--base-seconds", type=float, default=700, help="for the base of other folds")
     p.add_argument("--seconds", type=float, default=3000, help="of training, for each of them")
     p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
     p.add_argument("--seed", type=int, default=0, help="of the search and the arms")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import faiss
+import numpy as np
 import pytest
 
-from bench import voids
+from bench import _planted, voids
+from cllm.sphere import unit
+from cllm.voids import Void
 
 
 def small(*arguments: str) -> object:
     options = voids.parser().parse_args(list(arguments))
+    options.kept, options.thick = None, [(2, 4, 400, 40, 0.001)]
     options.plants, options.evens = [(2, 3, 400, 30), (4, 6, 400, 40)], [(2, 3, 150)]
     return options
 
@@ -30,6 +35,8 @@ def test_emptied_balls_are_found_and_even_clouds_counted() -> None:
     assert found["plants"] == 2
     assert found["recall"]["share"] == 1
     assert found["recall_standing"] is None
+    assert found["recall_by_thickness"]["0.001"]["share"] == 1
+    assert found["by_luck"] < 0.5
     assert found["even_clouds"] == 1
     assert not any("stands" in row for row in found["rows"])
 
@@ -49,3 +56,29 @@ def test_one_size_is_timed_against_its_floor(capsys: pytest.CaptureFixture[str])
     told = json.loads(capsys.readouterr().out)
     assert told["queries"] > 2000
     assert told["ratio"] == pytest.approx(told["seconds"] / told["floor_seconds"])
+
+
+def test_an_interrupted_bench_goes_on_after_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = small("--seeds", "1", "--judged", "0", "--even-seeds", "1")
+    options.kept = tmp_path / "kept.jsonl"
+    first = voids.planted(options)
+    monkeypatch.setattr(_planted, "find_voids", None)  # would fail if it were searched again
+    assert voids.planted(options) == first
+    assert len(options.kept.read_text().splitlines()) == 4
+
+
+def test_a_plant_is_found_only_by_a_void_as_wide() -> None:
+    place = np.array([0.0, 0, 1], np.float32)
+    wide, narrow = (Void(0, place, radius, 2.0, 0.01, True, (0, 1)) for radius in (0.19, 0.17))
+    aside = Void(0, unit(np.array([[0.0, 1, 5]]))[0], 0.3, 2.0, 0.01, True, (0, 1))
+    assert _planted._found([wide, narrow, aside], place, 0.2) == [wide]
+
+
+@pytest.mark.slow
+def test_p_values_of_null_clouds_are_uniform() -> None:
+    found = voids.calibration(small("--calibrated", "40", "--first", "1000"))
+    for kind, facts in found.items():
+        assert facts["ks_p"] > 0.001, kind
+        assert facts["share_below_0.05"] <= 0.2, kind  # 8 of 40: p = 1e-3 if it were 0.05

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cllm.corpus import Corpus
 from cllm.recipes import Grammar
 
 pytestmark = pytest.mark.chain
@@ -333,6 +334,22 @@ def test_milvus_on_a_full_disk_is_no_bad_input(trained, small_disk):
         "embed", "--run", "small", "--milvus", small_disk / "m.db", cwd=home, status=1
     )
     assert "free some disk space" in message
+
+
+def test_voids_are_listed_with_the_texts_they_touch(trained, tmp_path):
+    home, _ = trained
+    shutil.copytree(home / "small", tmp_path / "copy")
+    done = cllm("voids", "--run", "copy", "--quick", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert len(found["list"]) >= found["enclosed"]
+    assert sum(void["stands"] for void in found["list"]) == found["count"]
+    corpus = Corpus.load(tmp_path / "copy" / "corpus.parquet")
+    for void in found["list"]:
+        assert {text["id"] for text in void["rim"]} <= set(corpus.ids)
+        assert all(text["title"] for text in void["rim"])
+    shown = cllm("voids", "--run", "copy", "--quick", cwd=tmp_path)
+    assert "Voids" in shown.stdout
+    assert ("The emptiest" in shown.stdout) == bool(found["list"])
 
 
 def test_not_a_number_in_the_latents(trained, tmp_path):

@@ -242,3 +242,11 @@ def test_a_sample_does_not_depend_on_the_order() -> None:
     assert len(corpus.sample(20)) == 20
     assert corpus.sample(20).ids == tuple(i for i in corpus.ids if i in set(corpus.sample(20).ids))
     assert corpus.sample(100) is corpus
+
+
+def test_a_corpus_withholds_the_fold_it_is_asked_for() -> None:
+    corpus = built_in_corpus("plain", 200, 0, fold=1)
+    assert corpus.info["fold"] == 1
+    assert not corpus.withheld_in(corpus.texts)
+    other = built_in_corpus("plain", 200, 0)
+    assert not set(map(tuple, other.info["withheld"])) & set(map(tuple, corpus.info["withheld"]))

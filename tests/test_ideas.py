@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cllm.ideas import Idea, funnel, land, unaided, void_around
+from cllm.ideas import Idea, funnel, land, lift, unaided, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, prefix, unit
@@ -81,3 +83,26 @@ def test_a_point_belongs_to_the_nearest_void_that_holds_it() -> None:
     voids = [Void(i + 10, c, 0.5, 2.0, 0.01, True, (0, 1)) for i, c in enumerate(centres_VK)]
     points_nD = np.pad(np.stack([centres_VK[2], centres_VK[0], -centres_VK[1]]), ((0, 0), (0, 4)))
     assert void_around(points_nD, voids) == [12, 10, None]
+
+
+def test_the_lift_is_of_yields_and_sure_where_places_are_many() -> None:
+    def arm(yielding: int) -> tuple[list[Idea], list[str]]:
+        return [idea(i, i < yielding) for i in range(200)], [str(i) for i in range(200)]
+
+    rng = np.random.default_rng(0)
+    found = lift(*arm(100), *arm(50), rng)
+    assert found["lift"] == pytest.approx(2, rel=0.02)
+    assert 1.3 < found["lift_ci"][0] < 2 < found["lift_ci"][1] < 3
+    crowded = lift(arm(100)[0], ["one", "two"] * 100, *arm(50), rng)
+    assert np.ptp(crowded["lift_ci"]) > 1.5 * np.ptp(found["lift_ci"])
+    never = lift(*arm(100), *arm(0), rng)
+    assert 10 < never["lift_ci"][0] < never["lift"] < np.inf
+    assert lift(*arm(100), [], [], rng) == {}
+
+
+def test_an_arm_without_points_says_how_many_are_new() -> None:
+    ideas = [replace(idea(i, i < 30), hit=None) for i in range(40)]
+    found = funnel(ideas, np.random.default_rng(0), [i.text for i in ideas])
+    assert found["new_share"] == 0.75
+    assert found["new_share_ci"][0] < 0.75 < found["new_share_ci"][1]
+    assert not {"hit", "yield"} & found.keys()

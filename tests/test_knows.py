@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cllm import pipeline
+from cllm.run import SHIPPED, RunFolder
 from cllm.sphere import angle
 from cllm.sphere import unit as on_sphere
 from cllm.voids import overlap
-from studies.knows import elsewhere, lengths, summary
+from studies.knows import elsewhere, lengths, shared_base, summary
 
 
 def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
@@ -110,3 +112,16 @@ def test_where_there_is_no_room_for_a_ball_there_is_none() -> None:
     pool = on_sphere(np.random.default_rng(2).standard_normal((400, 3)))
     found, kept = elsewhere(pool, pool[:2], np.array([3.2, 0.1]))
     assert len(found) == len(kept) == 0
+
+
+def test_a_base_has_not_seen_what_its_fold_withholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RunFolder] = []
+    monkeypatch.setattr(pipeline, "make_base", lambda run, settings, reuse: made.append(run))
+    assert shared_base("plain", 0, 100, 1.0, tmp_path) == RunFolder(SHIPPED).base
+    assert not made
+    base = shared_base("plain", 1, 100, 1.0, tmp_path)
+    assert base == made[0].base
+    assert made[0].load_corpus().info["fold"] == 1
+    assert shared_base("rich", 1, 100, 1.0, tmp_path) != base

@@ -15,6 +15,7 @@ from cllm.metrics import (
     paired_difference,
     rep_4,
     score_texts,
+    share_draws,
     token_accuracy,
     wilson,
     yield_ci,
@@ -232,3 +233,16 @@ def test_repetition():
     assert rep_4("aaaaaa") == pytest.approx(2 / 3)
     assert rep_4(range(20)) == 0.0
     assert rep_4([1, 1, 1]) == 0.0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])
+def test_drawn_shares_cover_the_true_one(share: float) -> None:
+    """Twelve places of ten texts each, alike within a place: 95 % intervals hold nine in ten."""
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(200):
+        hits_P = 10 * (rng.random(12) < share)
+        draws = share_draws(np.stack([hits_P, np.full(12, 10)], axis=1), rng, 400)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        held += low <= share <= high
+    assert held >= 180

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cllm.errors import InputError
 from cllm.recipes import (
     RICHNESSES,
     Grammar,
@@ -338,3 +339,12 @@ def test_broken_recipes_still_give_their_ingredients() -> None:
     assert ingredients("no recipe") == frozenset()
     assert combination(broken) is None
     assert combination("title: omelette with lamb and peas. and more") == ("omelette", "lamb")
+
+
+def test_folds_withhold_fifths_that_share_no_pair() -> None:
+    folds = [Grammar("plain", fold).withheld for fold in range(3)]
+    assert [len(fold) for fold in folds] == [29, 29, 29]
+    assert len(frozenset().union(*folds)) == 87
+    assert combination(Grammar("rich", 2).generate(1, 5)[0]) not in folds[2]
+    with pytest.raises(InputError, match="no fold 3; there are 0 to 2"):
+        Grammar("plain", 3)

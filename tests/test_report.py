@@ -164,3 +164,21 @@ def test_curves_show_what_was_logged():
     assert "currentColor" in drawn["Loss"]
     assert len(drawn["Loss"]) < 60_000
     assert dict(curves(metrics)) == drawn
+
+
+def test_the_emptiest_voids_are_told_with_their_texts(report):
+    void = {"id": 3, "radius": 0.31, "score": 4.2, "p_value": 0.05, "enclosed": True}
+    rim = [{"id": "a", "title": "leek <soup>"}]
+    places = [void | {"stands": True, "rim": rim}, void | {"id": 9, "stands": False, "rim": []}]
+    text = render(report, ideas=[], reconstructions=[], metrics=[], places=places)
+    assert "leek &lt;soup&gt;" in text
+    assert "<td>3</td>" in text
+    assert "<td>9</td>" not in text
+
+
+def test_unseen_combinations_have_a_column_where_they_are_known(report):
+    assert ">unseen<" not in page(report)
+    report["ideas"]["void"]["withheld"] = 7
+    text = page(report)
+    assert ">unseen<" in text
+    assert "7 of 35" in text

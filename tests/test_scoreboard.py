@@ -100,18 +100,19 @@ def test_voids_are_claimed_only_against_chance(voids, said):
 
 
 @pytest.mark.parametrize(
-    ("share", "interval", "told"),
+    ("share", "lift", "told"),
     [
-        (0.4, [0.1, 0.7], "With this model voids do not beat"),
-        (0.1, [0.0, 0.15], "With this model voids beat"),
-        (0.9, [0.85, 0.95], "With this model voids give fewer"),
+        (0.4, [0.8, 2.0], "With this model voids do not beat"),
+        (0.1, [1.2, 9.0], "With this model voids beat"),
+        (0.9, [0.4, 0.9], "With this model voids give fewer"),
     ],
 )
 def test_the_first_sentence_says_whether_voids_beat_their_control(
-    share: float, interval: list[float], told: str
+    share: float, lift: list[float], told: str
 ) -> None:
-    void = {"sampled": 10, "novel": 5, "withheld": 2, "yield": 0.5, "yield_ci": [0.2, 0.8]}
-    density = {"sampled": 10, "withheld": 0, "yield": share, "yield_ci": interval}
+    void = {"sampled": 10, "novel": 5, "withheld": 2, "yield": 0.5, "lift": 0.5 / share}
+    void |= {"lift_ci": lift}
+    density = {"sampled": 10, "withheld": 0, "yield": share}
     first = verdict_in_words({"ideas": {"void": void, "density": density}})[0]
     assert first.startswith(told)
     assert "2 of 5 of these fall into combinations" in first

@@ -169,3 +169,12 @@ def test_a_ray_that_leaves_a_one_sided_cloud_meets_no_cell() -> None:
     outside, inside = np.array([[-1.0, 0, 0, 0]]), np.array([[1.0, 0, 0, 0]])
     assert not delaunay_cells(index, outside).bounded_Q[0]
     assert delaunay_cells(index, inside).bounded_Q[0]
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+def test_neighbours_are_exact_in_a_cloud_too_tight_for_float32(spread: float) -> None:
+    rng = np.random.default_rng(7)
+    cloud = unit(np.eye(8)[0] + spread * rng.standard_normal((1500, 8)))
+    found = ExactIndex(cloud).search(cloud[:100], 10)[0]
+    true = np.sort(angle(cloud[:100, None], cloud[None]), axis=1)[:, :10]
+    np.testing.assert_allclose(found, true, rtol=2e-3)

@@ -294,3 +294,43 @@ def test_an_autoencoder_off_the_sphere_is_refused(
     with pytest.raises(SystemExit):
         voidbench.main(["--model", f"{__name__}:Careless", "--corpus", str(corpus)])
     assert "encode(texts) must return unit vectors" in capsys.readouterr().err
+
+
+class Odd:
+    """Returns what the test says, whatever it is asked."""
+
+    def __init__(self, vectors: object = None, texts: object = None) -> None:
+        self.vectors, self.texts = vectors, texts
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return self.vectors
+
+    def decode(self, vectors_ND: np.ndarray) -> Any:
+        return self.texts
+
+
+def test_lists_serve_as_vectors() -> None:
+    found = voidbench.Foreign("m:f", Odd([[1, 0], [0, 1]])).encode(["a", "b"])
+    assert found.dtype == np.float32
+    assert found.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "told"),
+    [
+        ([[1.0, 0], [np.nan, 0]], "vector of text 'b' is not a unit vector"),
+        ([[1.0, 0]], r"2 texts gave an array of shape \(1, 2\)"),
+        ([1.0, 0], "rows of at least 2 coordinates"),
+        (["x", "y"], "could not convert"),
+        (None, r"array of shape \(\)"),
+    ],
+)
+def test_a_wrong_vector_is_named(vectors: object, told: str) -> None:
+    with pytest.raises(InputError, match=f"--model m:f: .*{told}"):
+        voidbench.Foreign("m:f", Odd(vectors)).encode(["a", "b"])
+
+
+@pytest.mark.parametrize("texts", [["one"], [1, 2], []])
+def test_decode_must_return_a_text_a_vector(texts: object) -> None:
+    with pytest.raises(InputError, match="decode of 2 vectors must return as many texts"):
+        voidbench.Foreign("m:f", Odd(texts=texts)).decode(np.eye(2, dtype=np.float32))

@@ -1,7 +1,8 @@
 """The distribution of the built-in recipes: sampling, exact entropy, log-probability.
 
 A recipe is a dish, a main ingredient, and an independent uniform choice from each
-menu of that pair. A fixed fifth of the (dish, main) pairs is valid but never emitted.
+menu of that pair. A fifth of the (dish, main) pairs is valid but never emitted: which, `fold`
+says, so that what was chosen on one fifth can be judged on another.
 Usage: `Grammar("plain").generate(20_000, seed=0)`.
 """
 
@@ -14,6 +15,7 @@ from math import inf, log, prod
 
 import numpy as np
 
+from cllm.errors import InputError
 from cllm.recipes.checker import parse
 from cllm.recipes.choices import Recipe, Richness, menus
 from cllm.recipes.pantry import DISHES
@@ -25,17 +27,23 @@ COMBINATIONS: tuple[Combination, ...] = tuple(
 )
 
 
+FOLDS = 3  # fifths that share no pair
+
+
 @cache
-def withheld_combinations() -> frozenset[Combination]:
-    """The fifth of the valid (dish, main) pairs never emitted: the same everywhere, always.
+def withheld_combinations(fold: int = 0) -> frozenset[Combination]:
+    """The fifth of the valid (dish, main) pairs that a fold never emits: the same always.
 
     Pairs are taken in the order of a hash while every dish keeps two thirds of its mains
-    and every main three of its dishes.
+    and every main three of its dishes. Folds share no pair. InputError: there is no such fold.
     """
+    if not 0 <= fold < FOLDS:
+        raise InputError(f"no fold {fold}; there are 0 to {FOLDS - 1}")
+    taken = frozenset[Combination]().union(*map(withheld_combinations, range(fold)))
     spare = {dish.name: len(dish.mains.split()) // 3 for dish in DISHES}
     spare |= {main: n - 3 for main, n in Counter(main for _, main in COMBINATIONS).items()}
     chosen: list[Combination] = []
-    for pair in sorted(COMBINATIONS, key=_hash):
+    for pair in sorted(set(COMBINATIONS) - taken, key=_hash):
         if len(chosen) < len(COMBINATIONS) // 5 and all(spare[name] > 0 for name in pair):
             chosen.append(pair)
             for name in pair:
@@ -50,9 +58,9 @@ def _hash(pair: Combination) -> str:
 class Grammar:
     """The recipes of one richness and the probability of each."""
 
-    def __init__(self, richness: Richness = "plain") -> None:
+    def __init__(self, richness: Richness = "plain", fold: int = 0) -> None:
         self.richness = richness
-        self.withheld = withheld_combinations()
+        self.withheld = withheld_combinations(fold)
         self._emitted = {
             dish.name: [m for m in dish.mains.split() if (dish.name, m) not in self.withheld]
             for dish in DISHES
