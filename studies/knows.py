@@ -26,7 +26,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
-from cllm.metrics import Interval, few
+from cllm.metrics import Interval, bootstrap, bootstrap_of, few
 from cllm.recipes import Richness, combination
 from cllm.recipes.grammar import Grammar
 from cllm.run import SHIPPED, RunFolder
@@ -258,14 +258,26 @@ def elsewhere(
 
 
 def pooled(places: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Each share's mean over seeds with its range; of withheld recipes, voids over elsewhere."""
-    values = {name: [place[name] for place in places] for name in places[0]}
-    told: dict[str, Any] = {
-        name: {"mean": float(np.mean(some)), "range": [min(some), max(some)]}
-        for name, some in values.items()
-    }
-    inside, outside = (told[f"withheld_in_{place}"]["mean"] for place in ("matched", "elsewhere"))
-    return told | {"withheld_matched_over_elsewhere": inside / outside if outside else None}
+    """Each share's mean with its interval over seeds; of withheld recipes, voids over elsewhere."""
+    rng = np.random.default_rng(0)
+    values = {name: np.array([place[name] for place in places]) for name in places[0]}
+    told: dict[str, Any] = {}
+    for name, some_S in values.items():
+        found = bootstrap(some_S, rng)
+        told[name] = {"mean": found.mean, "ci": [max(0.0, found.low), found.high]}
+    inside_S, outside_S = (values[f"withheld_in_{place}"] for place in ("matched", "elsewhere"))
+
+    def ratio(rows: NDArray[np.int64]) -> float:
+        outside = float(outside_S[rows].mean())
+        return float(inside_S[rows].mean()) / outside if outside else np.inf
+
+    if outside_S.any():
+        found = bootstrap_of(ratio, len(places), rng)
+        told["withheld_matched_over_elsewhere"] = {
+            "ratio": found.mean,
+            "ci": [found.low, None if np.isinf(found.high) else found.high],
+        }
+    return told
 
 
 def lengths(dim: int) -> list[int]:

@@ -14,7 +14,7 @@ from cllm.run import SHIPPED, RunFolder
 from cllm.sphere import angle
 from cllm.sphere import unit as on_sphere
 from cllm.voids import overlap
-from studies.knows import elsewhere, lengths, shared_base, summary
+from studies.knows import elsewhere, lengths, pooled, shared_base, summary
 
 
 def unit(seed: int, gaps: dict[str, float]) -> dict[str, object]:
@@ -125,3 +125,18 @@ def test_a_base_has_not_seen_what_its_fold_withholds(
     assert base == made[0].base
     assert made[0].load_corpus().info["fold"] == 1
     assert shared_base("rich", 1, 100, 1.0, tmp_path) != base
+
+
+def test_shares_inside_are_told_with_intervals_over_seeds() -> None:
+    seeds = [
+        {"withheld_in_matched": 0.4 + 0.01 * i, "withheld_in_elsewhere": 0.1, "balls_in_voids": 9.0}
+        for i in range(5)
+    ]
+    found = pooled(seeds)
+    assert found["balls_in_voids"] == {"mean": 9.0, "ci": [9.0, 9.0]}
+    low, high = found["withheld_in_matched"]["ci"]
+    assert 0.38 < low < 0.42 < high < 0.46
+    assert found["withheld_matched_over_elsewhere"]["ratio"] == pytest.approx(4.2)
+    for seed in seeds:
+        seed["withheld_in_elsewhere"] = 0.0
+    assert "withheld_matched_over_elsewhere" not in pooled(seeds)
