@@ -34,6 +34,10 @@ def main() -> None:
     parser.add_argument("--aim", choices=("text", "voids"), default="text")
     parser.add_argument("--set", action="append", default=[], help="any setting, as `cllm train`")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--again", action="store_true",
+        help="train nothing: voids, ideas and report anew, with the models that ship",
+    )  # fmt: skip
     args = parser.parse_args()
     set_up_logging()
     settings = overridden(
@@ -47,8 +51,12 @@ def main() -> None:
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)
-        train(run, settings)
-        measure(run, settings)
+        if args.again:
+            shutil.copytree(SHIPPED, run.path)
+        else:
+            train(run, settings)
+            measure(run, settings)
+        write(run, settings)
         ship(run, SHIPPED)
 
 
@@ -62,7 +70,7 @@ def train(run: RunFolder, settings: RunSettings) -> None:
 
 
 def measure(run: RunFolder, settings: RunSettings) -> None:
-    """Everything after training, with the weights as they will ship."""
+    """What the models are and how well they restore, with the weights as they will ship."""
     for folder in (run.base, run.reference, run.model):
         halve(folder / "model.safetensors")
     facts = run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"}
@@ -72,9 +80,13 @@ def measure(run: RunFolder, settings: RunSettings) -> None:
         write_json(folder / "training.json", told | {"facts": known, "command": "make assets"})
     write_base_card(run.base, run.notes()["base"], run.load_corpus(), settings.seed, "make assets")
     pipeline.embed_corpus(run, replace=True)
+    discovery.evaluate_run(run, settings.seed, settings.evaluated)
+
+
+def write(run: RunFolder, settings: RunSettings) -> None:
+    """Voids, ideas, report."""
     discovery.search_voids(run, settings.seed, quick=settings.quick_voids)
     discovery.write_ideas(run, settings.seed, settings.ideas)
-    discovery.evaluate_run(run, settings.seed, settings.evaluated)
     discovery.report_run(run, settings.seed)
 
 
