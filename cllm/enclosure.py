@@ -31,6 +31,7 @@ FAR_BELOW = 0.85  # of the dimension of a Gaussian cloud of the same moments
 NEIGHBOURS = 8  # texts a frame's row that it is learnt from
 QUANTILE = 0.05  # of held-out texts that may themselves fail each of the two tests
 PROBES = 256
+CHUNK_VALUES = 20_000_000  # float64 values held at once
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ class Support:
         """
         points_QK = points_QK.astype(np.float64)
         coverage_Q, tangency_Q = np.empty(len(points_QK)), np.ones(len(points_QK))
-        for start in range(0, len(points_QK), 64):
-            rows = slice(start, start + 64)
+        each = 2 * self.width * (NEIGHBOURS * self.width + 1) * points_QK.shape[1]
+        chunk = int(np.clip(CHUNK_VALUES // each, 1, 64))
+        for start in range(0, len(points_QK), chunk):
+            rows = slice(start, start + chunk)
             near_QL, towards_QLK, frame_QJK = self._look(points_QK[rows])
             inside_QLJ = towards_QLK @ frame_QJK[:, 1:].swapaxes(1, 2)
             cosine_QRL = self.probes_RJ @ inside_QLJ.swapaxes(1, 2)

@@ -312,7 +312,8 @@ def choose_void_dim(
     """The shortest prefix of 4 or more, of those trained, that says something of validation texts.
 
     "Something": a gain, surely above 0, over the cheaper of null vector and reference LM. A
-    plain model has no prefixes, and where none gains the whole vector is taken.
+    plain model has no prefixes. Where none gains, a single one that was trained is taken, as it
+    is there for the voids, else the whole vector.
     """
     dim: int = model.config.dim
     if not model.config.nested:
@@ -326,8 +327,10 @@ def choose_void_dim(
             gain_N = without_N - text_nats(model, validation, k)
             if bootstrap(gain_N, np.random.default_rng(0)).low > 0:
                 return k
-    log.warning("no prefix gains on validation: voids are sought in all %d coordinates", dim)
-    return dim
+    taken = trained[0] if len(trained) == 1 and trained[0] >= 4 else dim
+    log.warning("no prefix gains on validation: voids are sought in %d of %d coordinates, "
+                "of which little may come back as text; train longer", taken, dim)  # fmt: skip
+    return taken
 
 
 def model_facts(model: CLLM) -> dict[str, Any]:

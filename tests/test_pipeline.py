@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,10 @@ def chosen(
 ) -> Callable[..., int]:
     """The prefix that is chosen where prefixes leave these nats."""
 
-    def choose(by_prefix: dict[int, float], *, reference: bool = True, nested: bool = True) -> int:
+    def choose(
+        by_prefix: dict[int, float], *, reference: bool = True, nested: bool = True,
+        trained: Sequence[int] = (2, 4, 8, 16),
+    ) -> int:  # fmt: skip
         class Reference:
             def nats(self, texts: TokenTexts) -> np.ndarray:
                 return np.full(len(texts), REFERENCE)
@@ -47,7 +50,7 @@ def chosen(
         monkeypatch.setattr(RunFolder, "load_reference", lambda *_: Reference())
         monkeypatch.setattr(pipeline, "text_nats", nats)
         monkeypatch.setattr(pipeline, "null_nats", lambda _, texts: np.full(len(texts), NULL))
-        return pipeline.choose_void_dim(run, model, texts, [2, 4, 8, 16])
+        return pipeline.choose_void_dim(run, model, texts, trained)
 
     return choose
 
@@ -72,6 +75,13 @@ def test_without_a_prefix_that_gains_the_whole_vector_is_taken(
 ) -> None:
     nats = 99.0 if nested else 1.0  # a plain model is never asked
     assert chosen(dict.fromkeys((2, 4, 8, 16), nats), nested=nested) == 32
+
+
+def test_the_one_prefix_that_was_trained_is_taken_though_it_does_not_gain(
+    chosen: Callable[..., int],
+) -> None:
+    assert chosen({8: 99.0}, trained=[8]) == 8
+    assert chosen({2: 99.0}, trained=[2]) == 32
 
 
 def built_in_run(folder: Path, count: int = 60) -> RunFolder:
