@@ -77,11 +77,11 @@ def test_without_a_prefix_that_gains_the_whole_vector_is_taken(
     assert chosen(dict.fromkeys((2, 4, 8, 16), nats), nested=nested) == 32
 
 
+@pytest.mark.parametrize(("only", "taken"), [(8, 8), (2, 32)])
 def test_the_one_prefix_that_was_trained_is_taken_though_it_does_not_gain(
-    chosen: Callable[..., int],
+    chosen: Callable[..., int], only: int, taken: int
 ) -> None:
-    assert chosen({8: 99.0}, trained=[8]) == 8
-    assert chosen({2: 99.0}, trained=[2]) == 32
+    assert chosen({only: 99.0}, trained=[only]) == taken
 
 
 def built_in_run(folder: Path, count: int = 60) -> RunFolder:
