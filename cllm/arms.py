@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+Rest = Literal["open", "nearest"]
 Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
 
 SEARCH = VoidSettings()  # k of the void score, and how long a place climbs
@@ -102,22 +103,24 @@ class Field:
     support: Support
     own_JK: Floats64
     patches: ExactIndex  # centres of clusters of the cloud, in its own subspace
+    row_N: Ints  # of the cloud, of each text of the index
+    rest: Rest = "open"  # what is put where the prefix leaves coordinates open
 
     @classmethod
     def of(
         cls, cloud_ND: Vectors, held_out_MD: Vectors, void_dim: int, chance: float,
-        rng: np.random.Generator,
+        rng: np.random.Generator, rest: Rest = "open",
     ) -> Field:  # fmt: skip
         """`chance`: the score that p = 0.05 takes; held-out texts that score higher raise it."""
         held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
-        index, held_out_MJ, own_JK, _ = ground(prefix(cloud_ND, void_dim), held_out_MK)
+        index, held_out_MJ, own_JK, row_N = ground(prefix(cloud_ND, void_dim), held_out_MK)
         support = Support.learn(index, held_out_MJ, rng)
         least_score = chance
         if held_out_MJ is not None and len(held_out_MJ):
             score_M = scores(index, held_out_MJ, SEARCH.neighbours)[0]
             least_score = max(chance, float(np.quantile(score_M, UNUSUAL)))
         patches = ExactIndex(clusters(index, CORNERS, rng)[0])
-        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches)
+        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches, row_N, rest)
 
     @property
     def index(self) -> ExactIndex:
@@ -155,9 +158,16 @@ class Field:
         return unit(own_nJ)
 
     def lifted(self, points_nJ: Vectors) -> Vectors:
-        """Places of the subspace as whole vectors, (n, D): what the prefix leaves open is 0."""
+        """Places of the subspace as whole vectors, (n, D).
+
+        What the prefix leaves open is 0, or (`rest` "nearest") as in the nearest text.
+        """
         points_nK = points_nJ @ self.own_JK
-        return unit(np.pad(points_nK, ((0, 0), (0, self.cloud_ND.shape[1] - self.void_dim))))
+        if self.rest == "open":
+            return unit(np.pad(points_nK, ((0, 0), (0, self.cloud_ND.shape[1] - self.void_dim))))
+        near_nD = self.cloud_ND[self.row_N[self.index.ids(points_nJ, 1)[:, 0]]]
+        length_n1 = np.linalg.norm(near_nD[:, : self.void_dim], axis=1, keepdims=True)
+        return unit(np.hstack([length_n1 * unit(points_nK), near_nD[:, self.void_dim :]]))
 
     def proposals(self, count: int, rng: np.random.Generator) -> Vectors:
         """Places drawn as the finder draws them, none of them climbed, (S, D), in random order."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from cllm import discovery, pipeline
-from cllm.arms import Autoencoder, Field, Vectors, Written, write_all
+from cllm.arms import Autoencoder, Field, Rest, Vectors, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
@@ -66,7 +66,9 @@ METHOD = 2  # raised when the same model would be measured otherwise
 # ---- one model ---------------------------------------------------------------------------
 
 
-def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dict[str, Any]:
+def trial(
+    subject: Subject, budget: int, seed: int, search: VoidSettings, rest: Rest = "open"
+) -> dict[str, Any]:
     """Facts of the void search, and every arm's texts with what they are worth."""
     rng = np.random.default_rng([seed, 5])
     corpus, model = subject.corpus, subject.model
@@ -77,7 +79,7 @@ def trial(subject: Subject, budget: int, seed: int, search: VoidSettings) -> dic
     cloud_NK, held_out_MK = (prefix(x, subject.void_dim) for x in (cloud_ND, held_out_MD))
     found = find_voids(cloud_NK, search, rng, held_out_MK)
     chance = np.inf if found.chance is None else found.chance
-    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng)
+    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng, rest)
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
@@ -209,7 +211,7 @@ def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) ->
         "method": METHOD,
         "budget": options.budget, "seed": options.seed, "void_dim": subject.void_dim,
         "filter": subject.plausible and subject.plausible.limits,
-        "search": search.model_dump(),
+        "search": search.model_dump(), "rest": options.rest,
     }  # fmt: skip
     made_from = digest(subject.identity, json.dumps(how))
     place = options.out / f"{subject.name}-{made_from[:8]}.json"
@@ -217,7 +219,7 @@ def kept(subject: Subject, options: argparse.Namespace, search: VoidSettings) ->
         return read_json(place)
     log.info("%s: %d decodes an arm", subject.name, options.budget)
     found = {"name": subject.name, "how": how}
-    found |= trial(subject, options.budget, options.seed, search)
+    found |= trial(subject, options.budget, options.seed, search, options.rest)
     write_json(place, found)
     return found
 
@@ -322,6 +324,10 @@ def parser() -> argparse.ArgumentParser:
         help="coordinates that voids are sought in; 0 = the model's own",
     )
     p.add_argument("--budget", type=int, default=2000, help="decodes an arm")
+    p.add_argument(
+        "--rest", choices=("open", "nearest"), default="open",
+        help="other coordinates of places in voids: none, or the nearest text's",
+    )  # fmt: skip
     p.add_argument("--nulls", type=int, default=19, help="null clouds a kind")
     p.add_argument("--quick", action="store_true", help="a quarter of the void search")
     p.add_argument(

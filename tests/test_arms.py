@@ -17,7 +17,7 @@ from cllm.arms import (
     write_all,
     write_arms,
 )
-from cllm.sphere import ExactIndex, angle, unit
+from cllm.sphere import ExactIndex, angle, prefix, unit
 
 Vectors = np.ndarray
 
@@ -210,3 +210,16 @@ def test_copies_differ_from_training_texts_and_cost_no_decode() -> None:
     assert len(written.texts) == 10
     assert written.decodes == 0
     assert written.points_nD is None
+
+
+def test_what_a_prefix_leaves_open_may_be_the_nearest_texts() -> None:
+    rng, k = np.random.default_rng(7), 3
+    clouds = [np.hstack([c, rng.standard_normal((len(c), 2))]) for c in (ringed(1, 500),) * 2]
+    field = Field.of(unit(clouds[0]), unit(clouds[1]), k, 1.8, rng)
+    points_nD = field.proposals(40, np.random.default_rng(3))
+    assert not points_nD[:, k:].any()
+    filled_nD = replace(field, rest="nearest").proposals(40, np.random.default_rng(3))
+    np.testing.assert_allclose(np.linalg.norm(filled_nD, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(prefix(filled_nD, k), prefix(points_nD, k), atol=1e-5)
+    nearest_n = ExactIndex(prefix(field.cloud_ND, k)).search(prefix(points_nD, k), 1)[1][:, 0]
+    np.testing.assert_allclose(filled_nD[:, k:], field.cloud_ND[nearest_n, k:], atol=1e-5)
