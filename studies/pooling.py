@@ -3,11 +3,12 @@
 summary(trials, rng)["void_over_density"]["withheld_fill"]["ci"]
 """
 
-# Shapes: P places of an arm, C counts.
+# Shapes: P places of an arm, C counts, W withheld combinations, S draws.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,18 +36,22 @@ def summary(trials: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[
     labelled = {"withheld" in row for t in trials for row in t["rows"]}
     if len(labelled) > 1:
         raise InputError("models of built-in recipes and of other texts have no common summary")
-    known = {n: counts for n, counts in SHARES.items() if n != "withheld_fill" or True in labelled}
+    known = [name for name in SHARES if name != "withheld_fill" or True in labelled]
     arms = {
         arm: _arm(arm, trials, known, rng) for arm in ARMS if any(arm in t["spent"] for t in trials)
     }
     out: dict[str, Any] = {"models": len(trials), "arms": arms}
     if len(trials) < 3:
         out["note"] = "fewer than three models: intervals say little of how models differ"
+    pairs = _combinations(trials)
     both = [t for t in trials if _rows(t, "void") and _rows(t, "density")]
     if both:
-        pairs = [(_by_place(_rows(t, "void")), _by_place(_rows(t, "density"))) for t in both]
         out["void_over_density"] = {"models": len(both)} | {
-            name: told_ratio(pairs, *counts, rng) for name, counts in known.items()
+            name: told_ratio(
+                [tuple(_tally(t, arm, name, pairs) for arm in ("void", "density")) for t in both],
+                rng,
+            )
+            for name in known
         }
     return out
 
@@ -75,17 +80,19 @@ def _counted(rows: Sequence[Row]) -> dict[str, int]:
 def _arm(
     arm: str,
     trials: Sequence[dict[str, Any]],
-    known: Mapping[str, tuple[str, str]],
+    known: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     rows = [row for t in trials for row in _rows(t, arm)]
-    counts = [_by_place(_rows(t, arm)) for t in trials]
     told: dict[str, Any] = {
         name: sum(t["spent"].get(arm, {}).get(name, 0) for t in trials)
         for name in ("decodes", "starts", "likely", "repeated")
     }
     told |= _counted(rows)
-    told |= {name: told_share(counts, *columns, rng) for name, columns in known.items()}
+    told |= {
+        name: told_share([(_tally(t, arm, name, _combinations(trials)),) for t in trials], rng)
+        for name in known
+    }
     if rows and not _aimed(rows):
         told["new_share"] = told.pop("yield")
     known_chance = [t["later_by_chance"] for t in trials if t["later_by_chance"] is not None]
@@ -108,84 +115,119 @@ def _arm(
     return told
 
 
-def _by_place(rows: Sequence[Row]) -> Floats:
-    """Counts by place, (P, C)."""
-    places: dict[str, list[int]] = {}
+@dataclass(frozen=True)
+class Tally:
+    """One arm of one model, by place: what is counted, and of how many.
+
+    Texts of withheld combinations have a column each, (P, W); all else has one column.
+    """
+
+    hits_PW: Floats
+    texts_P: Floats
+
+    @property
+    def sums(self) -> Floats:
+        """Hits and texts in all, (2,)."""
+        return np.array([self.hits_PW.sum(), self.texts_P.sum()])
+
+    def drawn(self, weight_W: Floats, rng: np.random.Generator) -> Floats:
+        """The same with places drawn anew, and combinations weighted."""
+        places = len(self.texts_P)
+        if not places:
+            return np.zeros(2)
+        times_P = rng.multinomial(places, np.full(places, 1 / places))
+        hits_W, texts = times_P @ self.hits_PW, float(times_P @ self.texts_P)
+        hits = float(hits_W @ weight_W)
+        return np.array([hits, texts - float(hits_W.sum()) + hits])
+
+
+def _combinations(trials: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Withheld combinations: those that some text names, then the rest of them, nameless."""
+    found = sorted(
+        {tuple(r["combination"]) for t in trials for r in t["rows"] if r.get("withheld")}
+    )
+    missing = max(t.get("withheld", 0) for t in trials) - len(found)
+    return found + [()] * missing
+
+
+def _tally(
+    trial: dict[str, Any], arm: str, share: str, combinations: Sequence[tuple[str, ...]]
+) -> Tally:
+    """Of one of SHARES."""
+    above, below = SHARES[share]
+    columns = combinations if above == "withheld" and combinations else [()]
+    column_of = {combination: number for number, combination in enumerate(columns)}
+    rows = _rows(trial, arm)
+    places = {place: number for number, place in enumerate(dict.fromkeys(r["place"] for r in rows))}
+    hits_PW, texts_P = np.zeros((len(places), len(columns))), np.zeros(len(places))
     for row in rows:
-        counted = places.setdefault(row["place"], [0] * len(COUNTS))
-        for i, name in enumerate(COUNTS):
-            counted[i] += 1 if name == "texts" else bool(row.get(name))
-    return np.array(list(places.values()), dtype=float).reshape(-1, len(COUNTS))
+        place = places[row["place"]]
+        texts_P[place] += below == "texts" or bool(row.get(below))
+        if row.get(above):
+            hits_PW[place, column_of[tuple(row["combination"])] if above == "withheld" else 0] += 1
+    return Tally(hits_PW[texts_P > 0], texts_P[texts_P > 0])
 
 
 def told_share(
-    counts: list[Floats], above: str, below: str, rng: np.random.Generator
+    models: Sequence[tuple[Tally, ...]], rng: np.random.Generator
 ) -> dict[str, Any] | None:
     """A share of an arm, pooled over models, with its interval; None where nothing was counted."""
-    a, b = COUNTS.index(above), COUNTS.index(below)
-    sums = np.sum([c_PC.sum(0) for c_PC in counts], axis=0)
-    if not sums[b]:
+    hits, texts = np.sum([one.sums for (one,) in models], axis=0)
+    if not texts:
         return None
-    (draws,) = _share_draws([(c_PC[:, [a, b]],) for c_PC in counts], rng)
-    return {"share": float(sums[a] / sums[b]), "ci": _bounds(draws)}
+    (draws_S,) = _share_draws(models, rng)
+    return {"share": float(hits / texts), "ci": _bounds(draws_S)}
 
 
 def told_ratio(
-    pairs: Sequence[tuple[Floats, ...]], above: str, below: str, rng: np.random.Generator
+    models: Sequence[tuple[Tally, ...]], rng: np.random.Generator
 ) -> dict[str, Any] | None:
     """Share of the first arm over that of the second; half a text is added, for counts of 0."""
-    a, b = COUNTS.index(above), COUNTS.index(below)
-    first_C, second_C = (np.sum([pair[i].sum(0) for pair in pairs], axis=0) for i in (0, 1))
-    if not (first_C[b] and second_C[b]):
+    first, second = (np.sum([arms[i].sums for arms in models], axis=0) for i in (0, 1))
+    if not (first[1] and second[1]):
         return None
-    one, other = ((c[a] + 0.5) / (c[b] + 1.0) for c in (first_C, second_C))
-    top, bottom = _share_draws([tuple(c[:, [a, b]] for c in pair) for pair in pairs], rng)
-    some = (0.5 / (first_C[b] + 1.0), 0.5 / (second_C[b] + 1.0))
-    ratios = np.maximum(top, some[0]) / np.maximum(bottom, some[1])
-    return {"ratio": float(one / other), "ci": _bounds(ratios)}
+    one, other = ((hits + 0.5) / (texts + 1.0) for hits, texts in (first, second))
+    top_S, bottom_S = _share_draws(models, rng)
+    least, lowest = (0.5 / (texts + 1.0) for _, texts in (first, second))
+    ratios_S = np.maximum(top_S, least) / np.maximum(bottom_S, lowest)
+    return {"ratio": float(one / other), "ci": _bounds(ratios_S)}
 
 
 def _bounds(draws: Floats) -> list[float]:
     return [float(x) for x in np.quantile(draws, (0.025, 0.975))]
 
 
-def _share_draws(
-    models: Sequence[tuple[Floats, ...]], rng: np.random.Generator
-) -> list[NDArray[np.float64]]:
-    """Draws of each arm's share from counts (P, 2): models with replacement, then their places.
+def _share_draws(models: Sequence[tuple[Tally, ...]], rng: np.random.Generator) -> list[Floats]:
+    """Draws (S,) of each arm's share: models with replacement, then their places.
 
-    What models differ by is stretched, as few of them tell little (`metrics.few`). Where every
-    place is alike there is nothing to resample: Jeffreys' posterior of a share (Brown, Cai &
-    DasGupta 2001), with places as its observations.
+    Withheld combinations are drawn as well, the same ones for all models and arms: another corpus
+    would withhold others. What models differ by is stretched, as few of them tell little
+    (`metrics.few`). Where every place is alike there is nothing to resample: Jeffreys' posterior
+    of a share (Brown, Cai & DasGupta 2001), with places as its observations.
     """
-    sums_MA2 = np.array([[c_P2.sum(0) for c_P2 in arms] for arms in models])
-    chosen_DM = rng.integers(len(models), size=(DRAWS, len(models)))
+    chosen_SM = rng.integers(len(models), size=(DRAWS, len(models)))
+    width = models[0][0].hits_PW.shape[1]
+    weight_SW = rng.multinomial(width, np.full(width, 1 / width), DRAWS).astype(float)
     found = []
-    for arm in range(sums_MA2.shape[1]):
-        places = np.concatenate([arms[arm] for arms in models])
-        places = places[places[:, 1] > 0]
-        total = sums_MA2[:, arm].sum(0)
-        share_P = places[:, 0] / places[:, 1]
-        if np.ptp(share_P) == 0:
-            alike = share_P[0] * len(places)
-            found.append(rng.beta(alike + 0.5, len(places) - alike + 0.5, DRAWS))
+    for arm in range(len(models[0])):
+        tallies = [arms[arm] for arms in models]
+        hits_P = np.concatenate([one.hits_PW.sum(1) for one in tallies])
+        texts_P = np.concatenate([one.texts_P for one in tallies])
+        if np.ptp(hits_P / texts_P) == 0:
+            alike = hits_P[0] / texts_P[0] * len(texts_P)
+            found.append(rng.beta(alike + 0.5, len(texts_P) - alike + 0.5, DRAWS))
             continue
-        drawn_D2 = np.array([
-            np.sum([_resampled(models[row][arm], rng) for row in rows], axis=0)
-            for rows in chosen_DM
+        sums_M2 = np.array([one.sums for one in tallies])
+        total = sums_M2.sum(0)
+        drawn_S2 = np.array([
+            np.sum([tallies[row].drawn(weight_W, rng) for row in rows], axis=0)
+            for rows, weight_W in zip(chosen_SM, weight_SW, strict=True)
         ])  # fmt: skip
-        original_D2 = sums_MA2[chosen_DM, arm].sum(1)
-        some_D = (drawn_D2[:, 1] > 0) & (original_D2[:, 1] > 0)
-        drawn_D2, original_D2 = drawn_D2[some_D], original_D2[some_D]
-        between_D = original_D2[:, 0] / original_D2[:, 1] - total[0] / total[1]
-        stretch_D = (few(len(models)) - 1) * between_D
-        share_D = np.clip(drawn_D2[:, 0] / drawn_D2[:, 1] + stretch_D, 0, 1)
-        found.append(rng.choice(share_D, DRAWS) if len(share_D) < DRAWS else share_D)
+        original_S2 = sums_M2[chosen_SM].sum(1)
+        some_S = (drawn_S2[:, 1] > 0) & (original_S2[:, 1] > 0)
+        drawn_S2, original_S2 = drawn_S2[some_S], original_S2[some_S]
+        between_S = original_S2[:, 0] / original_S2[:, 1] - total[0] / total[1]
+        stretch_S = (few(len(models)) - 1) * between_S
+        share_S = np.clip(drawn_S2[:, 0] / drawn_S2[:, 1] + stretch_S, 0, 1)
+        found.append(rng.choice(share_S, DRAWS) if len(share_S) < DRAWS else share_S)
     return found
-
-
-def _resampled(counts_P2: Floats, rng: np.random.Generator) -> Floats:
-    if not len(counts_P2):
-        return np.zeros(2)
-    times_P = rng.multinomial(len(counts_P2), np.full(len(counts_P2), 1 / len(counts_P2)))
-    return np.asarray(times_P @ counts_P2)

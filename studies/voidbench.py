@@ -96,6 +96,7 @@ def trial(
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
         "chance_score": chance, "least_score": field.least_score, "void_dim": subject.void_dim,
         "later_by_chance": worth.later_by_chance(subject.judge),
+        "withheld": len(corpus.info.get("withheld", ())),
         "withheld_in_copies": subject.withheld_in_copies,
         "filter": subject.plausible and subject.plausible.limits,
         "spent": {

@@ -334,3 +334,19 @@ def test_a_wrong_vector_is_named(vectors: object, told: str) -> None:
 def test_decode_must_return_a_text_a_vector(texts: object) -> None:
     with pytest.raises(InputError, match="decode of 2 vectors must return as many texts"):
         voidbench.Foreign("m:f", Odd(texts=texts)).decode(np.eye(2, dtype=np.float32))
+
+
+def test_few_withheld_combinations_widen_the_interval_of_their_share() -> None:
+    def fill(kinds: int) -> list[float]:
+        rows = [row("void", str(i), yields=True, withheld=i % 2 == 0) for i in range(120)]
+        for number, one in enumerate(rows):
+            if one["withheld"]:
+                one["combination"] = ["soup", f"main {number % kinds}"]
+        models = [trial(rows) | {"withheld": 30}] * 3
+        found = summary(models, np.random.default_rng(0))["arms"]["void"]["withheld_fill"]
+        assert found["share"] == 0.5
+        return found["ci"]
+
+    many, few = fill(60), fill(2)
+    assert many[0] < 0.5 < many[1]
+    assert np.ptp(few) > 1.5 * np.ptp(many)
