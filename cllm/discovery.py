@@ -28,6 +28,7 @@ from cllm.files import read_json, write_json
 from cllm.ideas import (
     Idea,
     best_first,
+    choose_rest,
     funnel,
     judge_written,
     lift,
@@ -138,6 +139,7 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
     )
 
 
+REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
 
 
@@ -172,7 +174,9 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     if run.voids.exists() and chance == np.inf:
         log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
     held_out_MD = latents.select("validation").vectors_ND
-    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng)
+    rest = choose_rest(model, judge, held_out_MD, model.config.void_dim)
+    log.info("places take their other coordinates from: %s", REST[rest])
+    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng, rest)
     train_texts = corpus.select("train").texts
     written = write_all(
         model, field, train_texts, budget, rng,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cllm.arms import Autoencoder, Written, filled
+from cllm.arms import Autoencoder, Rest, Written, filled
 from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
@@ -27,6 +27,7 @@ from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
+RESTS = 200  # held-out texts that say what to put beside a prefix
 LENGTHS_FROM = 2000  # training texts that say how long texts are
 
 
@@ -76,6 +77,24 @@ def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Wri
         return Written("base", tuple(base.to_text(rows)), None, count)
 
     return write
+
+
+def choose_rest(model: Autoencoder, judge: Judge, held_out_MD: Vectors, void_dim: int) -> Rest:
+    """What to put where the prefix of a place leaves coordinates open, by held-out texts.
+
+    Nothing, where texts of their prefixes alone are valid at least half as often as those of
+    their whole vectors; else the nearest text's: a decoder that is told too little writes loops.
+    """
+    some_ND = held_out_MD[:RESTS]
+    if void_dim == held_out_MD.shape[1] or not len(some_ND):
+        return "open"
+    alone_ND = np.zeros_like(some_ND)
+    alone_ND[:, :void_dim] = prefix(some_ND, void_dim)
+    alone, whole = (
+        np.mean([verdict.valid for verdict in judge.judge(filled(model.decode(vectors_ND)))])
+        for vectors_ND in (alone_ND, some_ND)
+    )
+    return "open" if alone >= 0.5 * whole else "nearest"
 
 
 def judge_written(

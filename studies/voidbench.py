@@ -30,7 +30,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
-from cllm.ideas import judge_written, unaided
+from cllm.ideas import choose_rest, judge_written, unaided
 from cllm.judge import Judge
 from cllm.plausibility import SURPRISE, Plausibility
 from cllm.run import RunFolder, training_facts
@@ -60,16 +60,19 @@ class Subject:
     withheld_in_copies: int | None = None  # combinations that swapped copies named in training
 
 
-METHOD = 2  # raised when the same model would be measured otherwise
+METHOD = 3  # raised when the same model would be measured otherwise
 
 
 # ---- one model ---------------------------------------------------------------------------
 
 
 def trial(
-    subject: Subject, budget: int, seed: int, search: VoidSettings, rest: Rest = "open"
+    subject: Subject, budget: int, seed: int, search: VoidSettings, rest: Rest | None = None
 ) -> dict[str, Any]:
-    """Facts of the void search, and every arm's texts with what they are worth."""
+    """Facts of the void search, and every arm's texts with what they are worth.
+
+    `rest` None: chosen on held-out texts (`choose_rest`).
+    """
     rng = np.random.default_rng([seed, 5])
     corpus, model = subject.corpus, subject.model
     cloud_ND, held_out_MD = (
@@ -79,6 +82,7 @@ def trial(
     cloud_NK, held_out_MK = (prefix(x, subject.void_dim) for x in (cloud_ND, held_out_MD))
     found = find_voids(cloud_NK, search, rng, held_out_MK)
     chance = np.inf if found.chance is None else found.chance
+    rest = rest or choose_rest(model, subject.judge, held_out_MD, subject.void_dim)
     field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng, rest)
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
@@ -94,7 +98,8 @@ def trial(
     return {
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
-        "chance_score": chance, "least_score": field.least_score, "void_dim": subject.void_dim,
+        "rest": rest, "void_dim": subject.void_dim,
+        "chance_score": chance, "least_score": field.least_score,
         "later_by_chance": worth.later_by_chance(subject.judge),
         "withheld": len(corpus.info.get("withheld", ())),
         "withheld_in_copies": subject.withheld_in_copies,
@@ -142,8 +147,8 @@ def _medians(field: Field, written: Mapping[str, Written]) -> dict[str, dict[str
 
 
 FACTS = (
-    "voids", "radius_ratio", "p_value", "chance_score", "least_score", "void_dim", "crowding",
-    "later_by_chance", "withheld_in_copies", "filter",
+    "voids", "rest", "radius_ratio", "p_value", "chance_score", "least_score", "void_dim",
+    "crowding", "later_by_chance", "withheld_in_copies", "filter",
 )  # fmt: skip
 
 
@@ -326,8 +331,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--budget", type=int, default=2000, help="decodes an arm")
     p.add_argument(
-        "--rest", choices=("open", "nearest"), default="open",
-        help="other coordinates of places in voids: none, or the nearest text's",
+        "--rest", choices=("open", "nearest"),
+        help="other coordinates of places: none, or the nearest text's; else chosen on validation",
     )  # fmt: skip
     p.add_argument("--nulls", type=int, default=19, help="null clouds a kind")
     p.add_argument("--quick", action="store_true", help="a quarter of the void search")

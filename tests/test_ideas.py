@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cllm.ideas import Idea, funnel, land, lift, unaided, void_around
+from cllm.ideas import Idea, choose_rest, funnel, land, lift, unaided, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, prefix, unit
@@ -106,3 +106,25 @@ def test_an_arm_without_points_says_how_many_are_new() -> None:
     assert found["new_share"] == 0.75
     assert found["new_share_ci"][0] < 0.75 < found["new_share_ci"][1]
     assert not {"hit", "yield"} & found.keys()
+
+
+@pytest.mark.parametrize(("told_alone", "rest"), [(0.4, "nearest"), (0.6, "open")])
+def test_places_take_the_rest_from_texts_where_a_prefix_alone_says_too_little(
+    told_alone: float, rest: str
+) -> None:
+    class Half:
+        """Whole vectors make valid texts; a prefix alone does so for some."""
+
+        def decode(self, vectors_ND: np.ndarray) -> list[str]:
+            alone = not vectors_ND[:, 2:].any()
+            valid = round(len(vectors_ND) * (told_alone if alone else 1))
+            return ["valid"] * valid + ["loop loop"] * (len(vectors_ND) - valid)
+
+    class Strict:
+        def judge(self, texts: list[str]) -> list[Verdict]:
+            return [idea(0, text == "valid").verdict for text in texts]
+
+    vectors = unit(np.random.default_rng(0).standard_normal((50, 6)))
+    assert choose_rest(Half(), Strict(), vectors, 2) == rest
+    assert choose_rest(Half(), Strict(), vectors, 6) == "open"
+    assert choose_rest(Half(), Strict(), vectors[:0], 2) == "open"
