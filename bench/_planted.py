@@ -59,6 +59,11 @@ def rng_of(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(numbers)
 
 
+def seeds_of(options: argparse.Namespace, count: int) -> range:
+    """As many seeds, from the first that is asked for."""
+    return range(options.first, options.first + count)
+
+
 def uniform_cloud(rng: np.random.Generator, count: int, dims: int) -> Cloud:
     """Uniform on the sphere, (N, K)."""
     return unit(rng.standard_normal((count, dims)))
@@ -73,7 +78,7 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
     the share of places where nothing was planted that pass for found.
     """
     kept, rows = Kept(options.kept), []
-    seeds = range(options.first, options.first + options.seeds)
+    seeds = seeds_of(options, options.seeds)
     for *case, thick in [*((*case, 0.0) for case in options.plants), *options.thick]:
         for seed in seeds:
             judged = case[2] <= options.judged and not thick
@@ -85,7 +90,7 @@ def planted(options: argparse.Namespace) -> dict[str, Any]:
         str(thick): _share([row["found"] for row in rows if row["thick"] == thick])
         for thick in sorted({row["thick"] for row in rows} - {0.0})
     }
-    seeds = range(options.first, options.first + options.even_seeds)
+    seeds = seeds_of(options, options.even_seeds)
     chance = [
         kept.of(["even", *case, seed], lambda: by_chance(case, seed))  # noqa: B023 - called at once
         for case in options.evens

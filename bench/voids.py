@@ -26,18 +26,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench._context import say
-from bench._planted import ALONE, EVENS, PLANTS, THICK, Cloud, Kept, planted, rng_of, uniform_cloud
+from bench._planted import (
+    ALONE,
+    EVENS,
+    PLANTS,
+    THICK,
+    Cloud,
+    Kept,
+    planted,
+    rng_of,
+    seeds_of,
+    uniform_cloud,
+)
 from cllm.nulls import KINDS, Kind, null_cloud
 from cllm.sphere import ExactIndex, unit
 from cllm.voids import VoidSettings, find_voids
 
 PARTS = ("truth", "planted", "calibration", "speed", "peers")
 POINTS, DIMS = 500, (2, 8)  # of the clouds of `calibration`; coordinates from, to
-
-
-def seeds_of(options: argparse.Namespace, count: int) -> range:
-    """As many seeds, from the first that is asked for."""
-    return range(options.first, options.first + count)
 
 
 # ---- truth -------------------------------------------------------------------------------

@@ -88,8 +88,7 @@ def choose_rest(model: Autoencoder, judge: Judge, held_out_MD: Vectors, void_dim
     some_ND = held_out_MD[:RESTS]
     if void_dim == held_out_MD.shape[1] or not len(some_ND):
         return "open"
-    alone_ND = np.zeros_like(some_ND)
-    alone_ND[:, :void_dim] = prefix(some_ND, void_dim)
+    alone_ND = np.pad(prefix(some_ND, void_dim), ((0, 0), (0, some_ND.shape[1] - void_dim)))
     alone, whole = (
         np.mean([verdict.valid for verdict in judge.judge(filled(model.decode(vectors_ND)))])
         for vectors_ND in (alone_ND, some_ND)

@@ -37,13 +37,15 @@ def summary(trials: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[
     if len(labelled) > 1:
         raise InputError("models of built-in recipes and of other texts have no common summary")
     known = [name for name in SHARES if name != "withheld_fill" or True in labelled]
+    pairs = _combinations(trials)
     arms = {
-        arm: _arm(arm, trials, known, rng) for arm in ARMS if any(arm in t["spent"] for t in trials)
+        arm: _arm(arm, trials, known, pairs, rng)
+        for arm in ARMS
+        if any(arm in t["spent"] for t in trials)
     }
     out: dict[str, Any] = {"models": len(trials), "arms": arms}
     if len(trials) < 3:
         out["note"] = "fewer than three models: intervals say little of how models differ"
-    pairs = _combinations(trials)
     both = [t for t in trials if _rows(t, "void") and _rows(t, "density")]
     if both:
         out["void_over_density"] = {"models": len(both)} | {
@@ -81,6 +83,7 @@ def _arm(
     arm: str,
     trials: Sequence[dict[str, Any]],
     known: Sequence[str],
+    pairs: Sequence[tuple[str, ...]],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     rows = [row for t in trials for row in _rows(t, arm)]
@@ -90,8 +93,7 @@ def _arm(
     }
     told |= _counted(rows)
     told |= {
-        name: told_share([(_tally(t, arm, name, _combinations(trials)),) for t in trials], rng)
-        for name in known
+        name: told_share([(_tally(t, arm, name, pairs),) for t in trials], rng) for name in known
     }
     if rows and not _aimed(rows):
         told["new_share"] = told.pop("yield")
