@@ -54,19 +54,17 @@ def bootstrap(
     rng: np.random.Generator,
     samples: int = 1000,
     level: float = 0.95,
-    *,
-    same_texts: bool = True,
 ) -> Interval:
     """Interval of a mean: percentile bootstrap over texts (N,), or seeds then texts (S, N).
 
-    `same_texts` says that column n is the same text under every seed: then one draw of texts
-    serves all seeds (Owen 2007, "pigeonhole bootstrap"). False: texts are drawn within each seed.
+    Column n is the same text under every seed, so that one draw of texts serves all seeds (Owen
+    2007, "pigeonhole bootstrap").
     Few seeds (or texts) make percentile intervals too narrow, so the deviations of the top-level
     units are first stretched to the t quantile (Hesterberg 2015, "expanded percentile").
     Raises ValueError for an empty or non-finite array.
     """
     values_SN = _as_seeds_by_texts(values)
-    means = _resampled_means([_stretched(values_SN, level)], rng, samples, same_texts)[0]
+    means = _resampled_means(_stretched(values_SN, level), rng, samples)
     return _interval(float(values_SN.mean()), means, level, values_SN.size)
 
 
@@ -99,34 +97,25 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     return Interval(successes / n, float(found.low), float(found.high), n)
 
 
-def yield_ci(hits: Array, rng: np.random.Generator, level: float = 0.95) -> Interval:
-    """Interval of a share of hits: Wilson for one seed (N,), bootstrap for several (S, N).
-
-    Where all hit or none does there is nothing to resample: then Wilson over all of them.
-    """
-    hits_SN = _as_seeds_by_texts(hits)
-    if not np.isin(hits_SN, (0, 1)).all():
-        raise ValueError("hits are 0 or 1; shares of several texts go to `bootstrap`")
-    if len(hits_SN) == 1 or np.ptp(hits_SN) == 0:
-        return wilson(int(hits_SN.sum()), hits_SN.size, level)
-    found = bootstrap(hits_SN, rng, level=level, same_texts=False)
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0), found.n)
-
-
 def share_draws(counts_P2: Array, rng: np.random.Generator, samples: int = 2000) -> Floats:
     """Draws (samples,) of a share from hits and texts of each place, P > 0: of its interval.
 
     Texts of one place are not independent, so places are resampled; few of them are stretched
-    (`few`). Where each has one text, or all have the same share, Jeffreys' posterior with places
-    as observations (Brown, Cai & DasGupta 2001).
+    (`few`). Where each has one text, or all have the same share, they are the observations of
+    `jeffreys_draws`.
     """
     hits_P, texts_P = np.asarray(counts_P2, np.float64).T
     places, share = len(texts_P), float(hits_P.sum() / texts_P.sum())
     if texts_P.max() == 1 or np.ptp(hits_P / texts_P) == 0:
-        return rng.beta(share * places + 0.5, (1 - share) * places + 0.5, samples)
+        return jeffreys_draws(share, places, rng, samples)
     times_SP = rng.multinomial(places, np.full(places, 1 / places), samples)
     drawn_S = (times_SP @ hits_P) / (times_SP @ texts_P)
     return np.asarray(np.clip(share + few(places) * (drawn_S - share), 0, 1))
+
+
+def jeffreys_draws(share: float, n: int, rng: np.random.Generator, samples: int) -> Floats:
+    """Draws (samples,) of a share by Jeffreys' posterior (Brown, Cai & DasGupta 2001)."""
+    return rng.beta(share * n + 0.5, (1 - share) * n + 0.5, samples)
 
 
 def _as_seeds_by_texts(values: Array) -> Floats:
@@ -154,18 +143,13 @@ def few(units: int, level: float = 0.95) -> float:
     return math.sqrt(units / (units - 1)) * float(ratio)
 
 
-def _resampled_means(
-    arms: Sequence[Floats], rng: np.random.Generator, samples: int, same_texts: bool
-) -> Floats:
-    """Means of resampled arms, (arms, samples); every arm sees the same draw of seeds."""
-    seeds = len(arms[0])
-    means = np.empty((len(arms), samples))
+def _resampled_means(values_SN: Floats, rng: np.random.Generator, samples: int) -> Floats:
+    """Means (samples,) over seeds and texts drawn with replacement."""
+    seeds, texts = values_SN.shape
+    means = np.empty(samples)
     for sample in range(samples):
         seeds_S1 = rng.integers(seeds, size=(seeds, 1))
-        for arm, values_SN in enumerate(arms):
-            texts = values_SN.shape[1]
-            columns = rng.integers(texts, size=(1 if same_texts else seeds, texts))
-            means[arm, sample] = values_SN[seeds_S1, columns].mean()
+        means[sample] = values_SN[seeds_S1, rng.integers(texts, size=(1, texts))].mean()
     return means
 
 

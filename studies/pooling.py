@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.errors import InputError
-from cllm.metrics import few
+from cllm.metrics import few, jeffreys_draws
 from cllm.scoreboard import ARMS
 
 Floats = NDArray[np.float64]
@@ -204,8 +204,8 @@ def _share_draws(models: Sequence[tuple[Tally, ...]], rng: np.random.Generator) 
 
     Withheld combinations are drawn as well, the same ones for all models and arms: another corpus
     would withhold others. What models differ by is stretched, as few of them tell little
-    (`metrics.few`). Where every place is alike there is nothing to resample: Jeffreys' posterior
-    of a share (Brown, Cai & DasGupta 2001), with places as its observations.
+    (`metrics.few`). Where every place is alike there is nothing to resample: then places are the
+    observations of `jeffreys_draws`.
     """
     chosen_SM = rng.integers(len(models), size=(DRAWS, len(models)))
     width = models[0][0].hits_PW.shape[1]
@@ -216,8 +216,8 @@ def _share_draws(models: Sequence[tuple[Tally, ...]], rng: np.random.Generator) 
         hits_P = np.concatenate([one.hits_PW.sum(1) for one in tallies])
         texts_P = np.concatenate([one.texts_P for one in tallies])
         if np.ptp(hits_P / texts_P) == 0:
-            alike = hits_P[0] / texts_P[0] * len(texts_P)
-            found.append(rng.beta(alike + 0.5, len(texts_P) - alike + 0.5, DRAWS))
+            share = float(hits_P[0] / texts_P[0])
+            found.append(jeffreys_draws(share, len(texts_P), rng, DRAWS))
             continue
         sums_M2 = np.array([one.sums for one in tallies])
         total = sums_M2.sum(0)

@@ -18,7 +18,6 @@ from cllm.metrics import (
     share_draws,
     token_accuracy,
     wilson,
-    yield_ci,
 )
 
 WORDS = ["flour", "butter", "sugar", "stir", "bake", "the", "oven", "pan", "salt", "onion"]
@@ -140,11 +139,11 @@ def test_scores_refuse_uneven_input():
 # --- intervals ---------------------------------------------------------------------------------
 
 
-def coverage(draw, truth, trials=300, **options):
+def coverage(draw, truth, trials=300):
     rng = np.random.default_rng(7)
     inside = 0
     for _ in range(trials):
-        interval = bootstrap(draw(rng), rng, samples=200, **options)
+        interval = bootstrap(draw(rng), rng, samples=200)
         inside += interval.low <= truth <= interval.high
     return inside / trials
 
@@ -154,13 +153,12 @@ def test_bootstrap_covers_the_mean(texts):
     assert 0.91 <= coverage(lambda rng: rng.normal(3, 2, texts), 3.0) <= 0.995
 
 
-@pytest.mark.parametrize("same_texts", [True, False])
-def test_bootstrap_over_seeds_covers_where_seeds_differ(same_texts):
+def test_bootstrap_over_seeds_covers_where_seeds_differ():
     def draw(rng):
-        texts = rng.normal(0, 1, (1 if same_texts else 5, 40))
+        texts = rng.normal(0, 1, (1, 40))
         return 1 + rng.normal(0, 0.1, (5, 1)) + texts + rng.normal(0, 0.3, (5, 40))
 
-    assert 0.91 <= coverage(draw, 1.0, trials=200, same_texts=same_texts) <= 0.998
+    assert 0.91 <= coverage(draw, 1.0, trials=200) <= 0.998
 
 
 def test_seeds_that_disagree_widen_the_interval():
@@ -214,15 +212,6 @@ def test_wilson_known_values():
     assert wilson(20, 20).high == 1.0
     with pytest.raises(ValueError, match="share"):
         wilson(3, 0)
-
-
-def test_yield_interval_takes_one_seed_or_many():
-    rng = np.random.default_rng(0)
-    assert yield_ci(np.array([True] * 8 + [False] * 2), rng).ci == wilson(8, 10).ci
-    many = yield_ci(rng.random((5, 300)) < 0.98, rng)
-    assert 0.9 < many.low < 0.98 < many.high <= 1.0
-    assert many.n == 1500
-    assert yield_ci(np.zeros((5, 4)), rng).ci == wilson(0, 20).ci  # no hit is no certainty
 
 
 # --- repetition --------------------------------------------------------------------------------
