@@ -28,6 +28,7 @@ from scipy import stats
 from bench._context import say
 from bench._planted import (
     ALONE,
+    BENT,
     EVENS,
     PLANTS,
     THICK,
@@ -269,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
         "--kept", type=Path, default=Path("runs/bench-voids.jsonl"), help="finished cases"
     )
     p.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    p.set_defaults(plants=PLANTS, evens=EVENS, thick=THICK)
+    p.set_defaults(plants=PLANTS, evens=EVENS, thick=THICK, bent=BENT)
     return p
 
 

@@ -107,6 +107,12 @@ class Support:
         coverage_Q, tangency_Q = self.measure(points_QK)
         return (coverage_Q >= self.least_coverage) & (tangency_Q >= self.least_tangency)
 
+    def along_sheet(self, points_QK: Floats) -> npt.NDArray[np.bool_]:
+        """Which points are as much in the sheet as held-out texts; all where there is none."""
+        if self.fills_sphere:
+            return np.ones(len(points_QK), dtype=bool)
+        return self.measure(points_QK)[1] >= self.least_tangency
+
     def _look(self, points_QK: Floats) -> tuple[Ints, Floats64, Floats64]:
         """Nearest texts (Q, L), unit directions to them (Q, L, K), and frames (Q, J, K).
 

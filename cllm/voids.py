@@ -40,7 +40,7 @@ class VoidSettings(BaseModel):
     places: int = Field(
         10_000, ge=0, description="starts of arms that chance must explain as well; 0 = off"
     )
-    climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest ones")
+    climbed: int = Field(400, ge=1, description="proposals that climb: the emptiest in the sheet")
     rounds: int = Field(60, ge=0, description="most climbing steps; they end earlier. 0 = off")
     count: int = Field(100, ge=1, description="most kept, by score, enclosed ones first")
     max_overlap: float = Field(0.1, ge=0, le=1, description="share of `overlap`; 1 = no pruning")
@@ -259,8 +259,9 @@ def _search(
     support = Support.learn(index, held_out_MK, rng)
     proposal_PK = propose(index, settings.proposals, rng)
     score_P, angles_PJ = scores(index, proposal_PK, settings.neighbours)
-    chosen_P = _emptiest(angles_PJ[:, 0], score_P, settings.climbed)
-    centre_CK, enclosed_C = ascend(support, proposal_PK[chosen_P], settings.rounds)
+    order_P = _promising(angles_PJ[:, 0], score_P, support.along_sheet(proposal_PK))
+    chosen_C = np.sort(order_P[: settings.climbed])
+    centre_CK, enclosed_C = ascend(support, proposal_PK[chosen_C], settings.rounds)
     voids = _kept(support, settings, centre_CK, enclosed_C)
     enclosed = [void for void in voids if void.enclosed]
     others = [void for void in voids if not void.enclosed]
@@ -301,10 +302,13 @@ def _null_search(
     return _search(ExactIndex(_distinct(null_NK)[0]), held_out, settings, rng)
 
 
-def _emptiest(radius_P: Floats64, score_P: Floats64, count: int) -> Mask:
-    """Which proposals climb: the best by empty radius or by score, so that neither kind is lost."""
+def _promising(radius_P: Floats64, score_P: Floats64, along_P: Mask) -> Ints:
+    """The order in which proposals may climb: the best by empty radius or by score first.
+
+    So neither kind is lost. Those off the sheet of texts come last: they are emptiest of all.
+    """
     rank_P = np.minimum(_rank(-radius_P), _rank(-score_P))
-    return _rank(rank_P) < count
+    return np.lexsort((rank_P, ~along_P))
 
 
 def _rank(values_P: npt.NDArray[Any]) -> Ints:

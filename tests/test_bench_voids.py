@@ -17,7 +17,8 @@ from cllm.voids import Void
 def small(*arguments: str) -> object:
     options = voids.parser().parse_args(list(arguments))
     options.kept, options.thick = None, [(2, 4, 400, 40, 0.001)]
-    options.plants, options.evens = [(2, 3, 400, 30), (4, 6, 400, 40)], [(2, 3, 150)]
+    options.plants, options.bent = [(2, 3, 400, 30), (4, 6, 400, 40)], [(2, 4, 2000, 100)]
+    options.evens = [(2, 3, 150, False), (2, 4, 150, True)]
     return options
 
 
@@ -36,6 +37,7 @@ def test_emptied_balls_are_found_and_even_clouds_counted() -> None:
     assert found["recall"]["share"] == 1
     assert found["recall_standing"] is None
     assert found["recall_by_thickness"]["0.001"]["share"] == 1
+    assert found["recall_bent"]["share"] == 1
     assert found["by_luck"] < 0.5
     assert found["even_clouds"] == 1
     assert not any("stands" in row for row in found["rows"])
@@ -66,7 +68,7 @@ def test_an_interrupted_bench_goes_on_after_what_is_kept(
     first = voids.planted(options)
     monkeypatch.setattr(_planted, "find_voids", None)  # would fail if it were searched again
     assert voids.planted(options) == first
-    assert len(options.kept.read_text().splitlines()) == 4
+    assert len(options.kept.read_text().splitlines()) == 6
 
 
 def test_a_plant_is_found_only_by_a_void_as_wide() -> None:

@@ -28,6 +28,7 @@ from cllm.voids import (
     void_scores,
 )
 
+ALONE = VoidSettings(places=0, nulls=0)
 WITHOUT_NULLS = VoidSettings(proposals=400, places=0, climbed=150, nulls=0)
 
 
@@ -352,7 +353,8 @@ def test_no_void_at_all_is_an_answer() -> None:
     assert found.enclosed == ()
     assert found.p_value == 1.0
     assert found.radius_ratio is None
-    assert search(points(20, 6, 4)) is not None
+    least = search(points(20, 6, 4))
+    assert least.largest_score == max((v.score for v in least.enclosed), default=-np.inf)
 
 
 def test_a_thin_cloud_is_searched_in_its_own_subspace() -> None:
@@ -381,8 +383,7 @@ def test_a_bent_sheet_has_its_voids_in_the_sheet() -> None:
         return unit(np.stack(flat, axis=1) @ turned)
 
     held_out, cloud = torus(turns[:400]), torus(turns[400:])
-    every = VoidSettings(places=0, proposals=400, climbed=400, nulls=0)
-    found = find_voids(cloud, every, np.random.default_rng(0), held_out)
+    found = find_voids(cloud, ALONE, np.random.default_rng(0), held_out)
     assert found.sheet_dim == 2
     largest = max(found.enclosed, key=lambda void: void.radius)
     hole = torus(np.zeros((1, 2)))[0]
