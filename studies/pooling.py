@@ -111,9 +111,12 @@ def _arm(
     if inside:
         told["in_voids"] = _counted(inside)
     for name, column in (("plausibility", "pmi"), ("unknown_items", "unknown_items")):
-        values = [row[column] for row in rows if column in row and row["valid"]]
-        if values:
-            told[name] = float(np.mean(values))
+        values = [
+            [(r["place"], r[column]) for r in _rows(t, arm) if column in r and r["valid"]]
+            for t in trials
+        ]
+        if any(values):
+            told[name] = told_mean(values, rng)
     return told
 
 
@@ -184,15 +187,51 @@ def told_share(
 def told_ratio(
     models: Sequence[tuple[Tally, ...]], rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    """Share of the first arm over that of the second; half a text is added, for counts of 0."""
+    """Share of the first arm over that of the second, and less it; half a text more on both sides.
+
+    Where the second counts none, the ratio has a lower bound only: the rest is None.
+    """
     first, second = (np.sum([arms[i].sums for arms in models], axis=0) for i in (0, 1))
     if not (first[1] and second[1]):
         return None
     one, other = ((hits + 0.5) / (texts + 1.0) for hits, texts in (first, second))
     top_S, bottom_S = _share_draws(models, rng)
     least, lowest = (0.5 / (texts + 1.0) for _, texts in (first, second))
-    ratios_S = np.maximum(top_S, least) / np.maximum(bottom_S, lowest)
-    return {"ratio": float(one / other), "ci": _bounds(ratios_S)}
+    low, high = _bounds(np.maximum(top_S, least) / np.maximum(bottom_S, lowest))
+    known = second[0] > 0
+    return {
+        "ratio": float(one / other) if known else None,
+        "ci": [low, high if known else None],
+        "difference": float(first[0] / first[1] - second[0] / second[1]),
+        "difference_ci": _bounds(top_S - bottom_S),
+    }
+
+
+def told_mean(models: Sequence[Sequence[tuple[Any, float]]], rng: np.random.Generator) -> Row:
+    """Mean of some number over texts of all models, of (place, number); intervals as of a share."""
+    places_M = [_by_place(texts) for texts in models if texts]
+    sums_M2 = np.array([places_P2.sum(0) for places_P2 in places_M])
+    mean = sums_M2[:, 0].sum() / sums_M2[:, 1].sum()
+    draws = []
+    for _ in range(DRAWS):
+        chosen = rng.integers(len(places_M), size=len(places_M))
+        drawn_2 = np.sum(
+            [rng.choice(places_M[row], len(places_M[row])).sum(0) for row in chosen], 0
+        )
+        original_2 = sums_M2[chosen].sum(0)
+        between = original_2[0] / original_2[1] - mean
+        draws.append(drawn_2[0] / drawn_2[1] + (few(len(places_M)) - 1) * between)
+    return {"mean": float(mean), "ci": _bounds(np.array(draws))}
+
+
+def _by_place(texts: Sequence[tuple[Any, float]]) -> Floats:
+    """Sum of the numbers and count of the texts of each place, (P, 2)."""
+    sums: dict[Any, list[float]] = {}
+    for place, number in texts:
+        total = sums.setdefault(place, [0.0, 0.0])
+        total[0] += number
+        total[1] += 1
+    return np.array([*sums.values()])
 
 
 def _bounds(draws: Floats) -> list[float]:

@@ -97,8 +97,10 @@ def test_plausibility_is_the_mean_over_valid_texts() -> None:
             row("void", "b", True) | {"pmi": 0.2, "unknown_items": 0.5},
             row("void", "c", False) | {"pmi": 9.0, "unknown_items": 1.0}]  # fmt: skip
     void = summary([trial(rows)], np.random.default_rng(0))["arms"]["void"]
-    assert void["plausibility"] == pytest.approx(0.3)
-    assert void["unknown_items"] == pytest.approx(0.25)
+    assert void["plausibility"]["mean"] == pytest.approx(0.3)
+    low, high = void["plausibility"]["ci"]
+    assert 0.2 <= low < 0.3 < high <= 0.4
+    assert void["unknown_items"]["mean"] == pytest.approx(0.25)
 
 
 def test_later_fill_is_told_over_that_of_real_unseen_texts() -> None:
@@ -116,11 +118,15 @@ def test_a_text_written_twice_counts_once_at_its_first_place() -> None:
     assert first.decodes == 6
 
 
-def test_a_ratio_over_nothing_found_stays_finite_and_unsure() -> None:
+def test_a_ratio_over_nothing_found_has_a_lower_bound_only() -> None:
     found = told(1, [(True, i < 3) for i in range(30)], [(True, False)] * 30)
     fill = found["void_over_density"]["withheld_fill"]
-    assert np.isfinite([fill["ratio"], *fill["ci"]]).all()
-    assert fill["ratio"] > 5
+    assert fill["ratio"] is None
+    assert fill["ci"][0] > 0.1
+    assert fill["ci"][1] is None
+    assert fill["difference"] == pytest.approx(0.1)
+    low, high = fill["difference_ci"]
+    assert low < 0.1 < high
     low, high = found["arms"]["density"]["withheld_fill"]["ci"]
     assert low < 0.001
     assert 0.05 < high < 0.2  # none of 30 may still be one of ten
