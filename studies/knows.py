@@ -317,8 +317,8 @@ def auroc(seeds: Measured, rng: np.random.Generator) -> Interval:
         pairs = {kind: rng.choice(known[kind], len(known[kind])).tolist() for kind in KINDS}
         drawn_S = np.array([_auroc(seeds[row], pairs) for row in chosen_S])
         draws.append(np.mean(drawn_S + stretch_S[chosen_S]))
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(float(each_S.mean()), float(low), min(1.0, float(high)), len(seeds))
+    low, high = map(float, np.quantile(draws, (0.025, 0.975)))
+    return Interval(float(each_S.mean()), max(0.0, low), min(1.0, high), len(seeds))
 
 
 def _measured(units: Sequence[dict[str, Any]], split: str, k: str, what: str) -> Measured:

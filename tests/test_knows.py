@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from cllm import pipeline
 from cllm.run import SHIPPED, RunFolder
 from cllm.sphere import angle
 from cllm.sphere import unit as on_sphere
-from cllm.voids import overlap
+from cllm.voids import VoidSettings, overlap
+from studies import knows
 from studies.knows import elsewhere, lengths, pooled, shared_base, summary
 
 
@@ -140,3 +142,28 @@ def test_shares_inside_are_told_with_intervals_over_seeds() -> None:
     for seed in seeds:
         seed["withheld_in_elsewhere"] = 0.0
     assert "withheld_matched_over_elsewhere" not in pooled(seeds)
+
+
+def test_the_study_measures_a_model_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From texts to shares inside voids; what is kept is neither trained nor searched again."""
+    few = VoidSettings(proposals=60, places=40, climbed=20, nulls=1)
+    monkeypatch.setattr(VoidSettings, "quick", classmethod(lambda _: few))
+    said = ["--richness", "plain", "--texts", "400", "--seeds", "2", "--recipes", "30"]
+    said += ["--aim", "text", "--dim", "4", "--set", "train.loop.steps=2", "--out", str(tmp_path)]
+    knows.main(said)
+    first = json.loads(capsys.readouterr().out)
+    cell = first["plain-400"]
+    assert cell["seeds"] == 2
+    assert set(cell["by_prefix"]) == {"2", "3", "4"}
+    for found in cell["by_prefix"].values():
+        low, high = found["rho"]["ci"]
+        assert 0 <= low <= found["rho"]["auroc"] <= high <= 1
+    assert 0 <= cell["inside"]["withheld_in_voids"]["mean"] <= 1
+    scores = json.loads((tmp_path / "plain-400-0" / "scores.json").read_text())
+    assert len(scores["test"]["4"]["withheld"]["rho"]) == 30
+    for name in ("train", "find_voids"):
+        monkeypatch.setattr(knows, name, None)
+    knows.main(said)
+    assert json.loads(capsys.readouterr().out) == first
