@@ -286,15 +286,13 @@ def generate(
     """Write texts from voids and from the control arms, and judge them."""
     from cllm import discovery
     from cllm.ideas import best_first
+    from cllm.scoreboard import print_arms
 
     folder = trained_run(run)
     ideas = discovery.write_ideas(folder, seed, n)
     rows = discovery.idea_rows(best_first(ideas), {})
-    emit(
-        {"arms": folder.notes()["ideas"], "ideas": rows},
-        json,
-        lambda: show_facts(folder.notes()["ideas"]),
-    )
+    arms = folder.notes()["ideas"]
+    emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms))
 
 
 @app.command()
@@ -329,16 +327,22 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
 STUDIES = ("knows", "voidbench")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def study(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help=f"{', '.join(STUDIES)}; its own options follow")],
 ) -> None:
-    """Run a study of this project again: `cllm study knows --json`."""
+    """Run a study of this project again: `cllm study knows --json`; `cllm study knows --help`."""
     from importlib import import_module
 
     from cllm.errors import InputError
 
+    if name == "--help":
+        typer.echo(context.get_help())
+        return
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     import_module(f"studies.{name}").main(context.args)

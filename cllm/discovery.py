@@ -63,8 +63,10 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
     how = VoidSettings.quick() if quick else VoidSettings()
     log.info("searching voids among %d texts and in null clouds", len(train))
     search = find_voids(cloud_NK, how, rng, held_out_MK)
-    run.forget("ideas")  # of other voids
-    run.ideas.unlink(missing_ok=True)
+    if run.ideas.exists():
+        log.info("ideas of earlier voids are removed; `cllm generate` writes new ones")
+        run.ideas.unlink()
+    run.forget("ideas")
     save_voids(run.voids, search.voids, train.ids, model.hash)
     facts: dict[str, Any] = {
         "count": sum(v.stands for v in search.voids),
@@ -76,8 +78,10 @@ def search_voids(run: RunFolder, seed: int, *, quick: bool = False) -> None:
         "scores": [void.score for void in search.enclosed],
         "null_scores": {kind: [max(s, 0.0) for s in some] for kind, some in search.null_scores},
         "sheet_dim": search.sheet_dim,
+        "void_dim": k,
+        "quick": quick,
     } | describe(ExactIndex(cloud_NK), rng, _groups(corpus, train.ids))
-    known = {k: v for k, v in facts.items() if v is not None and v != np.inf}
+    known = {name: v for name, v in facts.items() if v is not None and v != np.inf}
     run.note("voids", known)
     run.time("voids", begun)
 

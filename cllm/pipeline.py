@@ -53,6 +53,10 @@ def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     corpus.save(run.corpus)
     facts: dict[str, Any] = {"texts": len(corpus), "hash": corpus.hash}
     facts |= {split: len(corpus.select(split)) for split in ("train", "validation", "test")}
+    least = min(facts["validation"], facts["test"])
+    if least < FEW:
+        log.warning("only %d held-out texts: what is measured on them says little; "
+                    "give more texts", least)  # fmt: skip
     kept = ("source", "entropy_nats", "richness", "rows", "bad_rows", "near_duplicates")
     run.note("corpus", facts | {k: corpus.info[k] for k in kept if k in corpus.info})
 
@@ -76,6 +80,7 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
     write_json(folder / "training.json", note | {"command": command_line()})
 
 
+FEW = 30  # held-out texts
 FROM_SCRATCH = "from scratch"
 SWAPS = "label-blind"  # how copies are made; a model with others is another model
 

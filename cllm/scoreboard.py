@@ -35,6 +35,11 @@ ARMS = {
     "base": "base LLM alone",
     "copy": "a word swapped",
 }
+COUNTED = (
+    "dec.: decodes spent. hit: decoded and encoded again it is nearer to where it began than to "
+    "any text. yield: share of texts that are valid, no duplicate and a hit; just the first two "
+    "for arms that begin nowhere."
+)
 FUNNEL = ("decodes", "sampled", "valid", "duplicate", "novel", "hit")
 # key in the report, label, what it means
 RESTORED = (
@@ -54,7 +59,7 @@ EMPTY = (
     ("enclosed", "enclosed places", "not overlapping"),
     ("radius_ratio", "radius ratio", "largest radius ÷ the largest in null clouds, on average"),
     ("p_value", "p-value", "against the emptiest place of null clouds"),
-    ("hopkins", "Hopkins", "about 0.5: spread evenly; near 1: clustered"),
+    ("hopkins", "Hopkins", "about 0.5: even over the sphere; near 1: clustered, or a sheet"),
     ("uniformity", "uniformity", "lower: more even over the sphere"),
     ("intrinsic_dim", "intrinsic dimension", "directions the cloud really uses"),
 )
@@ -191,14 +196,27 @@ def print_voids(facts: Numbers, found: Sequence[VoidRow]) -> None:
 
     console = Console()
     console.print(_void_table({"voids": facts}))
-    table = _table("The emptiest", "void", "radius", "score", "p", "between")
-    table.columns[4].justify = "left"
+    table = _table("The emptiest", "void", "radius", "score", "p", "stands", "between")
+    table.columns[5].justify = "left"
     for void in found[:SHOWN_IDEAS]:
         rim = "; ".join(text["title"][:SHORT_TITLE] for text in void["rim"][:3])
-        numbers = (void["radius"], void["score"], void["p_value"])
-        table.add_row(*_cells(str(void["id"]), *map(number, numbers), rim))
+        numbers = map(number, (void["radius"], void["score"], void["p_value"]))
+        stands = "yes" if void["stands"] else "–"
+        table.add_row(*_cells(str(void["id"]), *numbers, stands, rim))
     if found:
         console.print(table)
+
+
+def print_arms(arms: Numbers) -> None:
+    """Print what each arm wrote."""
+    from rich.console import Console
+
+    _show_arms({"ideas": arms}, Console())
+
+
+def _show_arms(report: Numbers, console: Console) -> None:
+    console.print(_arm_table(report))
+    console.print(COUNTED, style="dim", highlight=False)
 
 
 def print_scoreboard(
@@ -217,7 +235,7 @@ def print_scoreboard(
     if "voids" in report:
         console.print(_void_table(report))
     if "ideas" in report:
-        console.print(_arm_table(report))
+        _show_arms(report, console)
     for place, idea in enumerate(ideas[:SHOWN_IDEAS], start=1):
         _print_idea(place, idea, console)
     for name in FILES if run_dir else ():
@@ -264,7 +282,10 @@ def _restored_table(report: Numbers) -> Table:
 
 
 def _void_table(report: Numbers) -> Table:
-    table = _table("Voids", "measure", "value", "meaning")
+    facts = report["voids"]
+    where = f" in the first {facts['void_dim']} coordinates" if "void_dim" in facts else ""
+    how = ", quick search" if facts.get("quick") else ""
+    table = _table(f"Voids{where}{how}", "measure", "value", "meaning")
     table.columns[2].justify = "left"
     for row in void_rows(report):
         table.add_row(*_cells(row.label, row.value, row.note))

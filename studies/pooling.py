@@ -181,7 +181,8 @@ def told_share(
     if not texts:
         return None
     (draws_S,) = _share_draws(models, rng)
-    return {"share": float(hits / texts), "ci": _bounds(draws_S)}
+    (low, high), share = _bounds(draws_S), float(hits / texts)
+    return {"share": share, "ci": [min(low, share), max(high, share)]}
 
 
 def told_ratio(
