@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cllm.proposals import at_fourth_corners, propose
+from cllm.proposals import (
+    along_principal_directions,
+    at_fourth_corners,
+    between_clusters,
+    between_far_neighbours,
+    on_chords,
+    propose,
+)
 from cllm.sphere import ExactIndex, angle, unit
 
 
@@ -33,3 +40,34 @@ def test_all_kinds_are_proposed_in_the_number_asked() -> None:
         drawn = propose(ExactIndex(cloud), count, np.random.default_rng(0))
         assert drawn.shape == (count, 6)
         assert np.isfinite(drawn).all()
+
+
+def two_patches() -> ExactIndex:
+    """Two tight patches of a hundred texts, a right angle apart."""
+    rng = np.random.default_rng(5)
+    ends = np.repeat(np.eye(6)[:2], 100, axis=0)
+    return ExactIndex(unit(ends + 0.02 * rng.standard_normal((200, 6))))
+
+
+def test_gaps_between_clusters_are_proposed_half_way() -> None:
+    index = two_patches()
+    middle = unit(np.array([[1.0, 1, 0, 0, 0, 0]]))[0]
+    for kind in (on_chords, between_clusters):
+        drawn = kind(index, 200, np.random.default_rng(0))
+        assert (angle(drawn, middle) < 0.5).sum() > 10, kind.__name__  # random points: none
+        assert (angle(drawn, middle) < 1.0).all(), kind.__name__
+
+
+def test_far_neighbours_are_joined_half_way() -> None:
+    index = ExactIndex(unit(np.random.default_rng(2).standard_normal((50, 3))))
+    drawn = between_far_neighbours(index, 30, np.random.default_rng(0))
+    between = unit((index.cloud_ND[:, None] + index.cloud_ND[None]).reshape(-1, 3))
+    assert (ExactIndex(between).search(drawn, 1)[0] < 1e-3).all()
+
+
+def test_steps_off_a_thin_patch_stay_in_its_sheet() -> None:
+    rng = np.random.default_rng(4)
+    sheet = unit(np.concatenate([rng.standard_normal((400, 3)), np.zeros((400, 5))], axis=1))
+    drawn = along_principal_directions(ExactIndex(sheet), 100, np.random.default_rng(0))
+    assert np.abs(drawn[:, 3:]).max() < 1e-3
+    assert (ExactIndex(sheet).search(drawn, 1)[0] > 0).any()
