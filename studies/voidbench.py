@@ -38,7 +38,7 @@ from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.voids import VoidSettings, find_voids
-from studies.knows import prepare, shared_base
+from studies.knows import BASE_SECONDS, prepare, shared_base
 from studies.pooling import Row, each, summary
 from studies.worth import Worth
 
@@ -60,6 +60,7 @@ class Subject:
     withheld_in_copies: int | None = None  # combinations that swapped copies named in training
 
 
+REFERENCE_SECONDS = 240  # as for the shipped base
 METHOD = 3  # raised when the same model would be measured otherwise
 
 
@@ -206,6 +207,9 @@ def trained(options: argparse.Namespace, seed: int) -> Path:
     name = f"fold-{fold}-seed" if fold else "seed"
     run = RunFolder(options.out / f"{name}-{seed}-{made_from}")
     base = shared_base("plain", fold, texts, options.base_seconds, options.out)
+    if not (base / "reference").is_dir():  # it says what is plausible
+        how = overridden("quick").model_copy(update={"reference_seconds": REFERENCE_SECONDS})
+        pipeline.make_reference(RunFolder(base.parent), how, reuse=True)
     prepare(run, built_in_corpus("plain", texts, seed, fold), base)
     pipeline.train_model(run, settings, reuse=True)
     return run.path
@@ -345,7 +349,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the models trained here, where neither --runs nor --model are given",
     )  # fmt: skip
     p.add_argument("--fold", type=int, default=0, help="which fifth they withhold, 0 to 2")
-    p.add_argument("--base-seconds", type=float, default=700, help="for the base of other folds")
+    p.add_argument(
+        "--base-seconds", type=float, default=BASE_SECONDS, help="for the base of other folds"
+    )
     p.add_argument("--seconds", type=float, default=3000, help="of training, for each of them")
     p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
     p.add_argument("--seed", type=int, default=0, help="of the search and the arms")
