@@ -109,7 +109,7 @@ class Field:
     @classmethod
     def of(
         cls, cloud_ND: Vectors, held_out_MD: Vectors, void_dim: int, chance: float,
-        rng: np.random.Generator, rest: Rest = "open",
+        rng: np.random.Generator,
     ) -> Field:  # fmt: skip
         """`chance`: the score that p = 0.05 takes; held-out texts that score higher raise it."""
         held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
@@ -120,7 +120,7 @@ class Field:
             score_M = scores(index, held_out_MJ, SEARCH.neighbours)[0]
             least_score = max(chance, float(np.quantile(score_M, UNUSUAL)))
         patches = ExactIndex(clusters(index, CORNERS, rng)[0])
-        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches, row_N, rest)
+        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches, row_N)
 
     @property
     def index(self) -> ExactIndex:
@@ -156,6 +156,10 @@ class Field:
         apart_n = np.linalg.norm(own_nJ, axis=1) < NO_PART
         own_nJ[apart_n] = self.index.cloud_ND[0]  # on a text: in no void
         return unit(own_nJ)
+
+    def completed(self, points_nD: Vectors) -> Vectors:
+        """The prefixes of vectors as places: with what `rest` puts where they leave it open."""
+        return self.lifted(self._own(points_nD))
 
     def lifted(self, points_nJ: Vectors) -> Vectors:
         """Places of the subspace as whole vectors, (n, D).

@@ -178,9 +178,9 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     if run.voids.exists() and chance == np.inf:
         log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
     held_out_MD = latents.select("validation").vectors_ND
-    rest = choose_rest(model, judge, held_out_MD, model.config.void_dim)
-    log.info("places take their other coordinates from: %s", REST[rest])
-    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng, rest)
+    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng)
+    field = choose_rest(model, judge, field, held_out_MD)
+    log.info("places take their other coordinates from: %s", REST[field.rest])
     train_texts = corpus.select("train").texts
     written = write_all(
         model, field, train_texts, budget, rng,

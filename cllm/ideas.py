@@ -8,15 +8,15 @@ counts = funnel(ideas, rng, field.patch_of(written))
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cllm.arms import Autoencoder, Rest, Written, filled
+from cllm.arms import Autoencoder, Field, Rest, Written, filled
 from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.files import model_of, read_parquet, write_parquet
@@ -79,21 +79,21 @@ def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Wri
     return write
 
 
-def choose_rest(model: Autoencoder, judge: Judge, held_out_MD: Vectors, void_dim: int) -> Rest:
-    """What to put where the prefix of a place leaves coordinates open, by held-out texts.
+def choose_rest(model: Autoencoder, judge: Judge, field: Field, held_out_MD: Vectors) -> Field:
+    """The field with the `rest` that held-out texts choose: their prefixes stand for places.
 
-    Nothing, where texts of their prefixes alone are valid at least half as often as those of
-    their whole vectors; else the nearest text's: a decoder that is told too little writes loops.
+    Left open, a decoder that is told too little writes loops; with the nearest text's coordinates
+    it may write that text. So whichever makes more texts that are valid and no duplicates.
     """
     some_ND = held_out_MD[:RESTS]
-    if void_dim == held_out_MD.shape[1] or not len(some_ND):
-        return "open"
-    alone_ND = np.pad(prefix(some_ND, void_dim), ((0, 0), (0, some_ND.shape[1] - void_dim)))
-    alone, whole = (
-        np.mean([verdict.valid for verdict in judge.judge(filled(model.decode(vectors_ND)))])
-        for vectors_ND in (alone_ND, some_ND)
-    )
-    return "open" if alone >= 0.5 * whole else "nearest"
+    if field.void_dim == field.cloud_ND.shape[1] or not len(some_ND):
+        return field
+
+    def new_share(asked: Field) -> float:
+        texts = filled(model.decode(asked.completed(some_ND)))
+        return float(np.mean([v.valid and not v.duplicate for v in judge.judge(texts)]))
+
+    return max((replace(field, rest=rest) for rest in get_args(Rest)), key=new_share)
 
 
 def judge_written(

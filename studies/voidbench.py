@@ -61,7 +61,7 @@ class Subject:
 
 
 REFERENCE_SECONDS = 240  # as for the shipped base
-METHOD = 3  # raised when the same model would be measured otherwise
+METHOD = 4  # raised when the same model would be measured otherwise
 
 
 # ---- one model ---------------------------------------------------------------------------
@@ -83,8 +83,11 @@ def trial(
     cloud_NK, held_out_MK = (prefix(x, subject.void_dim) for x in (cloud_ND, held_out_MD))
     found = find_voids(cloud_NK, search, rng, held_out_MK)
     chance = np.inf if found.chance is None else found.chance
-    rest = rest or choose_rest(model, subject.judge, held_out_MD, subject.void_dim)
-    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng, rest)
+    field = Field.of(cloud_ND, held_out_MD, subject.void_dim, chance, rng)
+    if rest:
+        field = replace(field, rest=rest)
+    else:
+        field = choose_rest(model, subject.judge, field, held_out_MD)
     written = write_all(
         model, field, corpus.select("train").texts, budget, rng, subject.plausible, subject.unaided
     )
@@ -99,7 +102,7 @@ def trial(
     return {
         "voids": sum(void.stands for void in found.voids),
         "radius_ratio": found.radius_ratio, "p_value": found.p_value,
-        "rest": rest, "void_dim": subject.void_dim,
+        "rest": field.rest, "void_dim": subject.void_dim,
         "chance_score": chance, "least_score": field.least_score,
         "later_by_chance": worth.later_by_chance(subject.judge),
         "withheld": len(corpus.info.get("withheld", ())),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cllm.arms import Field
 from cllm.ideas import Idea, choose_rest, funnel, land, lift, unaided, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM
@@ -108,23 +109,29 @@ def test_an_arm_without_points_says_how_many_are_new() -> None:
     assert not {"hit", "yield"} & found.keys()
 
 
-@pytest.mark.parametrize(("told_alone", "rest"), [(0.4, "nearest"), (0.6, "open")])
-def test_places_take_the_rest_from_texts_where_a_prefix_alone_says_too_little(
-    told_alone: float, rest: str
+@pytest.mark.parametrize(
+    ("valid_alone", "copied", "rest"),
+    [(0.1, 0.5, "nearest"), (0.6, 0.5, "open"), (0.1, 1.0, "open"), (0.5, 0.5, "open")],
+)
+def test_held_out_texts_decide_what_is_put_beside_a_prefix(
+    valid_alone: float, copied: float, rest: str
 ) -> None:
-    class Half:
-        """Whole vectors make valid texts; a prefix alone does so for some."""
+    """Left open some texts are loops; beside the nearest text's coordinates some are that text."""
 
+    class Told:
         def decode(self, vectors_ND: np.ndarray) -> list[str]:
-            alone = not vectors_ND[:, 2:].any()
-            valid = round(len(vectors_ND) * (told_alone if alone else 1))
-            return ["valid"] * valid + ["loop loop"] * (len(vectors_ND) - valid)
+            good = valid_alone if not vectors_ND[:, 3:].any() else 1 - copied
+            new = round(len(vectors_ND) * good)
+            return ["new"] * new + ["loop or copy"] * (len(vectors_ND) - new)
 
     class Strict:
         def judge(self, texts: list[str]) -> list[Verdict]:
-            return [idea(0, text == "valid").verdict for text in texts]
+            return [idea(0, text == "new").verdict for text in texts]
 
-    vectors = unit(np.random.default_rng(0).standard_normal((50, 6)))
-    assert choose_rest(Half(), Strict(), vectors, 2) == rest
-    assert choose_rest(Half(), Strict(), vectors, 6) == "open"
-    assert choose_rest(Half(), Strict(), vectors[:0], 2) == "open"
+    rng = np.random.default_rng(0)
+    cloud, held_out = unit(rng.standard_normal((200, 6))), unit(rng.standard_normal((50, 6)))
+    field = Field.of(cloud, held_out, 3, 1.5, rng)
+    assert choose_rest(Told(), Strict(), field, held_out).rest == rest
+    assert choose_rest(Told(), Strict(), field, held_out[:0]).rest == "open"
+    whole = Field.of(cloud, held_out, 6, 1.5, rng)
+    assert choose_rest(Told(), Strict(), whole, held_out) is whole
