@@ -82,7 +82,7 @@ def calibration_chart() -> Iterator[Drawing]:
         return
     measured = read_json(CALIBRATION)
     clouds = min(found["clouds"] for found in measured.values())
-    title = f"P-values of {clouds} synthetic clouds without structure, of each null"
+    title = f"P-values of {clouds} synthetic clouds of each null (of the method, not of this run)"
     with _drawing(title) as (axes, svg):
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
         for colour, (kind, found) in zip(COLOURS, measured.items(), strict=False):

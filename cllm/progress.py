@@ -2,6 +2,7 @@
 
 with training_progress("CLLM") as report:
     fit(task, texts, settings, folder, report)
+for cloud in counted(clouds, "null clouds"): ...
 """
 
 from __future__ import annotations
@@ -9,15 +10,30 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cllm.training import Report
+if TYPE_CHECKING:
+    from cllm.training import Report
 
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 15.0  # between plain lines
+
+T = TypeVar("T")
+
+
+def counted(items: Sequence[T], name: str) -> Iterator[T]:
+    """The items, one by one; every 15 s a line says how many are done and what is left."""
+    began = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - last >= LINE_SECONDS:
+            last = now
+            left = (now - began) / done * (len(items) - done)
+            log.info("%s: %d of %d, %.0f s left", name, done, len(items), left)
+        yield item
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cllm.enclosure import Support
 from cllm.errors import InputError
 from cllm.nulls import KINDS, Kind, null_cloud, own_subspace, p_value
+from cllm.progress import counted
 from cllm.proposals import draw, propose
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
 
@@ -120,13 +122,9 @@ def find_voids(
     search_rng, *null_rngs = rng.spawn(1 + len(kinds) * settings.nulls)
     index, held_out_MJ, own_JK, row_N = ground(cloud_NK, held_out_MK)
     found = _search(index, held_out_MJ, settings, search_rng)
-    nulls = {
-        kind: [
-            _null_search(index.cloud_ND, held_out_MJ, kind, settings, one)
-            for one in null_rngs[number :: len(kinds)]
-        ]
-        for number, kind in enumerate(kinds)
-    }
+    nulls: dict[Kind, list[VoidSearch]] = {kind: [] for kind in kinds}
+    for one, kind in zip(counted(null_rngs, "null clouds searched"), cycle(kinds), strict=False):
+        nulls[kind].append(_null_search(index.cloud_ND, held_out_MJ, kind, settings, one))
     return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
 
 
