@@ -37,7 +37,8 @@ from cllm.model import CLLM
 from cllm.pretrain import fitted_texts, new_base, token_texts, train_denoising, train_low_rank
 from cllm.reference import ReferenceLM
 from cllm.settings import LoopSettings, ModelSettings, TrainSettings, overridden
-from cllm.training import fit, make_optimizer
+from cllm.engines import make_optimizer
+from cllm.training import fit
 
 PARTS = ("overhead", "context", "forms", "nested")
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
@@ -112,9 +113,9 @@ def _through_fit(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> 
 
 def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
     optimizer = make_optimizer(task.module, settings)
-    batches: list[Batch] = list(
-        islice(texts.batches(settings.batch, settings.seed), settings.steps)
-    )
+    batches: list[Batch] = [
+        batch for (batch,) in islice(texts.batches(settings.batch, settings.seed), settings.steps)
+    ]
     device = task.model.device
     begun = time.perf_counter()
     for step, batch in enumerate(batches):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,23 @@ class BaseLM:
             return int(tokenizer.mask_token_id)
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         return int(sentinel or tokenizer.unk_token_id or self.pad)
+
+    def recompute(self) -> None:
+        """Work out the decoder's activations again for the gradient, instead of keeping them.
+
+        transformers does so in layers that are in training mode; what else that mode would do,
+        dropout, is switched off in them. Weights stay frozen.
+        """
+        from torch.utils.checkpoint import checkpoint
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        for layer in self.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = layer.gradient_checkpointing = True
+                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+                for name in ("dropout", "activation_dropout"):
+                    if isinstance(getattr(layer, name, None), float):
+                        setattr(layer, name, 0.0)
 
     def to(self, device: torch.device | str) -> BaseLM:
         """Move the weights."""

@@ -2,14 +2,14 @@
 
 The order is a function of (seed, epoch), so a run resumes at any step by
 counting; nothing has to be saved.
-    for batch in texts.batches(batch=64, seed=0, first=120): ...
+    for (batch,) in texts.batches(batch=64, seed=0, first=120): ...
 """
 
-# Shapes: B texts, T tokens, N texts in all.
+# Shapes: B texts, T tokens, N texts in all, G texts of a whole batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cllm.errors import InputError
 from cllm.noise import text_keys
+from cllm.workers import ALONE, Workers
 
 POOL_BATCHES = 32  # texts are sorted by length within pools of this many batches
 
@@ -29,20 +31,42 @@ def fit_context(rows: Sequence[Sequence[int]], limit: int) -> int:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The batch of one step over all workers, which each of them has a part, or several, of."""
+
+    keys_G: NDArray[np.uint64]
+    tokens: int
+    counts: tuple[int, ...]  # texts of each worker
+    parts: int  # of all workers
+
+    @property
+    def texts(self) -> int:
+        """Texts in all."""
+        return len(self.keys_G)
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Token ids and mask (B, T), and whose they are."""
+    """Token ids and mask (B, T), whose they are, and the whole batch that they are a part of."""
 
     ids_BT: Tensor
     mask_BT: Tensor
     keys_B: NDArray[np.uint64]
     names: tuple[str, ...]
+    whole: Whole
+    first: int = 0  # row of the whole batch
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def rows(self) -> slice:
+        """Its rows in the whole batch."""
+        return slice(self.first, self.first + len(self))
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.ids_BT.to(device), self.mask_BT.to(device), self.keys_B, self.names)
+        return replace(self, ids_BT=self.ids_BT.to(device), mask_BT=self.mask_BT.to(device))
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,35 @@ class TokenTexts:
         mask_BT = np.arange(width)[None, :] < np.array([len(r) for r in rows])[:, None]
         names = tuple(self.names[i] for i in chosen)
         keys_B = self.keys_N[np.asarray(chosen)]
-        return Batch(torch.from_numpy(ids_BT), torch.from_numpy(mask_BT), keys_B, names)
+        whole = Whole(keys_B, int(mask_BT.sum()), (len(rows),), 1)
+        return Batch(torch.from_numpy(ids_BT), torch.from_numpy(mask_BT), keys_B, names, whole)
+
+    def parts(self, chosen_G: NDArray[np.int64], workers: Workers, pieces: int = 1) -> list[Batch]:
+        """One worker's part of a batch, in as many pieces; every worker has texts in each.
+
+        Texts are dealt out in turn, so that workers have equally long ones.
+
+        Raises:
+            InputError: fewer texts than workers times pieces.
+        """
+        total = workers.count * pieces
+        if total > len(chosen_G):
+            raise InputError(
+                f"a batch of {len(chosen_G)} texts is too small for {workers.count} workers "
+                f"and {pieces} pieces each; raise train.loop.batch to {total} or more"
+            )
+        if total == 1:
+            return [self.gather(chosen_G)]
+        dealt = [chosen_G[number::total] for number in range(total)]
+        counts = [sum(map(len, dealt[first : first + pieces])) for first in range(0, total, pieces)]
+        keys_G = self.keys_N[np.concatenate(dealt)]
+        tokens = sum(len(self.rows[i]) for i in chosen_G)
+        whole = Whole(keys_G, tokens, tuple(counts), total)
+        mine = range(workers.rank * pieces, (workers.rank + 1) * pieces)
+        firsts = np.cumsum([0, *map(len, dealt)])
+        return [
+            replace(self.gather(dealt[i]), whole=whole, first=int(firsts[i])) for i in mine
+        ]
 
     def in_order(self, batch: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Each text once, sorted by length; yields the row numbers with each batch."""
@@ -99,13 +151,15 @@ class TokenTexts:
         """Batches in one pass; a last partial batch is left for the next epoch's order."""
         return max(1, len(self) // batch)
 
-    def batches(self, batch: int, seed: int, first: int = 0) -> Iterator[Batch]:
-        """Endless training batches from step `first` on."""
+    def batches(
+        self, batch: int, seed: int, first: int = 0, workers: Workers = ALONE, pieces: int = 1
+    ) -> Iterator[list[Batch]]:
+        """One worker's pieces of endless training batches, from step `first` on."""
         per_epoch = self.steps_per_epoch(batch)
         epoch, skip = divmod(first, per_epoch)
         while True:
-            for chosen_B in self._epoch(batch, seed, epoch)[skip:]:
-                yield self.gather(chosen_B)
+            for chosen_G in self._epoch(batch, seed, epoch)[skip:]:
+                yield self.parts(chosen_G, workers, pieces)
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -1,27 +1,38 @@
-"""Checkpoints of a training that continue it exactly; safetensors and JSON only.
+"""Checkpoints of a training that continue it exactly, and survive what happens to a machine.
 
-Weights, AdamW's moments, the place in the schedule and the data, and torch's
-random state are written beside and renamed, so the last good one survives.
+Each is a folder: every worker's weights and moments, its random state, the best weights so far
+as a model folder, and a list of all files with their digests, written last. Two are kept; a
+damaged one is passed over.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cllm.batches import TokenTexts
+from cllm.engines import Engine, Weights
 from cllm.errors import InputError, WorkError
-from cllm.files import digest, replacing
+from cllm.files import digest, file_digest, flush, read_json, writing
 from cllm.settings import LoopSettings
+from cllm.workers import Workers
 
-_DAMAGE = (OSError, ValueError, RuntimeError, SafetensorError)
+log = logging.getLogger(__name__)
+
+_DAMAGE = (OSError, ValueError, RuntimeError, SafetensorError, KeyError, TypeError)
+KEPT = 2  # the newest and, should it be damaged, the one before
+NOTE, BEST = "progress.json", "best"
 
 
 @dataclass
@@ -35,118 +46,183 @@ class Progress:
     best_score: float = float("-inf")
     best_step: int = -1
     enough: bool = False  # the task said so
+    best: Weights = field(default_factory=dict, repr=False)
+
+    def note(self) -> dict[str, float]:
+        """What is written down of it: all but weights."""
+        return {name: value for name, value in asdict(self).items() if name != "best"}
 
 
-class Checkpoint:
-    """A folder with the newest state and the best weights of one training."""
+class Place(Protocol):
+    """Where checkpoints lie; all workers call all of it but `found`."""
 
-    def __init__(self, folder: Path, settings: LoopSettings, texts: TokenTexts, task: str) -> None:
-        self.folder = folder
-        self.state = folder / "state.safetensors"
-        self.best = folder / "best.safetensors"
+    shared: bool  # all workers write into the same room
+
+    def room(self, step: int) -> Path:
+        """An empty folder to write a checkpoint into."""
+
+    def keep(self, room: Path, progress: Progress) -> None:
+        """The room is complete: make it the newest checkpoint."""
+
+    def found(self) -> Iterator[Path]:
+        """The checkpoints there are, newest first."""
+
+    def remove(self) -> None:
+        """Delete them all."""
+
+
+class Folder:
+    """Checkpoints in a folder that all workers see."""
+
+    shared = True
+
+    def __init__(self, path: Path, workers: Workers) -> None:
+        self.path, self.workers = path, workers
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def room(self, step: int) -> Path:
+        """A hidden folder beside the others."""
+        room = self.path / f".step-{step:09d}"
+        if self.workers.first:
+            for left in self.path.glob(".step-*"):  # by a process that was killed
+                shutil.rmtree(left)
+            room.mkdir(parents=True)
+        self.workers.wait()
+        return room
+
+    def keep(self, room: Path, progress: Progress) -> None:
+        """Give it its name, and drop all but the last few."""
+        del progress
+        if self.workers.first:
+            named = room.with_name(room.name[1:])
+            shutil.rmtree(named, ignore_errors=True)  # of a run that went back behind it
+            room.rename(named)
+            for old in list(self.found())[KEPT:]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.workers.wait()
+
+    def found(self) -> Iterator[Path]:
+        """Newest first."""
+        yield from sorted(self.path.glob("step-*"), reverse=True)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        if self.workers.first:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Checkpoints:
+    """The checkpoints of one training, recognised by its settings, texts and task."""
+
+    def __init__(
+        self, place: Place, settings: LoopSettings, texts: TokenTexts, task: str, workers: Workers
+    ) -> None:
+        self.place, self.workers = place, workers
         same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
         self.identity = digest(task, same, *texts.names, *(row.tobytes() for row in texts.rows))
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Write the newest state."""
-        parts = {
-            "weights": trained_weights(module),
-            "moments": _moments(optimizer),
-            "random": _random_state(),
-        }
-        every = {f"{part}/{name}": x for part, state in parts.items() for name, x in state.items()}
-        note = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
-        with replacing(self.state) as new:
-            save_file(every, new, metadata=note)
-
-    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-        """Put the saved state back; None where there is none.
+    def save(self, engine: Engine, module: nn.Module, progress: Progress) -> None:
+        """Write the newest state; the ones before stay until it is complete.
 
         Raises:
-            InputError: it belongs to a training with other settings or texts.
-            WorkError: the checkpoint is damaged.
+            WorkError: the disk is full or cannot be written.
         """
-        if not self.state.exists():
-            return None
-        try:
-            with safe_open(self.state, "pt") as file:
-                note = file.metadata()
-                every = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if note["identity"] != self.identity:
-                raise InputError(
-                    f"an unfinished training with other settings or texts lies in {self.folder}; "
-                    "finish it with the command that began it, or delete that folder"
-                )
-            parts: dict[str, dict[str, Tensor]] = {"weights": {}, "moments": {}, "random": {}}
-            for name, value in every.items():
-                part, _, inner = name.partition("/")
-                parts[part][inner] = value
-            _load(module, parts["weights"])
-            _set_moments(optimizer, parts["moments"])
-            torch.set_rng_state(parts["random"]["torch"])
-            if "cuda" in parts["random"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state(parts["random"]["cuda"])
-            return Progress(**json.loads(note["progress"]))
-        except (*_DAMAGE, KeyError, TypeError) as error:
-            raise WorkError(self._damaged(self.state, error)) from error
+        first, rank = self.workers.first, self.workers.rank
+        with writing(self.place):
+            room = self.place.room(progress.step)
+            engine.save(room)
+            best = progress.best or engine.weights()
+            save_file(_random_state(), room / f"random-{rank}.safetensors")
+            if first:
+                save_folder(room / BEST, module, best)
+                note = {"identity": self.identity, "workers": self.workers.count}
+                (room / NOTE).write_text(json.dumps(note | progress.note()))
+            if self.place.shared:
+                self.workers.wait()
+            if first or not self.place.shared:  # who sees files answers for them
+                files = [file for file in sorted(room.rglob("*")) if file.is_file()]
+                flush(room)
+                listed = {str(file.relative_to(room)): file_digest(file) for file in files}
+                (room / f"files-{rank}.json").write_text(json.dumps(listed))
+            self.place.keep(room, progress)
 
-    def save_best(self, module: nn.Module) -> None:
-        """Write the best weights so far."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.best) as new:
-            save_file(trained_weights(module), new)
+    def load(self, engine: Engine, module: nn.Module) -> Progress | None:
+        """Put back the newest state that is whole; None where there is none.
 
-    def load_best(self, module: nn.Module) -> None:
-        """Put the best weights into the module."""
-        if not self.best.exists():
-            return
-        try:
-            _load(module, load_file(self.best))
-        except _DAMAGE as error:
-            raise WorkError(self._damaged(self.best, error)) from error
-
-    def _damaged(self, path: Path, error: Exception) -> str:
-        return f"{path} is damaged ({error}); delete {self.folder} to start the training anew"
+        Raises:
+            InputError: it belongs to a training with other settings, texts, or workers.
+            WorkError: none is whole.
+        """
+        damage = ""
+        for path in self.place.found():
+            reason = self._damage(path)
+            if not self.workers.any(bool(reason)):
+                return self._put_back(path, engine, module)
+            damage = f"checkpoint {path} is damaged ({reason or 'another worker says so'})"
+            log.warning("%s; going on from the one before", damage)
+        if damage:
+            raise WorkError(f"{damage}; delete {self.place} to start the training anew")
+        return None
 
     def remove(self) -> None:
-        """Delete it all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete them all."""
+        self.place.remove()
+
+    def _damage(self, path: Path) -> str:
+        """What is wrong with the files that this worker answers for; "" where nothing is."""
+        rank = 0 if self.place.shared else self.workers.rank
+        try:
+            read_json(path / NOTE)
+            for name, wanted in read_json(path / f"files-{rank}.json").items():
+                if file_digest(path / name) != wanted:
+                    return f"{name} is not what was written"
+        except (OSError, InputError) as error:
+            return str(error).partition(";")[0]
+        return ""
+
+    def _put_back(self, path: Path, engine: Engine, module: nn.Module) -> Progress:
+        note = read_json(path / NOTE)
+        identity, workers = note.pop("identity"), note.pop("workers")
+        if identity != self.identity:
+            raise InputError(
+                f"an unfinished training with other settings or texts lies in {self.place}; "
+                "finish it with the command that began it, or delete that folder"
+            )
+        if workers != self.workers.count:
+            raise InputError(
+                f"{path} was written by {workers} workers, and its shards fit no other number; "
+                f"go on with {workers}, or delete {self.place} to start the training anew"
+            )
+        try:
+            engine.load(path)
+            state = load_file(path / f"random-{self.workers.rank}.safetensors")
+            best = load_file(path / BEST / "model.safetensors")
+        except _DAMAGE as error:
+            raise WorkError(
+                f"checkpoint {path} cannot be loaded ({error}); delete it to go on from the one "
+                "before"
+            ) from error
+        torch.set_rng_state(state["torch"])
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        trained = {name for name, weight in module.named_parameters() if weight.requires_grad}
+        best = {name: weight for name, weight in best.items() if name in trained}
+        return Progress(**note, best=best if note["best_step"] >= 0 else {})
 
 
-def trained_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights that are trained, on the CPU."""
-    return {
-        name: weight.detach().to("cpu").contiguous()
-        for name, weight in module.named_parameters()
-        if weight.requires_grad
+def save_folder(folder: Path, module: nn.Module, weights: Weights) -> None:
+    """A module with these weights as `save_pretrained` writes it, where it is of that kind."""
+    buffers = {
+        name: buffer.detach().to("cpu").contiguous() for name, buffer in module.named_buffers()
     }
+    folder.mkdir()
+    save_file(buffers | weights, folder / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(module, PreTrainedModel):
+        module.config.save_pretrained(folder)
 
 
 def _random_state() -> dict[str, Tensor]:
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {"torch": torch.get_rng_state()} | cuda
-
-
-def _load(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    wanted = set(trained_weights(module))
-    if wanted != set(weights):
-        raise ValueError(f"weights differ: {sorted(wanted ^ set(weights))[:4]}")
-    module.load_state_dict(weights, strict=False)
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}.{name}": value.detach().to("cpu").contiguous()
-        for number, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def _set_moments(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    whole = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -61,16 +61,23 @@ def replacing(path: Path) -> Iterator[Path]:
     between them neither stands under its name. WorkError where the disk is full or read-only.
     """
     target = Path(path).resolve()  # through a link: what it points to is replaced, not the link
-    try:
+    with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             new = room / target.name
             yield new
-            _flush(new)
+            flush(new)
             _swap(new, target, room)
         finally:
             shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Turn a full or read-only disk into a WorkError that names `path` and the next step."""
+    try:
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
         next_step = _next_step(error)
         if next_step is None:
@@ -145,7 +152,13 @@ def digest(*parts: str | bytes) -> str:
     return state.hexdigest()[:16]
 
 
-def _flush(new: Path) -> None:
+def file_digest(path: Path) -> str:
+    """A 32-character hexadecimal BLAKE2b of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def flush(new: Path) -> None:
     """Push a file, or every file of a folder, to the disk: a full one may complain only now."""
     if not new.exists():
         raise FileNotFoundError(errno.ENOENT, "nothing was written", str(new))

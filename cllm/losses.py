@@ -1,12 +1,14 @@
 """What a CLLM is trained for, term by term.
 
 Cross-entropy of the text through the frozen base decoder, the error of the
-restored token embeddings, a clustering term, and a hard-negative term. Every
-mean is over the batch it is given: `cluster/` gathers the global one first.
+restored token embeddings, a clustering term, and a hard-negative term. Means and
+terms are over the whole batch, however it is split: parts add up to them.
 """
 
-# Shapes: B texts, T tokens, M memory positions, H width, D bottleneck.
+# Shapes: B texts, G texts of the whole batch, T tokens, M memory positions, H width, D bottleneck.
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cllm.batches import Batch, TokenTexts
+from cllm.batches import Batch, TokenTexts, Whole
 from cllm.files import digest
 from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import TrainSettings
+from cllm.workers import ALONE, Workers
 
 REST = 0.1  # what the last tokens still count where a prefix answers for the first
 
@@ -28,8 +31,12 @@ class Restoring:
 
     enough = False
 
-    def __init__(self, model: CLLM, settings: TrainSettings, held_out: TokenTexts) -> None:
+    def __init__(
+        self, model: CLLM, settings: TrainSettings, held_out: TokenTexts, workers: Workers = ALONE
+    ) -> None:
         self.model, self.settings, self.held_out = model, settings, held_out
+        self.workers = workers
+        self.seen: dict[str, Tensor] = {}  # vectors of the whole batch, where it comes in pieces
         self.module: nn.Module = model.train()
         self.mask_id = model.base.mask
         dim = model.config.dim
@@ -38,16 +45,30 @@ class Restoring:
             settings.model_dump_json(exclude={"loop"}), model.config.to_json_string()
         )
 
+    @torch.no_grad()
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
+        """Look at the whole batch, where it comes in pieces and a term compares its texts."""
+        self.seen = {}
+        s = self.settings
+        if len(pieces) == 1 or not (s.cluster_weight or s.negative_weight):
+            return
+        views = [self._views(piece, step) for piece in pieces]
+        for number, name in enumerate(("noisy", "clean") if s.negative_weight else ("noisy",)):
+            mine_BD = torch.cat([
+                self.model.encode_array(view[number], piece.mask_BT)
+                for view, piece in zip(views, pieces, strict=True)
+            ])  # fmt: skip
+            self.seen[name] = self.workers.gathered(mine_BD, pieces[0].whole.counts)
+
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The weighted sum "loss" and its terms; "cross_entropy" is their weighted nats a text."""
-        s, model = self.settings, self.model
-        with torch.no_grad():
-            array_BTH = model.base.embed(batch.ids_BT, batch.mask_BT)
-            noisy_BTH = array_BTH
-            if s.token_noise:
-                noisy_BTH = model.base.embed(self._masked(batch, step), batch.mask_BT)
+        """The weighted sum "loss" and its terms; "cross_entropy" is their weighted nats a text.
+
+        Over the parts of a batch they add up to those of the whole batch.
+        """
+        s, model, whole = self.settings, self.model, batch.whole
+        array_BTH, noisy_BTH = self._views(batch, step)[::-1]
         clean_BD = model.encode_array(noisy_BTH, batch.mask_BT)
-        kept_BD = self._kept(batch, step).to(clean_BD.device)
+        kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
         memory_BMH = model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
         # a prefix leaves so many nats that at full weight it would outshout the whole vector
         weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, s.prefix_weight)
@@ -55,13 +76,19 @@ class Restoring:
         if s.front:
             nats_BT = nats_BT * self._fronts(kept_BD, nats_BT.shape[1])
         nats = (nats_BT * weight_B1).sum()
-        parts = {"loss": nats / batch.mask_BT.sum(), "cross_entropy": nats / weight_B1.sum()}
+        parts = {"loss": nats / whole.tokens, "cross_entropy": nats / self._weight(whole, step)}
         if s.array_weight and model.config.form == "mirrored":  # slots restore no array
-            parts["array"] = array_error(memory_BMH, array_BTH, batch.mask_BT, weight_B1)
+            error_N = squared_error(memory_BMH, array_BTH, batch.mask_BT, weight_B1)
+            parts["array"] = error_N.sum() / model.spread.square() / whole.tokens
+        if s.cluster_weight or s.negative_weight:
+            noisy_GD = self._among_all("noisy", clean_BD, batch)
         if s.cluster_weight:
-            parts["cluster"] = cluster_term(clean_BD, s.cluster_floor)
+            parts["cluster"] = _of_parts(cluster_term(noisy_GD, s.cluster_floor), whole.parts)
         if s.negative_weight:
-            parts["negative"] = self._negative(clean_BD, array_BTH, batch)
+            other_BD = model.encode_array(array_BTH, batch.mask_BT)
+            other_GD = self._among_all("clean", other_BD, batch)
+            term = negative_term(noisy_GD, other_GD, s.negative_temperature)
+            parts["negative"] = _of_parts(term, whole.parts)
         for name in ("array", "cluster", "negative"):
             if name in parts:
                 parts["loss"] = parts["loss"] + getattr(s, f"{name}_weight") * parts[name]
@@ -71,6 +98,28 @@ class Restoring:
     def score(self) -> float:
         """Minus the nats a held-out text costs given its whole vector, noise-free."""
         return -float(text_nats(self.model, self.held_out).mean())
+
+    @torch.no_grad()
+    def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Token embeddings (B, T, H) as the encoder gets them, with tokens masked, and whole."""
+        array_BTH = self.model.base.embed(batch.ids_BT, batch.mask_BT)
+        if not self.settings.token_noise:
+            return array_BTH, array_BTH
+        return self.model.base.embed(self._masked(batch, step), batch.mask_BT), array_BTH
+
+    def _among_all(self, name: str, live_BD: Tensor, batch: Batch) -> Tensor:
+        """Vectors of the whole batch (G, D), those of this part with their gradient."""
+        if name in self.seen:
+            all_GD = self.seen[name].clone()
+        else:
+            all_GD = self.workers.gathered(live_BD, batch.whole.counts)
+        all_GD[batch.rows] = live_BD.to(all_GD)
+        return all_GD
+
+    def _weight(self, whole: Whole, step: int) -> float:
+        """What the texts of the whole batch count in all."""
+        kept_GD = self._kept(whole.keys_G, step)
+        return float(torch.where(kept_GD.all(1), 1.0, self.settings.prefix_weight).sum())
 
     def _masked(self, batch: Batch, step: int) -> Tensor:
         seed, length = self.settings.loop.seed, batch.ids_BT.shape[1]
@@ -89,13 +138,13 @@ class Restoring:
         moved_BD = F.normalize(moved_BD * kept_BD, dim=-1)
         return torch.where(kept_BD.any(1, keepdim=True), moved_BD, self.model.null_vector())
 
-    def _kept(self, batch: Batch, step: int) -> Tensor:
+    def _kept(self, keys_B: NDArray[np.uint64], step: int) -> Tensor:
         """Which coordinates each text keeps (B, D): all, a prefix drawn evenly by length, or none.
 
         Texts that keep none train the null vector.
         """
         s, dim = self.settings, self.model.config.dim
-        draw_B3 = uniform(s.loop.seed, step, batch.keys_B, 3, PREFIX_STREAM)
+        draw_B3 = uniform(s.loop.seed, step, keys_B, 3, PREFIX_STREAM)
         chosen_B = (draw_B3[:, 1] * len(self.prefixes)).astype(int)
         whole_B = draw_B3[:, 0] < (s.full_length if s.nested else 1.0)
         length_B = np.where(whole_B, dim, np.array(self.prefixes)[chosen_B])
@@ -117,30 +166,27 @@ class Restoring:
         weight_BT = REST + (1 - REST) * falling_BT
         return torch.where(partial_B1, weight_BT, 1.0)
 
-    def _negative(self, clean_BD: Tensor, array_BTH: Tensor, batch: Batch) -> Tensor:
-        other_BD = self.model.encode_array(array_BTH, batch.mask_BT)
-        return negative_term(clean_BD, other_BD, self.settings.negative_temperature)
-
 
 def prefix_lengths(dim: int) -> list[int]:
     """Lengths a nested vector is cut to: the powers of two below dim."""
     return [2**i for i in range(1, 13) if 2**i < dim]
 
 
-def array_error(
-    memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor, weight_B1: Tensor | None = None
+def squared_error(
+    memory_BTH: Tensor, array_BTH: Tensor, mask_BT: Tensor, weight_B1: Tensor
 ) -> Tensor:
-    """Squared error of the restored token embeddings over their variance; 1 for their mean.
-
-    Texts may be weighted; the weights are not divided out.
-    """
-    length = array_BTH.shape[1]
-    real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, :length][mask_BT]
-    spread = (real_NH - real_NH.mean(0)).square().mean()
+    """Mean squared error of the restored embedding of each real token, (N,), weighted by text."""
+    real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, : array_BTH.shape[1]][mask_BT]
     error_N = (restored_NH - real_NH).square().mean(1)
-    if weight_B1 is not None:
-        error_N = error_N * weight_B1.expand_as(mask_BT)[mask_BT]
-    return error_N.mean() / spread
+    return error_N * weight_B1.expand_as(mask_BT)[mask_BT]
+
+
+def _of_parts(term: Tensor, parts: int) -> Tensor:
+    """A term that every part works out in full: over the parts its values add up to itself.
+
+    Gradients add up as they are, since each part has only those of its own texts.
+    """
+    return term - term.detach() * (1 - 1 / parts)
 
 
 def cluster_term(vectors_BD: Tensor, floor: float) -> Tensor:

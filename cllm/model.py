@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from cllm.base import GREEDY, BaseLM, Generation
@@ -84,6 +85,7 @@ class CLLM(PreTrainedModel):
         self.register_buffer("spread", torch.ones(()))
         self.null = nn.Parameter(torch.randn(c.dim) * c.dim**-0.5)
         self._base: BaseLM | None = None
+        self.checkpointing = False  # work out activations twice instead of keeping them
         self.post_init()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -225,13 +227,27 @@ class CLLM(PreTrainedModel):
 
     def encode_array(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         """Unit vectors (B, D) of token embeddings; positions outside the mask do not count."""
-        return F.normalize(self.codec.encoder(self.standardised(array_BTH, mask_BT)), dim=-1)
+        x_BTH = self.standardised(array_BTH, mask_BT)
+        return F.normalize(self._through(self.codec.encoder, x_BTH), dim=-1)
 
     def decode_array(self, vectors_BD: Tensor) -> Tensor:
         """Token embeddings (B, M, H) restored from unit vectors, or from prefixes of them."""
         scale = self.config.dim**0.5  # coordinates of about unit size
-        memory: Tensor = self.codec.decoder(vectors_BD * scale) * self.spread
+        memory = self._through(self.codec.decoder, vectors_BD * scale) * self.spread
         return memory + self.mean if self.config.form == "mirrored" else memory
+
+    def _through(self, layers: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            out: Tensor = layers(x)
+            return out
+        for layer in layers:
+            x = checkpoint(layer, x, use_reentrant=False)
+        return x
+
+    def recompute(self) -> None:
+        """Keep no activations of the layers, nor of the base's decoder: less memory, more time."""
+        self.checkpointing = True
+        self.base.recompute()
 
     def null_vector(self) -> Tensor:
         """The learned vector (D,) that says nothing."""

@@ -41,7 +41,7 @@ from cllm.run import RunFolder, training_facts
 from cllm.settings import BaseSettings, RunSettings, TrainSettings
 from cllm.store import VectorStore, save_latents
 from cllm.swaps import swapped_texts
-from cllm.training import fit
+from cllm.training import Spread, fit
 
 log = logging.getLogger(__name__)
 
@@ -219,9 +219,15 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
 
 
 def train_model(
-    run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False
-) -> None:
-    """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain."""
+    run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False,
+    spread: Spread | None = None,
+) -> None:  # fmt: skip
+    """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain.
+
+    With several workers all call it; the first one writes what comes of it.
+    """
+    spread = spread or Spread(settings.parallel)
+    first = spread.workers.first
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
     base, corpus = run.load_base(), run.load_corpus()
     if base.hash != run.notes()["base"]["hash"]:
@@ -232,7 +238,8 @@ def train_model(
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
     made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
     if reuse and finished(run.model, made_from):
-        run.note("model", training_facts(run.model))
+        if first:
+            run.note("model", training_facts(run.model))
         return
     require_enough_texts(corpus, settings.model.dim)
     train_part = corpus.select("train")
@@ -242,15 +249,19 @@ def train_model(
     model = CLLM.from_base(base, context=context, **settings.model.model_dump())
     model.config.nested = settings.train.nested
     model.start(texts)
+    if spread.settings.checkpointing:
+        model.recompute()
     held_out = held_out_texts(base, corpus, context)
     copies = swapped_copies(train_part, settings.train)
     if copies:
         texts = with_copies(base, texts, copies, context)
-    task = Restoring(model, settings.train, held_out)
+    task = Restoring(model, settings.train, held_out, spread.workers)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
         folder = run.path / "training" / "model"
-        result = fit(task, texts, settings.train.loop, folder, report)
+        result = fit(task, texts, settings.train.loop, folder, report, spread=spread)
+    if not first:
+        return
     model.train(False)
     model.config.void_dim = settings.void_dim or choose_void_dim(
         run, model, held_out, task.prefixes

@@ -11,6 +11,7 @@ only whole arrays takes an imperfect one at its word; this one knows what is lik
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ class Denoising:
         self.identity = digest(
             settings.model_dump_json(exclude={"loop", "low_rank_loop"}), base.hash
         )
+
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
+        """Nothing: a text's loss is its own."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""
@@ -249,7 +253,7 @@ def spread(base: BaseLM, texts: TokenTexts) -> float:
 def per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
     """A task's losses where cross-entropy is all: nats a token, and nats a text."""
     total = nats_BT.sum()
-    return {"loss": total / batch.mask_BT.sum(), "cross_entropy": total / len(batch)}
+    return {"loss": total / batch.whole.tokens, "cross_entropy": total / batch.whole.texts}
 
 
 @torch.inference_mode()

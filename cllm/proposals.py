@@ -56,7 +56,7 @@ def between_far_neighbours(index: ExactIndex, count: int, rng: np.random.Generat
     near = max(1, min(NEAR, far // 2))
     text_P = rng.integers(len(index), size=count)
     rank_P = rng.integers(near, far + 1, size=count)
-    other_P = index.ids(index.cloud_ND[text_P], far + 1)[np.arange(count), rank_P]
+    other_P = index.search(index.cloud_ND[text_P], far + 1)[1][np.arange(count), rank_P]
     return slerp(index.cloud_ND[text_P], index.cloud_ND[other_P], 0.5)
 
 

@@ -7,6 +7,7 @@ same split; `gain_nats` counts from it where it is cheaper than the null vector.
 # Shapes: B texts, T tokens, N texts in all, V vocabulary.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ class Writing:
         self.reference, self.held_out = reference, held_out
         self.module: nn.Module = reference.model.train().requires_grad_(True)
         self.identity = digest(str(reference.model.config))
+
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
+        """Nothing: a text's loss is its own."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
         """Cross-entropy a token."""

@@ -44,6 +44,39 @@ class LoopSettings(Settings):
     seed: int = Field(0, ge=0, description="of order, noise and initial weights")
 
 
+class ParallelSettings(Settings):
+    """How one training is spread over workers, and what it does to fit into their memory."""
+
+    zero: Literal[0, 1, 2, 3] | None = Field(
+        None, description="DeepSpeed's ZeRO stage; none = plain torch, one worker"
+    )
+    offload: bool = Field(False, description="optimizer states in main memory (ZeRO 1 to 3)")
+    pieces: int = Field(1, ge=1, description="a worker's share of a batch, one after the other")
+    checkpointing: bool = Field(False, description="activations are worked out twice, not kept")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ParallelSettings:
+        if self.offload and not self.zero:
+            raise ValueError("parallel.offload needs parallel.zero of 1, 2 or 3")
+        return self
+
+    def deepspeed(self, loop: LoopSettings, *, bf16: bool) -> dict[str, Any]:
+        """DeepSpeed's configuration; batches are ours, so a micro batch counts as one."""
+        zero: dict[str, Any] = {"stage": self.zero}
+        if self.offload:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bf16}
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": self.pieces,
+            "gradient_clipping": loop.clip,
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": bf16},
+            "steps_per_print": 10**9,
+        }
+
+
 class BaseSettings(Settings):
     """A small base LLM trained from scratch (Pegasus-style: sinusoidal positions, pre-norm)."""
 
@@ -119,6 +152,7 @@ class RunSettings(Settings):
     base: BaseSettings = BaseSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+    parallel: ParallelSettings = ParallelSettings()
     reference_seconds: float = Field(0, ge=0, description="for the reference LM; 0 = as the CLLM")
     void_dim: int = Field(
         0, ge=0, description="coordinates in which voids are sought; 0 = chosen on validation"

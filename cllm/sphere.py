@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 _UNIT_TOLERANCE = 1e-3  # half-precision storage keeps a norm to about 5e-4
 _SHORT = 1e-3  # by which an angle that is found may exceed the true one, of it
 _ROUNDING = 6e-8  # of a product in float32, by which FAISS's cosines are off
+_SPARE = 4  # neighbours beyond those asked for, of which float32 may have the order wrong
 _FETCHED = 10_000_000  # neighbours held at once
 _CHUNK_VALUES = 4_000_000  # float64 values held at once while angles are worked out
 _BOUND = 1e-3  # the artificial corners of `delaunay_cells` let a radius grow to about 89.9 degrees
@@ -133,7 +134,10 @@ class ExactIndex:
                 f"points have {points_QD.shape[1]} coordinates, the cloud has "
                 f"{self.cloud_ND.shape[1]}; use vectors of one model and one prefix"
             )
-        found: Ints = self._faiss.search(points_QD, min(k, len(self)))[1]
+        return self._nearest(points_QD, min(k, len(self)))
+
+    def _nearest(self, points_QD: npt.NDArray[np.float32], k: int) -> Ints:
+        found: Ints = self._faiss.search(points_QD, k)[1]
         return found
 
     def search(self, points_QD: Floats, k: int) -> tuple[npt.NDArray[np.float64], Ints]:
@@ -145,7 +149,7 @@ class ExactIndex:
         points_QD, k = np.asarray(points_QD), min(k, len(self))
         angles_QK, ids_QK = np.empty((len(points_QD), k)), np.empty((len(points_QD), k), np.int64)
         slack = 2 * _ROUNDING * (self.cloud_ND.shape[1] + 2)
-        open_A, fetched = np.arange(len(points_QD)), k
+        open_A, fetched = np.arange(len(points_QD)), min(k + _SPARE, len(self))
         while len(open_A):
             unsure = []
             for rows_A in np.array_split(open_A, 1 + len(open_A) * fetched // _FETCHED):

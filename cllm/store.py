@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cllm.errors import InputError, WorkError
-from cllm.files import model_of, read_parquet, replacing
+from cllm.files import model_of, read_json, read_parquet, replacing
 from cllm.reading import MAX_ID_BYTES
 from cllm.sphere import require_unit
 
@@ -97,7 +97,7 @@ def load_latents(folder: Path, dim: int | None = None) -> Latents:
     """Read the shards back. InputError: missing, damaged, vectors not unit or not `dim` wide."""
     import pyarrow as pa
 
-    table = read_parquet(folder, ["id", "split", "vector", "text"])
+    table = read_parquet(current(folder), ["id", "split", "vector", "text"])
     kind = table.schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind):
         raise InputError(f"{folder} holds no fixed-size vectors; make it with `cllm embed`")
@@ -115,8 +115,20 @@ def load_latents(folder: Path, dim: int | None = None) -> Latents:
         splits=tuple(table["split"].to_pylist()),
         vectors_ND=require_unit(flat.reshape(len(ids), kind.list_size), "text", ids),
         texts=tuple(table["text"].to_pylist()),
-        model_hash=model_of(table),
+        model_hash=model_of(table) or _model_named(folder),
     )
+
+
+def _model_named(folder: Path) -> str:
+    """The model that a manifest names; Ray writes none into its files."""
+    manifest = folder / "manifest.json"
+    return str(read_json(manifest).get("model_hash", "")) if manifest.exists() else ""
+
+
+def current(folder: Path) -> Path:
+    """The shards that count: those that `manifest.json` names, where a cluster wrote them."""
+    manifest = folder / "manifest.json"
+    return folder / read_json(manifest)["version"] if manifest.exists() else folder
 
 
 class VectorStore:
@@ -164,10 +176,27 @@ class VectorStore:
                 latents.ids, latents.splits, latents.vectors_ND, strict=True
             )
         ]
-        with _milvus_errors(self._uri):
-            for start in range(0, len(rows), _UPSERT_ROWS):
-                self._client.upsert(self.collection, rows[start : start + _UPSERT_ROWS])
+        for start in range(0, len(rows), _UPSERT_ROWS):
+            self.upsert_rows(rows[start : start + _UPSERT_ROWS])
         return len(rows)
+
+    def upsert_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Write some rows of `id, split, vector` in one request."""
+        with _milvus_errors(self._uri):
+            self._client.upsert(self.collection, rows)
+
+    def flush(self) -> None:
+        """Have all rows on the disk."""
+        with _milvus_errors(self._uri):
+            self._client.flush(self.collection)
+
+    def publish(self, alias: str) -> None:
+        """Let an alias, which readers open like a collection, name this one from now on."""
+        with _milvus_errors(self._uri):
+            if alias in self._client.list_aliases()["aliases"]:
+                self._client.alter_alias(self.collection, alias)
+            else:
+                self._client.create_alias(self.collection, alias)
 
     def search(
         self, vectors_QD: npt.NDArray[Any], k: int, filter: str = ""
@@ -195,7 +224,7 @@ class VectorStore:
     def close(self) -> None:
         """Disconnect; a Milvus Lite path is free for other processes afterwards."""
         self._client.close()
-        if _is_lite(self._uri):
+        if is_lite(self._uri):
             from milvus_lite.server_manager import server_manager_instance
 
             # close() alone keeps the lock until the process ends (milvus-lite 3.2).
@@ -268,7 +297,7 @@ def _connect(uri: str) -> MilvusClient:
     # each logs a traceback for a refusal, or for a call that Milvus Lite lacks
     for name in ("pymilvus", "milvus_lite", "grpc._server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if _is_lite(uri):
+    if is_lite(uri):
         _make_room(Path(uri))
     with _milvus_errors(uri):
         return MilvusClient(uri)
@@ -299,14 +328,15 @@ def _milvus_errors(uri: str) -> Iterator[None]:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
         if "no space left" in reason.lower():
             raise WorkError(f"Milvus at {uri}: {reason}; free some disk space") from error
-        if _is_lite(uri):
+        if is_lite(uri):
             hint = "another process may hold it: stop that one, or choose another Milvus path"
         else:
             hint = "check that the server runs and the address is right"
         raise InputError(f"Milvus at {uri}: {reason}; {hint}") from error
 
 
-def _is_lite(uri: str) -> bool:
+def is_lite(uri: str) -> bool:
+    """Whether it is the path of a Milvus Lite folder, which one process holds at a time."""
     return "://" not in uri
 
 

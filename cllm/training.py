@@ -13,7 +13,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from cllm.batches import Batch, TokenTexts
-from cllm.checkpoints import Checkpoint, Progress
+from cllm.checkpoints import Checkpoints, Folder, Place, Progress
+from cllm.engines import Engine, make_engine
 from cllm.errors import WorkError
 from cllm.files import replacing
-from cllm.settings import LoopSettings
+from cllm.settings import LoopSettings, ParallelSettings
+from cllm.workers import ALONE, Workers
 
 _GOES_ON = "the same command goes on from there"
+
+Report = Callable[[dict[str, Any]], None]
 
 
 class Task(Protocol):
@@ -38,8 +42,11 @@ class Task(Protocol):
     identity: str  # of everything but loop settings and texts; a checkpoint remembers it
     enough: bool  # set by `score` where no more training is wanted
 
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
+        """Look at all of this worker's part of a batch, before its pieces are gone through."""
+
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Scalars by name; "loss" is the one to go down."""
+        """Scalars by name; "loss" is the one to go down. Of all parts of a batch they add up."""
 
     def score(self) -> float:
         """Held-out score; higher is better."""
@@ -53,7 +60,18 @@ class Fit:
     seconds: float
     best_score: float
     best_step: int
-    checkpoint: Checkpoint  # remove it once the result is safe
+    checkpoint: Place  # remove it once the result is safe
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a training is spread: over which workers, with what means, and where it is kept."""
+
+    settings: ParallelSettings = ParallelSettings()
+    workers: Workers = ALONE
+    place: Place | None = None  # of checkpoints; none = the training's folder
+    preempted: Callable[[], bool] = lambda: False  # the machine is about to be taken away
+    report: Report | None = None  # gets each line of metrics, on every worker
 
 
 @dataclass
@@ -72,13 +90,13 @@ class Meter:
         self.steps += 1
         self.tokens += tokens
 
-    def line(self) -> dict[str, float]:
-        """Means a step, and tokens/s."""
-        means = {name: total / self.steps for name, total in self.sums.items()}
+    def line(self, workers: Workers) -> dict[str, float]:
+        """Means a step, and tokens/s; losses of all workers add up."""
+        sums = workers.sum(torch.tensor([*self.sums.values()], device=workers.device))
+        means = {
+            name: total / self.steps for name, total in zip(self.sums, sums.tolist(), strict=True)
+        }
         return means | {"tokens_per_second": self.tokens / (time.perf_counter() - self.since)}
-
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def fit(
@@ -88,43 +106,42 @@ def fit(
     folder: Path,
     report: Report | None = None,
     resume: bool = True,
+    spread: Spread | None = None,
 ) -> Fit:
     """Train to the end of the budget; leaves the best weights in `task.module`.
 
     `folder` receives metrics.jsonl, TensorBoard files and checkpoints. With `resume`, an
     unfinished run there with the same settings goes on at the step where it stopped.
+    With several workers all call it, each with its own `spread`; the first one writes.
 
     Raises:
         WorkError: the loss is not finite (names the step and the texts), or the run was
             interrupted (a checkpoint is left behind).
+        InputError: a batch is too small for the workers.
     """
+    spread = spread or Spread()
+    workers = spread.workers
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)  # dropout, where a base has it
-    optimizer = make_optimizer(task.module, settings)
-    checkpoint = Checkpoint(folder / "checkpoint", settings, texts, task.identity)
-    progress = checkpoint.load(task.module, optimizer) if resume else None
-    if progress:
+    engine = make_engine(task.module, settings, spread.settings, workers)
+    place = spread.place or Folder(folder / "checkpoint", workers)
+    checkpoints = Checkpoints(place, settings, texts, task.identity, workers)
+    progress = checkpoints.load(engine, task.module) if resume else None
+    if progress and workers.first:
         logging.getLogger(__name__).info("going on at step %d", progress.step)
-    log = _Log(folder, report, from_step=progress.step if progress else None)
+    log = _Log(
+        folder, (report if workers.first else None, spread.report),
+        from_step=progress.step if progress else None, on=workers.first,
+    )  # fmt: skip
     progress = progress or Progress()
-    run = _Run(task, texts, settings, optimizer, checkpoint, progress, log)
+    run = _Run(task, texts, settings, spread, engine, checkpoints, progress, log)
     try:
         with _signals() as stop:
             run.train(stop)
     finally:
         log.close()
-    checkpoint.load_best(task.module)
-    return Fit(progress.step, progress.seconds, progress.best_score, progress.best_step, checkpoint)
-
-
-def make_optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """AdamW; no weight decay on biases, norms and other one-dimensional weights."""
-    weights = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
+    engine.release(progress.best)
+    return Fit(progress.step, progress.seconds, progress.best_score, progress.best_step, place)
 
 
 def learning_rate(settings: LoopSettings, done: float) -> float:
@@ -136,23 +153,26 @@ def learning_rate(settings: LoopSettings, done: float) -> float:
 
 
 def train_step(
-    task: Task, batch: Batch, step: int, optimizer: torch.optim.Optimizer, clip: float
-) -> Mapping[str, Tensor]:
-    """One forward, backward and update.
+    task: Task, pieces: Sequence[Batch], step: int, engine: Engine, lr: float
+) -> dict[str, Tensor]:
+    """Forward and backward of each piece of a batch, then one update; the summed losses.
 
     Raises:
         WorkError: the loss is not finite.
     """
-    device = batch.ids_BT.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        parts = task.losses(batch, step)
-    loss = parts["loss"]
-    _require_finite("loss", loss, batch, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(task.module.parameters(), clip)
-    _require_finite("gradient", norm, batch, step)
-    optimizer.step()
+    device = next(task.module.parameters()).device
+    pieces = [piece.to(device) for piece in pieces]
+    parts: dict[str, Tensor] = {}
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        task.prepare(pieces, step)
+    for piece in pieces:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            found = engine.forward(lambda piece=piece: task.losses(piece, step))
+        _require_finite("loss", found["loss"], piece, step)
+        engine.backward(found["loss"])
+        for name, value in found.items():
+            parts[name] = parts.get(name, 0.0) + value.detach()
+    _require_finite("gradient", engine.update(lr), pieces[-1], step)
     return parts
 
 
@@ -173,17 +193,19 @@ class _Run:
         task: Task,
         texts: TokenTexts,
         settings: LoopSettings,
-        optimizer: torch.optim.AdamW,
-        checkpoint: Checkpoint,
+        spread: Spread,
+        engine: Engine,
+        checkpoints: Checkpoints,
         progress: Progress,
         log: _Log,
     ) -> None:
-        self.task, self.texts, self.settings = task, texts, settings
-        self.optimizer, self.checkpoint = optimizer, checkpoint
+        self.task, self.texts, self.settings, self.spread = task, texts, settings, spread
+        self.engine, self.checkpoints = engine, checkpoints
         self.progress, self.log = progress, log
         self.meter = Meter()
         self.started = time.perf_counter() - progress.seconds
         self.saved = time.perf_counter()
+        self.warned = False  # that the machine will be taken away
 
     @property
     def done(self) -> float:
@@ -193,55 +215,69 @@ class _Run:
         return min(1.0, max(self.progress.step / self.settings.steps, by_time))
 
     def train(self, stop: Stop) -> None:
-        settings, progress = self.settings, self.progress
-        device = next(self.task.module.parameters()).device
-        for batch in self.texts.batches(settings.batch, settings.seed, progress.step):
+        settings, progress, workers = self.settings, self.progress, self.spread.workers
+        pieces = self.spread.settings.pieces
+        for batch in self.texts.batches(
+            settings.batch, settings.seed, progress.step, workers, pieces
+        ):
             if self.done >= 1.0 or progress.enough or self.task.enough:
                 break
             lr = learning_rate(settings, self.done)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            parts = train_step(
-                self.task, batch.to(device), progress.step, self.optimizer, settings.clip
-            )
+            parts = train_step(self.task, batch, progress.step, self.engine, lr)
             progress.step += 1
-            progress.seconds = time.perf_counter() - self.started
-            self.meter.add(parts, int(batch.mask_BT.sum()))
+            self.meter.add(parts, batch[0].whole.tokens)
+            due = self._agree(stop)
             if progress.step % settings.report_every == 0:
                 self.log.write(self._line(lr))
                 self.meter = Meter()
-            self._score_and_save(stop)
+            self._score_and_save(stop, due)
         if progress.scored_step != progress.step:
             self._score()
-        self.checkpoint.save(self.task.module, self.optimizer, progress)  # to go on after it
+        self._save()  # to go on after it
         if stop.requested:
             raise WorkError(f"interrupted at the end of a training; {_GOES_ON}")
 
-    def _score_and_save(self, stop: Stop) -> None:
+    def _agree(self, stop: Stop) -> bool:
+        """All workers take the first one's clock, and stop together; whether to save is told."""
+        now = time.perf_counter()
+        due = now - self.saved > self.settings.checkpoint_seconds
+        workers = self.spread.workers
+        seconds, late = workers.told([now - self.started, due])
+        self.progress.seconds = seconds
+        stop.requested = workers.any(stop.requested)
+        if self.progress.step % self.settings.report_every or self.warned:
+            return bool(late)
+        self.warned = self.spread.preempted()
+        return bool(late) or self.warned
+
+    def _score_and_save(self, stop: Stop, due: bool) -> None:
         if self.done * self.settings.evaluations >= self.progress.evaluations + 1:
             self._score()
-        stopping = stop.requested
-        if stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds:
-            self.checkpoint.save(self.task.module, self.optimizer, self.progress)
-            self.saved = time.perf_counter()
-        if stopping:
+        if stop.requested or due:
+            self._save()
+        if stop.requested:
             raise WorkError(
                 f"interrupted at step {self.progress.step}; a checkpoint is in "
-                f"{self.checkpoint.folder}; {_GOES_ON}"
+                f"{self.checkpoints.place}; {_GOES_ON}"
             )
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.engine, self.task.module, self.progress)
+        self.saved = time.perf_counter()
 
     def _score(self) -> None:
         """Held-out score; not counted as training time."""
         progress, begun = self.progress, time.perf_counter()
-        self.task.module.eval()
-        score = self.task.score()
-        self.task.module.train()
+        with self.engine.whole():
+            self.task.module.eval()
+            score, enough = self.spread.workers.told([self.task.score(), self.task.enough])
+            self.task.module.train()
         progress.evaluations = int(self.done * self.settings.evaluations)
         progress.scored_step = progress.step
-        progress.enough = self.task.enough
+        progress.enough = bool(enough)
         if score > progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
-            self.checkpoint.save_best(self.task.module)
+            progress.best = self.engine.weights()
         took = time.perf_counter() - begun
         self.started += took
         self.meter.since += took
@@ -252,15 +288,20 @@ class _Run:
     def _line(self, lr: float) -> dict[str, Any]:
         epoch = self.progress.step / self.texts.steps_per_epoch(self.settings.batch)
         place = {"step": self.progress.step, "epoch": epoch, "seconds": self.progress.seconds}
-        return place | self.meter.line() | {"lr": lr, "done": self.done}
+        return place | self.meter.line(self.spread.workers) | {"lr": lr, "done": self.done}
 
 
 class _Log:
     """metrics.jsonl and TensorBoard; a fresh run starts both anew, a resumed one goes on."""
 
-    def __init__(self, folder: Path, report: Report | None, *, from_step: int | None) -> None:
+    def __init__(
+        self, folder: Path, reports: Sequence[Report | None], *, from_step: int | None, on: bool
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.on, self.reports = on, [report for report in reports if report]
+        if not on:
+            return
         path, board = folder / "metrics.jsonl", folder / "tensorboard"
         if from_step is None:
             shutil.rmtree(board, ignore_errors=True)
@@ -270,9 +311,14 @@ class _Log:
         self.file = path.open("a")
         later = None if from_step is None else from_step + 1
         self.board = SummaryWriter(str(board), purge_step=later)
-        self.report = report
 
     def write(self, line: dict[str, Any]) -> None:
+        if self.on:
+            self._write(line)
+        for report in self.reports:
+            report(line)
+
+    def _write(self, line: dict[str, Any]) -> None:
         try:
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
@@ -283,12 +329,11 @@ class _Log:
         for name, value in line.items():
             if name != "step":
                 self.board.add_scalar(name, value, line["step"])
-        if self.report:
-            self.report(line)
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        if self.on:
+            self.file.close()
+            self.board.close()
 
 
 def _lines_up_to(path: Path, step: int) -> str:

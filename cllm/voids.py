@@ -10,7 +10,7 @@ approximate search overestimates emptiness, and so invents voids.
 # M held-out texts, J neighbours, R probe directions.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Floats64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+IndexOf = Callable[[Floats], ExactIndex]
 
 
 class VoidSettings(BaseModel):
@@ -111,6 +112,7 @@ def find_voids(
     rng: np.random.Generator,
     held_out_MK: Floats | None = None,
     kinds: Sequence[Kind] = KINDS,
+    index_of: IndexOf = ExactIndex,
 ) -> VoidSearch:
     """Search a cloud of unit vectors, and null clouds (of `kinds`) of its size in the same way.
 
@@ -120,16 +122,17 @@ def find_voids(
     Duplicate vectors count once. InputError: fewer than K + 2 distinct texts, NaN, not unit.
     """
     search_rng, *null_rngs = rng.spawn(1 + len(kinds) * settings.nulls)
-    index, held_out_MJ, own_JK, row_N = ground(cloud_NK, held_out_MK)
+    index, held_out_MJ, own_JK, row_N = ground(cloud_NK, held_out_MK, index_of)
     found = _search(index, held_out_MJ, settings, search_rng)
     nulls: dict[Kind, list[VoidSearch]] = {kind: [] for kind in kinds}
     for one, kind in zip(counted(null_rngs, "null clouds searched"), cycle(kinds), strict=False):
-        nulls[kind].append(_null_search(index.cloud_ND, held_out_MJ, kind, settings, one))
+        null, held_out = _null(index.cloud_ND, held_out_MJ, kind, one)
+        nulls[kind].append(_search(index_of(null), held_out, settings, one))
     return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
 
 
 def ground(
-    cloud_NK: Floats, held_out_MK: Floats | None
+    cloud_NK: Floats, held_out_MK: Floats | None, index_of: IndexOf = ExactIndex
 ) -> tuple[ExactIndex, Floats | None, Floats64, Ints]:
     """Where voids are sought: distinct texts and held-out ones (or None) in the cloud's subspace.
 
@@ -146,7 +149,7 @@ def ground(
             )
         within_MJ = require_unit(held_out_MK, "held-out row") @ own_JK.T
         held_out_MJ = unit(within_MJ[np.linalg.norm(within_MJ, axis=1) > NO_PART])
-    return ExactIndex(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
+    return index_of(unit(distinct_NK @ own_JK.T)), held_out_MJ, own_JK, row_N
 
 
 def void_scores(cloud_NK: Floats, points_QK: Floats, k: int = 10) -> tuple[Floats64, Floats64]:
@@ -287,17 +290,13 @@ def _largest_place(support: Support, settings: VoidSettings, rng: np.random.Gene
     return largest
 
 
-def _null_search(
-    cloud_NK: Floats,
-    held_out_MK: Floats | None,
-    kind: Kind,
-    settings: VoidSettings,
-    rng: np.random.Generator,
-) -> VoidSearch:
-    """The same search of a null cloud, which has as many held-out points of its own."""
+def _null(
+    cloud_NK: Floats, held_out_MK: Floats | None, kind: Kind, rng: np.random.Generator
+) -> tuple[Floats, Floats | None]:
+    """A null cloud without duplicates, and as many held-out points of its own kind."""
     null_NK = null_cloud(cloud_NK, kind, rng)
     held_out = None if held_out_MK is None else null_cloud(cloud_NK, kind, rng)[: len(held_out_MK)]
-    return _search(ExactIndex(_distinct(null_NK)[0]), held_out, settings, rng)
+    return _distinct(null_NK)[0], held_out
 
 
 def _promising(radius_P: Floats64, score_P: Floats64, along_P: Mask) -> Ints:

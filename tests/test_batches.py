@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cllm.batches import POOL_BATCHES, Batch, TokenTexts
+from cllm.errors import InputError
 from cllm.noise import text_keys
+from cllm.workers import Workers
 
 PAD, END = 0, 1
 
@@ -28,7 +30,7 @@ def names(batches: list[Batch]) -> list[tuple[str, ...]]:
 
 
 def take(texts: TokenTexts, steps: int, batch: int, seed: int = 0, first: int = 0) -> list[Batch]:
-    return list(islice(texts.batches(batch, seed, first), steps))
+    return [batch for (batch,) in islice(texts.batches(batch, seed, first), steps)]
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -114,3 +116,24 @@ def test_in_order_gives_each_text_once_with_its_row(batch: int) -> None:
         lengths += part.mask_BT.sum(1).tolist()
     assert sorted(rows) == list(range(30))
     assert lengths == sorted(lengths)
+
+
+@given(count=st.integers(12, 40), workers=st.integers(1, 4), pieces=st.integers(1, 3))
+def test_parts_deal_out_a_whole_batch(count: int, workers: int, pieces: int) -> None:
+    texts = some(60)
+    chosen = np.random.default_rng(0).permutation(60)[:count]
+    dealt = [texts.parts(chosen, Workers(rank, workers), pieces) for rank in range(workers)]
+    whole = dealt[0][0].whole
+    assert (whole.texts, whole.parts) == (count, workers * pieces)
+    assert whole.tokens == sum(len(texts.rows[i]) for i in chosen)
+    assert whole.counts == tuple(sum(map(len, mine)) for mine in dealt)
+    order = [name for mine in dealt for piece in mine for name in piece.names]
+    assert sorted(order) == sorted(texts.names[i] for i in chosen)
+    for piece in (piece for mine in dealt for piece in mine):
+        np.testing.assert_array_equal(piece.keys_B, whole.keys_G[piece.rows])
+        assert len(piece) > 0
+
+
+def test_too_many_workers_for_a_batch_is_said() -> None:
+    with pytest.raises(InputError, match=r"3 texts is too small for 2 workers and 2 pieces"):
+        some(9).parts(np.arange(3), Workers(0, 2), 2)

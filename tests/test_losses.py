@@ -17,10 +17,10 @@ from cllm.batches import Batch, TokenTexts
 from cllm.losses import (
     REST,
     Restoring,
-    array_error,
     cluster_term,
     negative_term,
     prefix_lengths,
+    squared_error,
     text_nats,
 )
 from cllm.model import CLLM
@@ -60,23 +60,28 @@ def parts(task: Restoring, batch: Batch, step: int = 0) -> dict[str, float]:
 # ---- the array -----------------------------------------------------------------------
 
 
-def test_array_error_is_zero_when_perfect_and_one_for_the_mean() -> None:
-    array_BTH = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
-    mask_BT = torch.arange(6)[None] < torch.tensor([6, 4, 2, 5])[:, None]
-    assert float(array_error(array_BTH, array_BTH, mask_BT)) == 0
-    mean_BTH = array_BTH[mask_BT].mean(0).expand_as(array_BTH)
-    assert float(array_error(mean_BTH, array_BTH, mask_BT)) == pytest.approx(1, abs=1e-5)
-    double = mean_BTH + 2 * (array_BTH - mean_BTH)
-    assert float(array_error(double, array_BTH, mask_BT)) == pytest.approx(1, abs=1e-5)
-
-
-def test_array_error_looks_at_real_tokens_only() -> None:
+def test_the_error_of_the_array_is_that_of_real_tokens_weighted_by_text() -> None:
     array_BTH = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     mask_BT = torch.tensor([[True, True, False, False], [True] * 4])
     spoilt = array_BTH.clone()
     spoilt[0, 2:] = 1e3
     longer = F.pad(spoilt, (0, 0, 0, 5), value=7.0)  # positions beyond the batch's longest text
-    assert float(array_error(longer, array_BTH, mask_BT)) == 0
+    weight_B1 = torch.tensor([[0.5], [1.0]])
+    assert not squared_error(longer, array_BTH, mask_BT, weight_B1).any()
+    moved_N = squared_error(longer + 2, array_BTH, mask_BT, weight_B1)
+    torch.testing.assert_close(moved_N, torch.tensor([2.0, 2.0, 4.0, 4.0, 4.0, 4.0]))
+
+
+def test_restoring_the_mean_array_costs_about_one(
+    task_of: Callable[..., Restoring], texts: TokenTexts
+) -> None:
+    task = task_of(**QUIET | {"array_weight": 1.0})
+    task.model.start(texts)
+    task.model.decode_array = lambda v: task.model.mean.expand(len(v), -1, -1)
+    try:
+        assert parts(task, texts.gather(range(len(texts))))["array"] == pytest.approx(1, abs=0.1)
+    finally:
+        del task.model.decode_array
 
 
 # ---- gathering -----------------------------------------------------------------------
@@ -197,7 +202,7 @@ def test_each_kind_of_noise_can_be_off_alone(
 
 
 def disturbed(task: Restoring, clean_BD: torch.Tensor, batch: Batch, step: int) -> torch.Tensor:
-    return task._disturbed(clean_BD, task._kept(batch, step), batch, step)
+    return task._disturbed(clean_BD, task._kept(batch.keys_B, step), batch, step)
 
 
 @torch.no_grad()
@@ -208,7 +213,7 @@ def test_prefixes_weigh_less_than_whole_vectors(
     nested = QUIET | ALONE | {"nested": True, "full_length": 0.5}
     full, light = (task_of(**nested | {"prefix_weight": w}) for w in (1.0, 0.25))
     for step in range(8):
-        kept_BD = full._kept(batch, step)
+        kept_BD = full._kept(batch.keys_B, step)
         whole_B = kept_BD.all(1)
         array_BTH = full.model.base.embed(batch.ids_BT, batch.mask_BT)
         vectors_BD = full._disturbed(
@@ -233,7 +238,7 @@ def test_a_prefix_answers_for_the_beginning_of_its_text(
         assert weight_BT[row, 0] == 1
         assert float(weight_BT[row, int(1.5 * k)]) == pytest.approx(REST + (1 - REST) / 2)
         assert float(weight_BT[row, int(3 * k)]) == pytest.approx(REST + (1 - REST) / 4)
-    lengths = {int(n) for step in range(30) for n in task._kept(batch, step).sum(1)}
+    lengths = {int(n) for step in range(30) for n in task._kept(batch.keys_B, step).sum(1)}
     assert lengths == {2, 4, DIM}
 
 

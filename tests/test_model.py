@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
+from cllm.engines import Torch
 from cllm.errors import InputError
 from cllm.losses import Restoring
 from cllm.model import CLLM
 from cllm.settings import LoopSettings, TrainSettings
 from cllm.sphere import angle
-from cllm.training import make_optimizer, train_step
+from cllm.training import train_step
 
 # Shapes: N texts, D bottleneck, k prefix.
 New = Callable[..., CLLM]
@@ -248,9 +249,9 @@ def test_training_leaves_the_base_as_it_was(
     vectors = model.encode_tokens(texts)
     settings = TrainSettings(loop=LoopSettings(lr=1e-2))
     task = Restoring(model, settings, texts)
-    optimizer = make_optimizer(task.module, settings.loop)
+    engine = Torch(task.module, settings.loop)
     for step, batch in zip(range(2), texts.batches(8, seed=0), strict=False):
-        train_step(task, batch, step, optimizer, clip=1.0)
+        train_step(task, batch, step, engine, lr=1e-2)
     assert BaseLM(tiny_base.model, tiny_base.tokenizer, "after").hash == before
     assert np.abs(model.encode_tokens(texts) - vectors).max() > 1e-3
     assert all(weight.grad is None for weight in tiny_base.model.parameters())

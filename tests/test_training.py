@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cllm import checkpoints
 from cllm.batches import Batch, TokenTexts
-from cllm.checkpoints import trained_weights
+from cllm.engines import Torch, make_optimizer, trained_weights
 from cllm.errors import InputError, WorkError
 from cllm.settings import LoopSettings
-from cllm.training import Fit, fit, learning_rate, make_optimizer, train_step
+from cllm.training import Fit, fit, learning_rate, train_step
 
 VOCABULARY = 20
 
@@ -42,6 +40,8 @@ class Counting:
         self.scores = scores
         self.steps: list[int] = []
         self.scored = 0
+
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None: ...
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         self.steps.append(step)
@@ -105,7 +105,7 @@ def test_training_ends_at_its_steps_and_says_how(texts: TokenTexts, tmp_path: Pa
     assert task.steps == list(range(12))
     assert ended == Fit(12, ended.seconds, 3.0, 12, ended.checkpoint)
     assert ended.seconds > 0
-    assert (tmp_path / "checkpoint/best.safetensors").exists()  # until the caller has saved
+    assert list((tmp_path / "checkpoint").glob("step-*/best"))  # until the caller has saved
     ended.checkpoint.remove()
     assert not (tmp_path / "checkpoint").exists()
 
@@ -315,7 +315,7 @@ def test_off_the_main_thread_it_trains_without_signals(texts: TokenTexts, tmp_pa
 def test_a_non_finite_loss_names_step_and_texts(texts: TokenTexts, tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="loss is nan at step 4") as caught:
         fit(Raising(4), texts, loop(), tmp_path)
-    batch = list(zip(range(5), texts.batches(8, seed=0), strict=False))[-1][1]
+    (batch,) = list(zip(range(5), texts.batches(8, seed=0), strict=False))[-1][1]
     for name in batch.names:
         assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -328,14 +328,51 @@ def stopped(texts: TokenTexts, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def newest(folder: Path) -> Path:
+    return sorted((folder / "checkpoint").glob("step-*"))[-1]
+
+
 @pytest.mark.parametrize("left", [0, 40, -20])
-def test_a_damaged_checkpoint_is_said_to_be(texts: TokenTexts, stopped: Path, left: int) -> None:
-    file = stopped / "checkpoint/state.safetensors"
+@pytest.mark.parametrize("name", ["state.safetensors", "best/model.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_said_to_be(
+    texts: TokenTexts, stopped: Path, left: int, name: str
+) -> None:
+    file = newest(stopped) / name
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(WorkError, match="damaged") as caught:
         fit(Counting(), texts, loop(), stopped)
     assert str(stopped / "checkpoint") in str(caught.value)
     assert "delete" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "files-0.json", "random-0.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    texts: TokenTexts, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    settings = loop(checkpoint_seconds=1e-9)
+    with pytest.raises(WorkError):
+        fit(Raising(5, signal.SIGTERM), texts, settings, tmp_path)
+    assert len(list((tmp_path / "checkpoint").iterdir())) == 2
+    file = newest(tmp_path) / name
+    file.write_bytes(file.read_bytes()[:-3])
+    rest = Counting()
+    fit(rest, texts, settings, tmp_path)
+    assert "damaged" in caplog.text
+    assert rest.steps == list(range(5, 12))
+    straight = Counting()
+    fit(straight, texts, loop(), tmp_path / "straight")
+    assert same(weights(rest), weights(straight))
+
+
+def test_a_checkpoint_half_written_by_a_killed_process_is_none(
+    texts: TokenTexts, stopped: Path
+) -> None:
+    whole = newest(stopped)
+    whole.rename(whole.with_name(f".{whole.name}"))
+    rest = Counting()
+    fit(rest, texts, loop(), stopped)
+    assert rest.steps == list(range(12))
+    assert not list((stopped / "checkpoint").glob(".step-*"))
 
 
 def test_a_training_that_said_enough_is_not_continued(texts: TokenTexts, tmp_path: Path) -> None:
@@ -350,24 +387,6 @@ def test_a_training_that_said_enough_is_not_continued(texts: TokenTexts, tmp_pat
     assert again.steps == []
 
 
-def test_a_checkpoint_of_another_shape_is_said_to_be_damaged(
-    texts: TokenTexts, stopped: Path
-) -> None:
-    file = stopped / "checkpoint/state.safetensors"
-    with safe_open(file, "pt") as old:
-        note, found = old.metadata(), {name: old.get_tensor(name) for name in old.keys()}  # noqa: SIM118
-    left_out = next(name for name in found if name.startswith("weights/"))
-    save_file({name: x for name, x in found.items() if name != left_out}, file, note)
-    with pytest.raises(WorkError, match="damaged"):
-        fit(Counting(), texts, loop(), stopped)
-
-
-def test_damaged_best_weights_are_said_to_be(texts: TokenTexts, stopped: Path) -> None:
-    (stopped / "checkpoint/best.safetensors").write_bytes(b"")
-    with pytest.raises(WorkError, match=r"best\.safetensors is damaged"):
-        fit(Counting([-9.0] * 3), texts, loop(), stopped)
-
-
 def test_a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on_from_it(
     texts: TokenTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +395,7 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on_from_it(
 
     def filling(weights: dict[str, Tensor], path: Path, **more: object) -> None:
         calls.append(path)
-        if len(calls) > 6:
+        if len(calls) > 9:
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(weights, path, **more)
 
@@ -419,9 +438,13 @@ def test_the_gradient_is_clipped_and_small_weights_do_not_decay(texts: TokenText
     by_decay = {group["weight_decay"]: group["params"] for group in optimizer.param_groups}
     assert all(weight.ndim < 2 for weight in by_decay[0.0])
     assert all(weight.ndim >= 2 for weight in by_decay[0.5])
-    train_step(task, texts.gather(range(8)), 0, optimizer, clip=1e-3)
-    norm = torch.stack([w.grad.norm() for w in task.module.parameters()]).norm()
-    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+    engine = Torch(task.module, loop(clip=1e-3))
+    norms = []
+    engine.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(torch.stack([w.grad.norm() for w in task.module.parameters()]))
+    )
+    train_step(task, [texts.gather(range(8))], 0, engine, lr=1e-3)
+    assert float(norms[0].norm()) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_frozen_weights_are_left_alone(texts: TokenTexts, tmp_path: Path) -> None:

@@ -1,0 +1,250 @@
+"""Vectors of every text of a corpus, on a Ray cluster: Parquet files first, then Milvus.
+
+    python -m cluster.embed --run s3://bucket/runs/mine --actors 8 --gpu --milvus http://milvus:19530
+
+Files of this corpus and model lie in a folder of their own under `latents/`; when all rows are
+there, `latents/manifest.json` names it and readers see it. Killed at any point, the same
+command does what is missing.
+"""
+
+# Shapes: N texts of a batch, D coordinates.
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError, WorkError
+from cllm.files import digest
+from cllm.reading import clean_text
+from cllm.store import is_lite
+from cluster.remote import absolute, fetched, listed, reached, write_text
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("id", "split", "text")
+MODEL = ("model", "base")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an embedding gets of the cluster."""
+
+    actors: int
+    gpu: bool
+    cpus: float  # of an actor
+    rows: int  # of a batch; texts are sorted by length within it
+    wait: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Embed what is not embedded yet, fill Milvus, print one JSON object."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    logging.getLogger("cluster").setLevel(logging.INFO)
+    with one_line_errors():
+        from cluster.joining import joined
+
+        run = absolute(options.run)
+        texts = [absolute(text) for text in options.texts] or [f"{run}/corpus.parquet"]
+        means = Means(options.actors, options.gpu, options.cpus, options.rows, options.wait)
+        with joined(options.address):
+            told = embed(run, texts, means)
+            if options.milvus:
+                told |= fill(run, options.milvus, means)
+        print(json.dumps(told))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = argparse.ArgumentParser(prog="cluster.embed", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--run", required=True, help="folder or URL with model/ and base/")
+    p.add_argument("--texts", nargs="*", default=[], help="Parquet, JSONL or CSV files or folders "
+                   "with a column `text` (`id`, `split`); [default: the run's corpus]")  # fmt: skip
+    p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
+    p.add_argument("--actors", type=int, default=2, help="models at work")
+    p.add_argument("--gpu", action="store_true", help="one GPU an actor")
+    p.add_argument("--cpus", type=float, default=1, help="of an actor")
+    p.add_argument("--rows", type=int, default=2048, help="texts that an actor gets at a time")
+    p.add_argument("--wait", type=float, default=30, help="seconds for missing nodes to come")
+    p.add_argument("--milvus", help="URI of a server, or a local path that one writer fills")
+    return p
+
+
+def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
+    """Rows, seconds and the version that readers now see.
+
+    InputError: no texts, or resources are missing. WorkError: rows are missing at the end.
+    """
+    import ray
+
+    from cluster.joining import require
+
+    model = fetched(run, MODEL).load_model()
+    version = version_of(texts, model.hash)
+    folder = f"{run}/latents/{version}"
+    wanted = {"CPU": means.cpus * means.actors} | ({"GPU": means.actors} if means.gpu else {})
+    require(wanted, f"{means.actors} actors", means.wait)
+    dataset = read(texts).map_batches(cleaned, batch_format="pyarrow")
+    rows = dataset.count()
+    if not rows:
+        raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
+    begun, there = time.monotonic(), count_rows(folder)
+    log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
+    if there < rows:
+        context = ray.data.DataContext.get_current()
+        context.checkpoint_config = ray.data.CheckpointConfig(
+            id_column="id", checkpoint_path=f"{run}/latents/.done-{version}"
+        )
+        dataset.map_batches(
+            Embedder,
+            fn_constructor_kwargs={"run": run, "threads": max(1, int(means.cpus))},
+            batch_size=means.rows,
+            compute=ray.data.ActorPoolStrategy(size=means.actors),
+            num_cpus=means.cpus,
+            num_gpus=1 if means.gpu else 0,
+            batch_format="pyarrow",
+        ).write_parquet(folder, mode="append")
+    seconds, found = time.monotonic() - begun, count_rows(folder)
+    if found != rows:
+        raise WorkError(
+            f"{folder} has {found} rows of {rows}; run the same command again, and if that does "
+            "not help, delete that folder"
+        )
+    note = {"version": version, "model_hash": model.hash, "rows": rows, "dim": model.config.dim}
+    write_text(f"{run}/latents/manifest.json", json.dumps(note))
+    log.info("%d texts in %.0f s (%.0f a second)", rows - there, seconds, (rows - there) / seconds)
+    return note | {"embedded": rows - there, "seconds": round(seconds, 2)}
+
+
+def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
+    """A dataset with columns `id, split, text` of Parquet, JSONL or CSV files, or folders of them.
+
+    Texts without an id get a digest of themselves; without a split they count as `train`.
+    InputError: no such file, another kind of file, or no column `text`.
+    """
+    import ray
+
+    kind = texts[0].split("?")[0].removesuffix(".gz").rsplit(".", 1)[-1].lower()
+    readers = {
+        "parquet": ray.data.read_parquet, "jsonl": ray.data.read_json,
+        "json": ray.data.read_json, "csv": ray.data.read_csv,
+    }  # fmt: skip
+    for place in texts:
+        system, path = reached(place)
+        if not listed(system, path):
+            raise InputError(f"{place} does not exist; name files that every node sees")
+    dataset = readers.get(kind, ray.data.read_parquet)(list(texts))
+    found = dataset.schema().names
+    if "text" not in found:
+        raise InputError(
+            f"{texts[0]} has no column `text` (found: {', '.join(found)}); rename the column"
+        )
+    return dataset.select_columns([name for name in COLUMNS if name in found])
+
+
+def version_of(texts: Sequence[str], model_hash: str) -> str:
+    """Of the files as they are now and the model: the same again goes on, others start anew."""
+    facts = [
+        f"{file.path} {file.size} {file.mtime_ns}"
+        for place in texts
+        for file in listed(*reached(place))
+    ]
+    return f"v-{digest(model_hash, *facts)}"
+
+
+def cleaned(table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
+    """Cleaned texts with their ids and splits; empty ones are left out."""
+    import pyarrow as pa
+
+    texts = [clean_text(text or "") for text in table["text"].to_pylist()]
+    names = table.column_names
+    ids = table["id"].to_pylist() if "id" in names else [digest(text) for text in texts]
+    splits = table["split"].to_pylist() if "split" in names else ["train"] * len(texts)
+    rows = [row for row in zip(ids, splits, texts, strict=True) if row[2]]
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    return pa.table(
+        {name: pa.array(column, pa.string()) for name, column in zip(COLUMNS, columns, strict=True)}
+    )
+
+
+class Embedder:
+    """One model at work: texts in, unit vectors out."""
+
+    def __init__(self, run: str, threads: int) -> None:
+        import torch
+
+        set_up_logging()
+        torch.set_num_threads(threads)
+        self.model = fetched(run, MODEL).load_model()
+
+    def __call__(self, table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
+        """The table with a column `vector`; texts are padded to others of like length only."""
+        import pyarrow as pa
+
+        vectors_ND = self.model.encode(table["text"].to_pylist())
+        flat = pa.array(np.ascontiguousarray(vectors_ND).reshape(-1), pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
+        return table.add_column(2, "vector", column)
+
+
+def count_rows(folder: str) -> int:
+    """Rows of the Parquet files in a folder, from their footers; 0 where there is none."""
+    import pyarrow.parquet as pq
+
+    system, path = reached(folder)
+    files = [file.path for file in listed(system, path) if file.path.endswith(".parquet")]
+    return sum(pq.read_metadata(file, filesystem=system).num_rows for file in files)
+
+
+# ---- Milvus --------------------------------------------------------------------------------
+
+
+def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
+    """Vectors of the current version into a Milvus collection of its own, then its alias switched.
+
+    A local path is written by one worker on this node; a server by several.
+    """
+    import ray
+
+    from cluster.sink import MilvusSink
+
+    note = manifest(run)
+    version = note["version"]
+    uri = uri if "://" in uri else absolute(uri)
+    alias = f"texts_{note['model_hash']}"
+    sink = MilvusSink(
+        uri, f"{alias}_{version.replace('-', '')}", alias, note["model_hash"], note["dim"],
+        note["rows"],
+    )  # fmt: skip
+    begun = time.monotonic()
+    ray.data.DataContext.get_current().checkpoint_config = None
+    dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=["id", "split", "vector"])
+    writers = 1 if is_lite(uri) else means.actors
+    dataset.write_datasink(sink, concurrency=writers)
+    return {
+        "collection": sink.collection, "alias": alias,
+        "milvus_seconds": round(time.monotonic() - begun, 2),
+    }  # fmt: skip
+
+
+def manifest(run: str) -> dict[str, Any]:
+    """What `latents/manifest.json` says; InputError where nothing was embedded."""
+    system, path = reached(f"{run}/latents/manifest.json")
+    try:
+        with system.open_input_stream(path) as file:
+            note: dict[str, Any] = json.loads(file.read())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run} holds no vectors; run `python -m cluster.embed`") from error
+    return note
+
+
+if __name__ == "__main__":
+    main()

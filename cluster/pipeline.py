@@ -1,0 +1,305 @@
+"""The whole chain as one job on a Ray cluster; what is there already is not made again.
+
+    ray job submit --working-dir . -- python -m cluster.pipeline --config cluster/configs/recipes.yaml
+
+A stage is skipped where its inputs and what it made are as they were. Stages that one machine
+does run as a task on a worker, so that the head stays free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError, WorkError
+from cllm.files import digest
+from cllm.run import SHIPPED, RunFolder
+from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
+from cluster import embed, train, voids
+from cluster.remote import absolute, contents, fetched, put, read_text, write_text
+
+log = logging.getLogger(__name__)
+
+BUILT_IN, SHIPPED_BASE = "built-in", "shipped"
+
+
+class Step(Settings):
+    """What a stage on one machine gets."""
+
+    cpus: float = Field(1, gt=0)
+    gpu: bool = False
+
+
+class Training(Step):
+    """What the training gets."""
+
+    workers: int = Field(2, ge=0)
+    retries: int = Field(3, ge=0)
+    name: str = "model"
+    storage: str = ""  # of checkpoints; none = in the run folder
+
+
+class Embedding(Step):
+    """What the embedding gets."""
+
+    actors: int = Field(2, ge=1)
+    rows: int = Field(2048, ge=1)
+
+
+class Shards(Settings):
+    """What the void search gets."""
+
+    shards: int = Field(2, ge=1)
+    cpus: float = Field(1, gt=0)
+
+
+class Config(Settings):
+    """A configuration file."""
+
+    run: str
+    corpus: str = BUILT_IN
+    texts: int = Field(20_000, ge=10)
+    preset: Preset = "quick"
+    dim: int = 32
+    aim: Aim = "text"
+    seed: int = Field(0, ge=0)
+    set: tuple[str, ...] = ()
+    base: str | None = SHIPPED_BASE
+    milvus: str | None = None
+    step: Step = Step()
+    train: Training = Training()
+    embed: Embedding = Embedding()
+    voids: Shards = Shards()
+    wait: float = Field(60, ge=0)
+
+    @property
+    def settings(self) -> RunSettings:
+        """Of the library."""
+        return overridden(
+            self.preset, dim=self.dim, aim=self.aim, seed=self.seed, changes=self.set,
+            adapting=self.base not in (None, SHIPPED_BASE),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the chain: what it reads and makes of the run folder, and what else decides."""
+
+    name: str
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    decided_by: Callable[[Config], object]
+    work: Callable[[Config], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what is to be done, print one JSON object."""
+    p = argparse.ArgumentParser(prog="cluster.pipeline", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--config", type=Path, required=True)
+    p.add_argument("--run", help="instead of the file's")
+    p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
+    options = p.parse_args(arguments)
+    set_up_logging()
+    logging.getLogger("cluster").setLevel(logging.INFO)
+    with one_line_errors():
+        from cluster.joining import joined
+
+        config = load(options.config, options.run)
+        with joined(options.address):
+            told = chain(config)
+        print(json.dumps(told))
+
+
+def load(path: Path, run: str | None = None) -> Config:
+    """A configuration file, its run folder absolute; InputError names what does not fit."""
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+        config = Config.model_validate((values or {}) | ({"run": run} if run else {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {place}: {first['msg']}") from error
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is no configuration ({reason}); see cluster/configs") from error
+    corpus = config.corpus if config.corpus == BUILT_IN else absolute(config.corpus)
+    config = config.model_copy(update={"run": absolute(config.run), "corpus": corpus})
+    config.settings  # noqa: B018 - what does not fit is said now
+    return config
+
+
+def chain(config: Config) -> dict[str, Any]:
+    """Every stage that is not done yet; which were, and how long the others took."""
+    told: dict[str, Any] = {"run": config.run, "kept": [], "made": {}}
+    for stage in STAGES:
+        inputs = digest(
+            stage.name, json.dumps(stage.decided_by(config), sort_keys=True, default=str),
+            *(contents(f"{config.run}/{part}") for part in stage.reads),
+        )  # fmt: skip
+        note = f"{config.run}/stages/{stage.name}.json"
+        if _is_done(config, stage, inputs, read_text(note)):
+            log.info("%s: kept", stage.name)
+            told["kept"].append(stage.name)
+            continue
+        log.info("%s: begins", stage.name)
+        begun = time.monotonic()
+        stage.work(config)
+        made = {part: contents(f"{config.run}/{part}") for part in stage.makes}
+        write_text(note, json.dumps({"inputs": inputs, "made": made}))
+        told["made"][stage.name] = round(time.monotonic() - begun, 1)
+        log.info("%s: done in %.0f s", stage.name, told["made"][stage.name])
+    return told
+
+
+def _is_done(config: Config, stage: Stage, inputs: str, note: str | None) -> bool:
+    if note is None:
+        return False
+    told = json.loads(note)
+    there = {part: contents(f"{config.run}/{part}") for part in stage.makes}
+    return bool(told["inputs"] == inputs and told["made"] == there and all(there.values()))
+
+
+# ---- stages ------------------------------------------------------------------------------
+
+
+def on_worker(config: Config, work: Callable[..., None], stage: Stage, *more: object) -> None:
+    """Do `work(run folder, settings, …)` as a task; what it made goes back into the run folder."""
+    import ray
+
+    from cluster.joining import require
+
+    how = {"num_cpus": config.step.cpus, "num_gpus": 1 if config.step.gpu else 0}
+    wanted = {"CPU": config.step.cpus} | ({"GPU": 1.0} if config.step.gpu else {})
+    require(wanted, f"stage {stage.name}", config.wait)
+    task = ray.remote(max_retries=2, retry_exceptions=False, **how)(_task)
+    settings = config.settings.model_dump_json()
+    told = ray.get(task.remote(config.run, settings, work, stage.reads, stage.makes, more))
+    if told:
+        status, message = told
+        raise (InputError if status == InputError.exit_status else WorkError)(message)
+
+
+def _task(
+    run: str, settings: str, work: Callable[..., None], reads: tuple[str, ...],
+    makes: tuple[str, ...], more: tuple[object, ...],
+) -> tuple[int, str] | None:  # fmt: skip
+    set_up_logging()
+    try:
+        there = [part for part in (*reads, "report.json") if contents(f"{run}/{part}")]
+        folder = fetched(run, there)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        work(folder, RunSettings.model_validate_json(settings), *more)
+        if str(folder.path) != run:
+            for part in (*makes, "report.json"):
+                put(folder.path / part, f"{run}/{part}")
+    except (InputError, WorkError) as error:
+        return error.exit_status, str(error)
+    return None
+
+
+def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> None:
+    from cllm import pipeline
+    from cllm.cli_corpus import read_corpus
+    from cllm.corpus import built_in_corpus
+
+    built_in = source == BUILT_IN
+    corpus = (
+        built_in_corpus("plain", texts, settings.seed) if built_in
+        else read_corpus(Path(source), "text", 100, settings.seed)
+    )  # fmt: skip
+    pipeline.require_enough_texts(corpus, settings.model.dim)
+    pipeline.keep_corpus(run, corpus)
+
+
+def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
+    from cllm import pipeline
+
+    if base == SHIPPED_BASE:
+        pipeline.borrow_base(run, SHIPPED / "base")
+        return
+    if base is None:
+        pipeline.make_base(run, settings.base, reuse=True)
+    else:
+        pipeline.adapt_base(run, base, settings.base, reuse=True)
+    pipeline.make_reference(run, settings, reuse=True)
+
+
+def _train(config: Config) -> None:
+    t = config.train
+    storage = absolute(t.storage) if t.storage else f"{config.run}/training/ray"
+    means = train.Means(t.workers, t.gpu, t.cpus, storage, t.name, t.retries, config.wait, "")
+    if t.workers:
+        train.train(config.run, config.settings, means)
+    else:
+        train.alone(config.run, config.settings)
+
+
+def _embed(config: Config) -> None:
+    e = config.embed
+    means = embed.Means(e.actors, e.gpu, e.cpus, e.rows, config.wait)
+    embed.embed(config.run, [f"{config.run}/corpus.parquet"], means)
+    if config.milvus:
+        embed.fill(config.run, config.milvus, means)
+
+
+def _voids(config: Config) -> None:
+    v = config.voids
+    voids.search(
+        config.run, config.seed, v.shards, v.cpus, quick=config.settings.quick_voids,
+        wait=config.wait,
+    )  # fmt: skip
+
+
+def _generate(run: RunFolder, settings: RunSettings) -> None:
+    from cllm import discovery
+
+    discovery.write_ideas(run, settings.seed, settings.ideas)
+
+
+def _report(run: RunFolder, settings: RunSettings) -> None:
+    from cllm import discovery
+
+    discovery.evaluate_run(run, settings.seed, settings.evaluated)
+    discovery.report_run(run, settings.seed)
+
+
+MODEL = ("corpus.parquet", "base", "model")
+SPACE = (*MODEL, "latents")
+
+CORPUS = Stage(
+    "corpus", (), ("corpus.parquet",), lambda c: [c.corpus, c.texts, c.seed, c.dim],
+    lambda c: on_worker(c, _corpus, CORPUS, c.corpus, c.texts),
+)  # fmt: skip
+BASE = Stage(
+    "base", ("corpus.parquet",), ("base",), lambda c: [c.base, c.settings.base.model_dump()],
+    lambda c: on_worker(c, _base, BASE, c.base),
+)  # fmt: skip
+TRAIN = Stage(
+    "train", ("corpus.parquet", "base"), ("model",),
+    lambda c: c.settings.model_dump(include={"model", "train", "void_dim", "seed"}), _train,
+)  # fmt: skip
+EMBED = Stage("embed", MODEL, ("latents",), lambda c: c.milvus, _embed)
+VOIDS = Stage("voids", SPACE, ("voids.parquet",), lambda c: [c.seed, c.settings.quick_voids], _voids)
+GENERATE = Stage(
+    "generate", (*SPACE, "voids.parquet"), ("ideas.parquet",),
+    lambda c: [c.seed, c.settings.ideas], lambda c: on_worker(c, _generate, GENERATE),
+)  # fmt: skip
+REPORT = Stage(
+    "report", (*SPACE, "voids.parquet", "ideas.parquet"), ("report.html", "map.png"),
+    lambda c: [c.seed, c.settings.evaluated], lambda c: on_worker(c, _report, REPORT),
+)  # fmt: skip
+STAGES = (CORPUS, BASE, TRAIN, EMBED, VOIDS, GENERATE, REPORT)
+
+
+if __name__ == "__main__":
+    main()

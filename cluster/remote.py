@@ -1,0 +1,164 @@
+"""Run folders that lie anywhere pyarrow's file systems reach: s3://…, gs://…, or a shared path.
+
+A node works on a copy of what it needs; a local path that the node sees is used as it is.
+    run = fetched("s3://bucket/runs/mine", ["corpus.parquet", "base"])
+    put(run.model, "s3://bucket/runs/mine/model")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyarrow import fs
+
+from cllm.errors import InputError
+from cllm.files import digest, replacing
+from cllm.run import RunFolder
+
+
+def absolute(place: str) -> str:
+    """The same place as every node must be told: URLs as they are, paths from the root."""
+    return place if "://" in place else str(Path(place).expanduser().resolve())
+
+
+def is_url(place: str) -> bool:
+    """Whether it is no local path."""
+    return "://" in place
+
+
+def reached(place: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a place and the path within it; InputError where there is none."""
+    try:
+        system, path = fs.FileSystem.from_uri(place if is_url(place) else f"file://{place}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place} cannot be reached: {' '.join(str(error).split())}") from error
+    return system, path
+
+
+def fetched(place: str, parts: Sequence[str]) -> RunFolder:
+    """The run folder at a place, with these parts of it at hand on this machine.
+
+    InputError: a part is not there.
+    """
+    if not is_url(place):
+        folder = Path(place)
+        missing = [part for part in parts if not (folder / part).exists()]
+        if missing:
+            raise InputError(
+                f"{folder} on node {_node()} has no {', '.join(missing)}; use a path that all "
+                "nodes share, or a URL such as s3://bucket/run"
+            )
+        return RunFolder(folder)
+    system, path = reached(place)
+    folder = Path(tempfile.gettempdir()) / f"cllm-{digest(place)}"
+    folder.mkdir(exist_ok=True)
+    for part in parts:
+        found = system.get_file_info(f"{path}/{part}")
+        if found.type == fs.FileType.NotFound:
+            raise InputError(f"{place} has no {part}; make it first (README, Your own texts)")
+        fs.copy_files(f"{path}/{part}", str(folder / part), source_filesystem=system)
+    return RunFolder(folder)
+
+
+def put(source: Path, place: str) -> None:
+    """Copy a file or folder of this machine to a place."""
+    system, path = reached(place)
+    if source.is_dir():
+        system.create_dir(path, recursive=True)
+    fs.copy_files(
+        str(source), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
+    )
+
+
+def listed(system: fs.FileSystem, path: str) -> list[fs.FileInfo]:
+    """The file at a path, or all files below it that are not hidden, by name; none if not there."""
+    found = system.get_file_info(path)
+    if found.type == fs.FileType.File:
+        return [found]
+    if found.type == fs.FileType.NotFound:
+        return []
+    files = system.get_file_info(fs.FileSelector(path, recursive=True))
+    return sorted(
+        (
+            file for file in files
+            if file.type == fs.FileType.File and not file.base_name.startswith((".", "_"))
+        ),
+        key=lambda file: file.path,
+    )  # fmt: skip
+
+
+def write_text(place: str, text: str) -> None:
+    """Write a small file in one go; a reader sees the old one or the new one."""
+    system, path = reached(place)
+    system.create_dir(path.rpartition("/")[0], recursive=True)
+    if is_url(place):
+        with system.open_output_stream(path) as file:
+            file.write(text.encode())
+        return
+    with replacing(Path(path)) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def read_text(place: str) -> str | None:
+    """What a small file says; None where it is not there."""
+    system, path = reached(place)
+    if system.get_file_info(path).type != fs.FileType.File:
+        return None
+    with system.open_input_stream(path) as file:
+        return bytes(file.read()).decode()
+
+
+def contents(place: str) -> str:
+    """A digest of a file, or of a folder's manifest or else of all its files; "" if not there."""
+    manifest = read_text(f"{place}/manifest.json")
+    if manifest is not None:
+        return digest(manifest)
+    system, path = reached(place)
+    state = hashlib.blake2b(digest_size=16)
+    files = listed(system, path)
+    for file in files:
+        state.update(file.path.removeprefix(path).encode())
+        with system.open_input_stream(file.path) as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    return state.hexdigest() if files else ""
+
+
+class Marker:
+    """A file in a place that shows whether another machine sees the same place."""
+
+    def __init__(self, place: str) -> None:
+        self.place, self.name = place, f".seen-{uuid.uuid4().hex}"
+
+    def write(self) -> None:
+        """Leave it there; InputError where the place cannot be written."""
+        system, path = reached(self.place)
+        try:
+            system.create_dir(path, recursive=True)
+            with system.open_output_stream(f"{path}/{self.name}") as file:
+                file.write(b"cllm")
+        except OSError as error:
+            raise InputError(
+                f"{self.place} cannot be written: {' '.join(str(error).split())}; choose another "
+                "--storage"
+            ) from error
+
+    def seen(self) -> bool:
+        """Whether it is there, seen from this machine."""
+        system, path = reached(self.place)
+        return bool(system.get_file_info(f"{path}/{self.name}").type == fs.FileType.File)
+
+    def remove(self) -> None:
+        """Take it away."""
+        system, path = reached(self.place)
+        system.delete_file(f"{path}/{self.name}")
+
+
+def _node() -> str:
+    import socket
+
+    return socket.gethostname()

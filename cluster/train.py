@@ -1,0 +1,278 @@
+"""Train a run's CLLM on a Ray cluster: the library's loop on every worker, DeepSpeed below it.
+
+    python -m cluster.train --run s3://bucket/runs/mine --workers 8 --gpu --set parallel.zero=2
+
+`--workers 0` trains in this process. Killed at any point, the same command goes on from the
+last checkpoint in --storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cllm.checkpoints import Progress
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError, WorkError
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cluster.remote import Marker, absolute, fetched, is_url, put
+
+log = logging.getLogger(__name__)
+
+NEEDED = ("corpus.parquet", "base", "report.json")
+MADE = ("model", "metrics.jsonl", "tensorboard", "report.json")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a training gets of the cluster."""
+
+    workers: int
+    gpu: bool
+    cpus: float  # of a worker
+    storage: str  # of checkpoints; all nodes see it
+    name: str  # the same one goes on
+    retries: int
+    wait: float  # seconds for nodes to come
+    track: str  # an MLflow server, or ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, leave `model/` in the run folder, print its facts."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    logging.getLogger("cluster").setLevel(logging.INFO)
+    with one_line_errors():
+        from cllm.train_distributed import settings_of
+        from cluster.joining import joined
+
+        settings, means = settings_of(options), means_of(options)
+        if means.workers == 0:
+            facts = alone(absolute(str(options.run)), settings)
+        else:
+            with joined(options.address):
+                facts = train(absolute(str(options.run)), settings, means)
+        print(json.dumps(facts))
+
+
+def parser() -> argparse.ArgumentParser:
+    """What is trained, as in `cllm.train_distributed`, and on what."""
+    from cllm.train_distributed import parser as what
+
+    p = argparse.ArgumentParser(
+        prog="cluster.train", description=(__doc__ or "").split("\n")[0], parents=[what(help=False)]
+    )
+    p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
+    p.add_argument("--workers", type=int, default=2, help="0 = in this process")
+    p.add_argument("--gpu", action="store_true", help="one GPU a worker")
+    p.add_argument("--cpus", type=float, default=1, help="of a worker")
+    p.add_argument("--storage", help="folder or URL for checkpoints; [default: RUN/training/ray]")
+    p.add_argument("--name", default="model", help="of the training; the same one goes on")
+    p.add_argument("--retries", type=int, default=3, help="after a worker or node is lost")
+    p.add_argument("--wait", type=float, default=30, help="seconds for missing nodes to come")
+    p.add_argument("--mlflow", default="", help="tracking URI; needs mlflow installed")
+    return p
+
+
+def means_of(options: argparse.Namespace) -> Means:
+    """The means that the options come to, places absolute."""
+    o = options
+    if o.workers < 0:
+        raise InputError(f"--workers is {o.workers}; it must be 0 (this process) or more")
+    storage = absolute(o.storage or f"{o.run}/training/ray")
+    return Means(o.workers, o.gpu, o.cpus, storage, o.name, o.retries, o.wait, o.mlflow)
+
+
+def alone(run: str, settings: RunSettings) -> dict[str, Any]:
+    """Train in this process; the model's facts."""
+    from cllm import pipeline
+
+    folder = fetched(run, NEEDED)
+    pipeline.train_model(folder, settings, reuse=True)
+    _give_back(folder, run)
+    return dict(folder.notes()["model"])
+
+
+def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
+    """Train over the workers of a cluster that was joined; the model's facts.
+
+    Raises:
+        InputError: resources are missing, or a node does not see the storage or another base.
+        WorkError: it failed more often than it may be tried again.
+    """
+    from ray import train as ray_train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from cluster.joining import require
+    from cluster.tracking import tracking
+
+    if settings.parallel.zero is None and means.workers > 1:
+        changed = settings.parallel.model_copy(update={"zero": 2})
+        settings = settings.model_copy(update={"parallel": changed})
+    each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
+    wanted = {name: amount * means.workers for name, amount in each.items()}
+    require(wanted, f"{means.workers} workers", means.wait)
+    marker = Marker(means.storage)
+    marker.write()
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={
+            "run": run, "settings": settings.model_dump_json(), "storage": means.storage,
+            "marker": marker.name,
+        },
+        torch_config=TorchConfig(backend="nccl" if means.gpu else "gloo"),
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=means.workers, use_gpu=means.gpu, resources_per_worker=each
+        ),
+        run_config=ray_train.RunConfig(
+            name=means.name,
+            storage_path=means.storage,
+            failure_config=ray_train.FailureConfig(max_failures=means.retries),
+            checkpoint_config=ray_train.CheckpointConfig(num_to_keep=2),
+            callbacks=tracking(means.storage, means.name, means.track),
+            worker_runtime_env={"env_vars": _worker_variables(means)},
+        ),
+    )
+    try:
+        told = trainer.fit().return_value
+    except ray_train.TrainingFailedError as error:
+        raise WorkError(_failed(error, means)) from error
+    finally:
+        marker.remove()
+    if "error" in told:
+        raise (InputError if told["status"] == InputError.exit_status else WorkError)(told["error"])
+    return dict(told)
+
+
+def _worker_variables(means: Means) -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": str(max(1, int(means.cpus)))}
+    return threads | ({} if means.gpu else {"DS_ACCELERATOR": "cpu"})
+
+
+def _failed(error: Exception, means: Means) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"the training failed {means.retries + 1} times ({reason[-300:]}); its last checkpoint is "
+        f"in {means.storage}/{means.name}, and the same command goes on from there"
+    )
+
+
+# ---- on the workers ----------------------------------------------------------------------
+
+
+def work(config: dict[str, Any]) -> dict[str, Any]:
+    """One worker's part; what went wrong for good is told, not raised, so that it is not retried."""
+    try:
+        return _train(config)
+    except (InputError, WorkError) as error:
+        return {"error": str(error), "status": error.exit_status}
+
+
+def _train(config: dict[str, Any]) -> dict[str, Any]:
+    import ray.train
+
+    from cllm import pipeline
+    from cllm.training import Spread
+    from cllm.workers import Workers
+
+    set_up_logging()
+    workers = Workers.here()
+    settings = RunSettings.model_validate_json(config["settings"])
+    marker = Marker(config["storage"])
+    marker.name = config["marker"]
+    if workers.any(not marker.seen()):
+        raise InputError(
+            f"not every node sees {config['storage']}; give --storage a path that all nodes share, "
+            "or a URL such as s3://bucket/checkpoints"
+        )
+    run = _own_copy(config["run"])
+    _require_same_base(run, workers)
+    spread = Spread(
+        settings.parallel, workers, Reported(),
+        preempted=_preempted, report=lambda line: ray.train.report(line),
+    )  # fmt: skip
+    pipeline.train_model(run, settings, reuse=True, spread=spread)
+    if workers.first:
+        _give_back(run, config["run"])
+        return dict(run.notes()["model"])
+    return {}
+
+
+def _own_copy(place: str) -> RunFolder:
+    """What training needs, in a folder of this worker's own, so that none gets in another's way."""
+    source = fetched(place, NEEDED)
+    own = RunFolder(Path(tempfile.mkdtemp(prefix="cllm-")))
+    for name in ("corpus.parquet", "base"):  # only read
+        (own.path / name).symlink_to((source.path / name).resolve())
+    shutil.copy(source.report, own.report)
+    return own
+
+
+def _give_back(run: RunFolder, place: str) -> None:
+    """Put what was made into the run folder that was named."""
+    if not is_url(place) and run.path == Path(place):
+        return
+    for name in MADE:
+        if (run.path / name).exists():
+            put(run.path / name, f"{place}/{name}")
+
+
+def _require_same_base(run: RunFolder, workers: Any) -> None:  # noqa: ANN401
+    mine = int(run.load_base().hash[:12], 16)
+    if workers.any(mine != int(workers.told([mine])[0])):
+        raise InputError(
+            f"the base LLM in {run.base} differs between nodes; give every node the same run folder"
+        )
+
+
+def _preempted() -> bool:
+    """Whether a node of ours is about to be taken away; all workers ask at the same step."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None
+
+
+class Reported:
+    """Checkpoints that are reported to Ray Train, which keeps them in its storage."""
+
+    shared = False
+
+    def __str__(self) -> str:
+        return "Ray Train's storage"
+
+    def room(self, step: int) -> Path:
+        """A folder of this worker's; Ray joins the folders of all into one."""
+        return Path(tempfile.mkdtemp(prefix=f"step-{step:09d}-"))
+
+    def keep(self, room: Path, progress: Progress) -> None:
+        """Report it."""
+        import ray.train
+
+        checkpoint = ray.train.Checkpoint.from_directory(str(room))
+        ray.train.report({"step": progress.step}, checkpoint=checkpoint)
+        shutil.rmtree(room, ignore_errors=True)
+
+    def found(self) -> Iterator[Path]:
+        """Newest first, each brought to this machine."""
+        import ray.train
+
+        reported = ray.train.get_all_reported_checkpoints()
+        for one in reversed(reported):
+            yield Path(one.checkpoint.to_directory())
+
+    def remove(self) -> None:
+        """They stay until the run's storage is deleted."""
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    main()

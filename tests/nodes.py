@@ -1,0 +1,200 @@
+"""A real Ray cluster on one machine: a head and workers, each in a network namespace of its own.
+
+Needs root and iproute2. Nodes have addresses 10.77.x.2, .3, …; a node can be killed, cut off from
+the others, and joined again. What a user would type runs on the head's node.
+    with cluster_of(workers=2) as cluster:
+        cluster.run(["-m", "cluster.train", "--run", run]).check_returncode()
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).with_name("ray"))
+PORT = 6379
+START_SECONDS = 90
+
+
+def possible() -> bool:
+    """Whether this machine lets us make namespaces."""
+    if os.geteuid() or not shutil.which("ip"):
+        return False
+    name = f"cllm-try-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    if made:
+        _ip("netns", "del", name)
+    return made
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+@dataclass
+class Node:
+    """One machine: a namespace, its address and its raylet."""
+
+    name: str
+    address: str
+    cable: str  # the end that the bridge holds
+    raylet: subprocess.Popen[bytes] | None = None
+
+    def cut(self) -> None:
+        """Pull the cable."""
+        _ip("link", "set", self.cable, "down")
+
+    def join(self) -> None:
+        """Plug it in again."""
+        _ip("link", "set", self.cable, "up")
+
+    def processes(self, word: str = "") -> list[int]:
+        """Ids of its processes whose command line holds a word."""
+        found = subprocess.run(
+            ["ip", "netns", "pids", self.name], capture_output=True, text=True
+        ).stdout.split()
+        return [pid for pid in map(int, found) if word in _command(pid)]
+
+    def kill(self) -> None:
+        """End every process of the machine at once."""
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if self.raylet:
+            self.raylet.wait()
+
+    def cover(self, path: Path, by: Path | None = None) -> None:
+        """Let this machine see another folder, or an empty one, under a path."""
+        assert self.raylet
+        (raylet, *_) = self.processes("raylet/raylet")
+        what = ["--bind", str(by)] if by else ["-t", "tmpfs", "none"]
+        subprocess.run(
+            ["nsenter", "-t", str(raylet), "-m", "mount", *what, str(path)], check=True
+        )
+
+
+@dataclass
+class Cluster:
+    """The nodes, the head first."""
+
+    folder: Path
+    nodes: list[Node] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """What --address gets."""
+        return f"{self.nodes[0].address}:{PORT}"
+
+    def start(self, words: Sequence[str], node: int = 0, **changed: str) -> subprocess.Popen[str]:
+        """A Python command on a node, its output in a pipe."""
+        name = self.nodes[node].name
+        return subprocess.Popen(
+            ["ip", "netns", "exec", name, sys.executable, *words],
+            cwd=ROOT, env=self.env | {"RAY_ADDRESS": self.address} | changed, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(
+        self, words: Sequence[str], node: int = 0, seconds: float = 300, **changed: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        process = self.start(words, node, **changed)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"{words} took more than {seconds} s:\n{err[-3000:]}") from None
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def add(self, cpus: int, resources: str = "{}") -> Node:
+        """A node more; the first one is the head."""
+        number = len(self.nodes)
+        subnet = f"10.77.{os.getpid() % 250}"
+        name, cable = f"cllm{os.getpid()}n{number}", f"cl{os.getpid() % 100000}n{number}"
+        _ip("netns", "add", name)
+        node = Node(name, f"{subnet}.{number + 2}", cable)
+        self.nodes.append(node)
+        _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", cable, "master", self.bridge, "up")
+        for words in (
+            ["addr", "add", f"{node.address}/24", "dev", "eth0"],
+            ["link", "set", "eth0", "up"],
+            ["link", "set", "lo", "up"],
+        ):
+            _ip("-n", name, *words)
+        place = (
+            ["--head", f"--port={PORT}", "--include-dashboard=false"] if number == 0
+            else [f"--address={self.address}"]
+        )  # fmt: skip
+        log = (self.folder / f"{name}.log").open("wb")
+        node.raylet = subprocess.Popen(
+            [
+                "ip", "netns", "exec", name, RAY, "start", *place, "--block",
+                f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
+                f"--resources={resources}", "--object-store-memory=200000000",
+                *([f"--temp-dir={self.folder}/ray"] if number == 0 else []),
+            ],
+            env=self.env, stdout=log, stderr=log,
+        )  # fmt: skip
+        self.wait(node)
+        return node
+
+    @property
+    def bridge(self) -> str:
+        """What joins their cables."""
+        return f"clbr{os.getpid() % 100000}"
+
+    def wait(self, node: Node) -> None:
+        """Until its raylet runs; one after the other, as they share a disk."""
+        begun = time.monotonic()
+        file = self.folder / f"{node.name}.log"
+        while "Ray runtime started" not in file.read_text(errors="replace"):
+            ended = node.raylet is None or node.raylet.poll() is not None
+            if ended or time.monotonic() - begun > START_SECONDS:
+                raise AssertionError(f"{node.name} did not start:\n{file.read_text()[-2000:]}")
+            time.sleep(0.2)
+
+
+@contextmanager
+def cluster_of(folder: Path, workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
+    """A head without CPUs and some workers; everything is gone afterwards."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    cluster = Cluster(folder, env=env)
+    subnet = f"10.77.{os.getpid() % 250}"
+    _ip("link", "add", cluster.bridge, "type", "bridge")
+    try:
+        _ip("addr", "add", f"{subnet}.1/24", "dev", cluster.bridge)
+        _ip("link", "set", cluster.bridge, "up")
+        cluster.add(0)
+        for _ in range(workers):
+            cluster.add(cpus)
+        yield cluster
+    finally:
+        for node in reversed(cluster.nodes):
+            node.kill()
+            subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
+            subprocess.run(["ip", "link", "del", node.cable], capture_output=True)
+        subprocess.run(["ip", "link", "del", cluster.bridge], capture_output=True)

@@ -1,0 +1,413 @@
+"""The chain on a real cluster of three nodes, and what happens to it there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from cllm import pipeline
+from cllm.corpus import built_in_corpus
+from cllm.run import SHIPPED, RunFolder
+from nodes import Cluster, cluster_of, possible
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not possible(), reason="needs root and network namespaces (iproute2)"),
+]
+STEPS = 40
+TRAINING = [
+    "-m", "cluster.train", "--preset", "quick", "--steps", str(STEPS), "--cpus", "1",
+    "--set", "train.loop.checkpoint_seconds=2", "--set", "train.loop.report_every=5",
+    "--set", "model.form=direct",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster_of(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """For a test that breaks it."""
+    with cluster_of(tmp_path) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a corpus and a base."""
+    run = RunFolder(tmp_path_factory.mktemp("prepared"))
+    pipeline.keep_corpus(run, built_in_corpus("plain", 1000, 0))
+    pipeline.borrow_base(run, SHIPPED / "base")
+    return run.path
+
+
+@pytest.fixture
+def run(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of a training that nothing happened to."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    shutil.copytree(prepared, run)
+    ended = cluster.run([*TRAINING, "--run", str(run)])
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return run / "model"
+
+
+def eventually(found: Callable[[], object], seconds: float = 120) -> object:
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        if value := found():
+            return value
+        time.sleep(0.2)
+    raise AssertionError("it did not come")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Complete ones, oldest first."""
+    return sorted(run.glob("training/ray/model/checkpoint_*/files-1.json"))
+
+
+def same_weights(a: Path, b: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (a, b))
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        np.testing.assert_allclose(weight, theirs[name], atol=1e-4, err_msg=name)
+
+
+def trained_steps(run: Path) -> list[int]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "loss" in line]
+
+
+# ---- training --------------------------------------------------------------------------
+
+
+def test_two_nodes_train_what_one_process_does(
+    undisturbed: Path, prepared: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "run"
+    shutil.copytree(prepared, alone)
+    from cluster.train import main
+
+    main([*TRAINING[2:], "--workers", "0", "--run", str(alone)])
+    same_weights(undisturbed, alone / "model")
+    assert trained_steps(undisturbed.parent) == list(range(5, STEPS + 1, 5))
+
+
+def test_a_killed_worker_costs_nothing_but_time(
+    cluster: Cluster, undisturbed: Path, run: Path
+) -> None:
+    driver = cluster.start([*TRAINING, "--run", str(run)])
+    eventually(lambda: checkpoints(run))
+    victim = next(pid for node in cluster.nodes for pid in node.processes("RayTrainWorker"))
+    os.kill(victim, signal.SIGKILL)
+    _, err = driver.communicate(timeout=400)
+    assert driver.returncode == 0, err[-3000:]
+    assert "going on at step" in err
+    same_weights(undisturbed, run / "model")
+
+
+def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, run: Path) -> None:
+    driver = cluster.start([*TRAINING, "--run", str(run)])
+    eventually(lambda: checkpoints(run))
+    driver.kill()
+    driver.communicate()
+    step = max(
+        json.loads(path.with_name("progress.json").read_text())["step"] for path in checkpoints(run)
+    )
+    again = cluster.run([*TRAINING, "--run", str(run)])
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert f"going on at step {step}" in again.stderr
+    same_weights(undisturbed, run / "model")
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    cluster: Cluster, undisturbed: Path, run: Path
+) -> None:
+    driver = cluster.start([*TRAINING, "--run", str(run)])
+    eventually(lambda: len(checkpoints(run)) > 1)
+    driver.kill()
+    driver.communicate()
+    before, newest = (path.parent for path in checkpoints(run)[-2:])
+    shards = next(newest.glob("shards/*optim_states.pt"))
+    shards.write_bytes(shards.read_bytes()[:-100])
+    again = cluster.run([*TRAINING, "--run", str(run)])
+    assert again.returncode == 0, again.stderr[-3000:]
+    step = json.loads((before / "progress.json").read_text())["step"]
+    assert "damaged" in again.stderr
+    assert f"going on at step {step}" in again.stderr
+    same_weights(undisturbed, run / "model")
+
+
+def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
+    own_cluster: Cluster, undisturbed: Path, run: Path
+) -> None:
+    driver = own_cluster.start([*TRAINING, "--run", str(run)])
+    eventually(lambda: checkpoints(run))
+    node = next(node for node in own_cluster.nodes[1:] if node.processes("RayTrainWorker"))
+    node.cut()
+    time.sleep(60)
+    node.join()
+    _, err = driver.communicate(timeout=600)
+    if driver.returncode:
+        assert driver.returncode == 1, err[-3000:]
+        assert "cllm: the training failed" in err.splitlines()[-1]
+        assert not (run / "model").exists()
+    else:
+        same_weights(undisturbed, run / "model")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
+    small_disk: Path, own_cluster: Cluster, undisturbed: Path, run: Path
+) -> None:
+    storage = small_disk / "storage"
+    words = [*TRAINING, "--run", str(run), "--storage", str(storage), "--retries", "0"]
+    driver = own_cluster.start(words)
+    kept = lambda: sorted(storage.glob("model/checkpoint_*/files-1.json"))  # noqa: E731
+    eventually(kept)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "full").write_bytes(b"x" * max(0, free - 100_000))
+    _, err = driver.communicate(timeout=400)
+    assert driver.returncode == 1, err[-3000:]
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("cllm: ")
+    assert "No space left" in last
+    (small_disk / "full").unlink()
+    assert kept()
+    again = own_cluster.run(words)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "going on at step" in again.stderr
+    same_weights(undisturbed, run / "model")
+
+
+# ---- embedding -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """The shipped run without its vectors: 20,000 texts."""
+    run = tmp_path / "shipped"
+    shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns("latents", "voids*", "ideas*"))
+    return run
+
+
+def rows(run: Path) -> dict[str, np.ndarray]:
+    note = json.loads((run / "latents/manifest.json").read_text())
+    table = pq.read_table(run / "latents" / note["version"])
+    ids = table["id"].to_pylist()
+    assert len(ids) == len(set(ids)) == note["rows"]
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
+    return dict(zip(ids, vectors, strict=True))
+
+
+def test_a_lost_node_loses_no_row(own_cluster: Cluster, shipped: Path) -> None:
+    driver = own_cluster.start(
+        ["-m", "cluster.embed", "--run", str(shipped), "--rows", "500", "--cpus", "1"]
+    )
+    eventually(lambda: list(shipped.glob("latents/v-*/*.parquet")))
+    own_cluster.nodes[2].kill()
+    out, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, err[-3000:]
+    assert json.loads(out.splitlines()[-1])["rows"] == 20_000
+    found = rows(shipped)
+    latents = RunFolder(SHIPPED).load_latents(RunFolder(SHIPPED).load_model())
+    assert found.keys() == set(latents.ids)
+    ours = np.stack([found[name] for name in latents.ids])
+    np.testing.assert_allclose(ours, latents.vectors_ND, atol=1e-5)
+
+
+def test_a_killed_embedding_goes_on(cluster: Cluster, shipped: Path) -> None:
+    words = ["-m", "cluster.embed", "--run", str(shipped), "--rows", "500"]
+    driver = cluster.start(words)
+    eventually(lambda: len(list(shipped.glob("latents/v-*/*.parquet"))) > 2)
+    driver.kill()
+    driver.communicate()
+    assert not (shipped / "latents/manifest.json").exists()
+    again = cluster.run(words)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert 0 < json.loads(again.stdout.splitlines()[-1])["embedded"] < 20_000
+    assert len(rows(shipped)) == 20_000
+
+
+class Milvus:
+    """A server on the bridge's address, where every node reaches it."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.folder, self.host = folder, cluster.nodes[0].address
+        self.cluster = cluster
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        server = str(Path(sys.executable).with_name("milvus-lite"))
+        self.process = subprocess.Popen(
+            [
+                "ip", "netns", "exec", self.cluster.nodes[0].name, server, "server",
+                "--data-dir", str(self.folder), "--host", self.host, "--port", str(self.port),
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
+    cluster: Cluster, shipped: Path, tmp_path: Path
+) -> None:
+    embedded = cluster.run(["-m", "cluster.embed", "--run", str(shipped)])
+    assert embedded.returncode == 0, embedded.stderr[-3000:]
+    milvus = Milvus(tmp_path / "milvus", cluster)
+    try:
+        words = ["-m", "cluster.embed", "--run", str(shipped), "--milvus", milvus.uri]
+        driver = cluster.start(words)
+        count = (
+            "import sys; from pymilvus import MilvusClient; c = MilvusClient(sys.argv[1]); "
+            "n = c.list_collections(); "
+            "print(c.query(n[0], output_fields=['count(*)'])[0]['count(*)'] if n else 0)"
+        )
+
+        def filled() -> int:
+            found = cluster.run(["-c", count, milvus.uri], seconds=60)
+            return int(found.stdout.split()[-1]) if found.returncode == 0 else 0
+
+        eventually(filled)
+        milvus.kill()
+        time.sleep(3)
+        milvus.start()
+        out, err = driver.communicate(timeout=400)
+        assert driver.returncode == 0, err[-3000:]
+        assert filled() == 20_000
+        alias = json.loads(out.splitlines()[-1])["alias"]
+        check = (
+            "import sys; from cllm.store import VectorStore; "
+            "s = VectorStore.open(sys.argv[1], sys.argv[2], sys.argv[2][6:], 32, create=False); "
+            "print(s.count())"
+        )
+        seen = cluster.run(["-c", check, milvus.uri, alias])
+        assert seen.stdout.split()[-1] == "20000", seen.stderr[-2000:]
+    finally:
+        milvus.kill()
+
+
+# ---- voids, and all of it --------------------------------------------------------------
+
+
+def test_voids_over_shards_are_those_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+    from cllm import discovery
+
+    one, many = tmp_path / "one", tmp_path / "many"
+    for run in (one, many):
+        shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns("ideas*"))
+    discovery.search_voids(RunFolder(one), seed=3, quick=True)
+    ended = cluster.run(
+        ["-m", "cluster.voids", "--run", str(many), "--seed", "3", "--shards", "3", "--quick"],
+        seconds=600,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    ours, theirs = (pq.read_table(run / "voids.parquet") for run in (many, one))
+    for name in ("id", "neighbours", "enclosed"):
+        assert ours[name].to_pylist() == theirs[name].to_pylist()
+    np.testing.assert_allclose(ours["radius"], theirs["radius"], atol=1e-5)
+    np.testing.assert_allclose(ours["p_value"].to_pylist(), theirs["p_value"].to_pylist())
+
+
+# ---- what is refused -------------------------------------------------------------------
+
+
+def refused(ended: subprocess.CompletedProcess[str], *words: str, status: int = 2) -> None:
+    assert ended.returncode == status, ended.stderr[-3000:]
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("cllm: ")
+    for word in words:
+        assert word in last
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_where_nobody_is(cluster: Cluster, run: Path) -> None:
+    ended = cluster.run([*TRAINING, "--run", str(run), "--address", "10.77.1.99:6379"], seconds=60)
+    refused(ended, "no Ray cluster answers at 10.77.1.99:6379", "ray start --head")
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64])
+def test_a_wrong_token(cluster: Cluster, run: Path, token: str) -> None:
+    ended = cluster.run([*TRAINING, "--run", str(run)], seconds=60, RAY_AUTH_TOKEN=token)
+    refused(ended, "token")
+
+
+def test_more_workers_than_there_is_room_for(cluster: Cluster, run: Path) -> None:
+    ended = cluster.run(
+        [*TRAINING, "--run", str(run), "--workers", "9", "--wait", "2"], seconds=60
+    )
+    refused(ended, "9 workers need 9 CPU; the cluster has 4 CPU")
+
+
+def test_a_storage_that_only_the_head_sees(own_cluster: Cluster, run: Path) -> None:
+    storage = run / "storage"
+    storage.mkdir()
+    own_cluster.nodes[2].cover(storage)
+    ended = own_cluster.run(
+        [*TRAINING, "--run", str(run), "--storage", str(storage), "--workers", "4"], seconds=120
+    )
+    refused(ended, "not every node sees", str(storage))
+
+
+def test_a_base_that_differs_between_nodes(
+    own_cluster: Cluster, run: Path, tiny_base: object, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tiny_base.save(other)
+    own_cluster.nodes[2].cover(run / "base", other)
+    ended = own_cluster.run([*TRAINING, "--run", str(run), "--workers", "4"], seconds=120)
+    refused(ended, "differs between nodes")
+
+
+def test_zero_rows(cluster: Cluster, shipped: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pq.read_table(shipped / "corpus.parquet").slice(0, 0), empty)
+    ended = cluster.run(["-m", "cluster.embed", "--run", str(shipped), "--texts", str(empty)])
+    refused(ended, str(empty), "no rows")
+
+
+def test_a_relative_path_means_the_drivers_own(cluster: Cluster, run: Path) -> None:
+    short = os.path.relpath(run, Path(__file__).parents[1])
+    ended = cluster.run([*TRAINING, "--run", short, "--steps", "3"])
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (run / "model/model.safetensors").exists()

@@ -1,0 +1,168 @@
+"""One training, however it is split: pieces, workers, ZeRO stages."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from cllm.base import BaseLM
+from cllm.batches import TokenTexts
+from cllm.checkpoints import Progress
+from cllm.engines import Torch
+from cllm.losses import Restoring
+from cllm.model import CLLM
+from cllm.settings import LoopSettings, ParallelSettings, TrainSettings
+from cllm.training import Spread, fit, train_step
+from cllm.workers import ALONE, Workers
+
+# every term, and noise of every kind
+ALL_TERMS: dict[str, Any] = {
+    "full_length": 0.5, "vector_noise": 0.1, "token_noise": 0.2, "null": 0.1, "front": 0.7,
+    "array_weight": 0.5, "cluster_weight": 0.3, "negative_weight": 0.2,
+}  # fmt: skip
+STEPS = 6
+
+
+def settings(steps: int = STEPS, **changes: Any) -> TrainSettings:
+    loop = LoopSettings(
+        steps=steps, batch=16, report_every=1, evaluations=2, lr=1e-3, **changes
+    )
+    return TrainSettings(**ALL_TERMS, loop=loop)
+
+
+def trained(
+    model: CLLM, texts: TokenTexts, folder: Path, spread: Spread, how: TrainSettings
+) -> dict[str, Tensor]:
+    """Final weights, after writing metrics.jsonl."""
+    task = Restoring(model, how, texts, spread.workers)
+    progress: list[Progress] = []
+    spread = Spread(spread.settings, spread.workers, spread.place)
+    fit(task, texts, how.loop, folder, spread=spread)
+    del progress
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def curve(folder: Path) -> np.ndarray:
+    import json
+
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return np.array([line["loss"] for line in lines if "loss" in line])
+
+
+# ---- pieces, in one process ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_a_batch_in_pieces_gives_the_same_losses_and_gradients(
+    new_cllm: Callable[..., CLLM], texts: TokenTexts, pieces: int
+) -> None:
+    model = new_cllm()
+    task = Restoring(model, settings(), texts)
+    chosen = np.arange(14)
+    found, gradients = [], []
+    for count in (1, pieces):
+        engine = Torch(model, settings().loop)
+        kept: list[Tensor] = []
+        engine.optimizer.register_step_pre_hook(
+            lambda *_, kept=kept: kept.extend(w.grad.clone() for w in model.parameters())
+        )
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        parts = train_step(task, texts.parts(chosen, ALONE, count), 3, engine, lr=1e-3)
+        model.load_state_dict(before)
+        found.append({name: float(value) for name, value in parts.items()})
+        gradients.append(kept)
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert {"array", "cluster", "negative"} <= found[0].keys()
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_activations_worked_out_twice_give_the_same_gradients(
+    new_cllm: Callable[..., CLLM], texts: TokenTexts
+) -> None:
+    model = new_cllm()
+    task = Restoring(model, settings(), texts)
+    (batch,) = texts.parts(np.arange(8), ALONE)
+    gradients = []
+    for again in (False, True):
+        if again:
+            model.recompute()
+        task.losses(batch, 0)["loss"].backward()
+        gradients.append([w.grad.clone() for w in model.parameters()])
+        model.zero_grad()
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# ---- workers, in processes -----------------------------------------------------------
+
+
+def _work(rank: int, count: int, folder: Path, base: Path, zero: int, pieces: int) -> None:
+    """One worker of a training; the first writes the weights it ends with."""
+    from torch import distributed as dist
+
+    torch.set_num_threads(1)
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(count)
+    os.environ["LOCAL_RANK"] = str(rank)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count
+    )
+    model, texts = started(base)
+    spread = Spread(ParallelSettings(zero=zero, pieces=pieces), Workers.here())
+    weights = trained(model, texts, folder, spread, settings())
+    if rank == 0:
+        torch.save(weights, folder / "weights")
+    dist.destroy_process_group()
+
+
+def started(base: Path) -> tuple[CLLM, TokenTexts]:
+    """The same model and texts in every process."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = CLLM.from_base(BaseLM.load(base), context=24, dim=8)
+    rows = [[*rng.integers(5, 60, rng.integers(4, 20)), 1] for _ in range(64)]
+    texts = TokenTexts.of([f"t{i}" for i in range(64)], rows, model.base.pad, 24)
+    model.start(texts)
+    return model, texts
+
+
+@pytest.fixture(scope="module")
+def base_folder(tiny_base: BaseLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_base.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, np.ndarray]:
+    """The same training in one process, without DeepSpeed."""
+    folder = tmp_path_factory.mktemp("alone")
+    model, texts = started(base_folder)
+    weights = trained(model, texts, folder, Spread(), settings())
+    return weights, curve(folder)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    ("count", "zero", "pieces"), [(2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 2, 2), (3, 2, 1)]
+)
+def test_workers_train_as_one_process_does(
+    alone: tuple[Any, np.ndarray], base_folder: Path, tmp_path: Path,
+    count: int, zero: int, pieces: int,
+) -> None:  # fmt: skip
+    mp.spawn(_work, (count, tmp_path, base_folder, zero, pieces), nprocs=count)
+    weights, losses = alone
+    np.testing.assert_allclose(curve(tmp_path), losses, rtol=1e-3)
+    found = torch.load(tmp_path / "weights", weights_only=True)
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+    assert math.isclose(len(losses), STEPS)
