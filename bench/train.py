@@ -31,13 +31,13 @@ from cllm.base import BaseLM
 from cllm.batches import Batch, TokenTexts
 from cllm.codecs import make_codec
 from cllm.corpus import Corpus, built_in_corpus
+from cllm.engines import make_optimizer
 from cllm.losses import Restoring, text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
 from cllm.model import CLLM
 from cllm.pretrain import fitted_texts, new_base, token_texts, train_denoising, train_low_rank
 from cllm.reference import ReferenceLM
 from cllm.settings import LoopSettings, ModelSettings, TrainSettings, overridden
-from cllm.engines import make_optimizer
 from cllm.training import fit
 
 PARTS = ("overhead", "context", "forms", "nested")

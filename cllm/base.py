@@ -137,13 +137,15 @@ class BaseLM:
         from torch.utils.checkpoint import checkpoint
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        for layer in self.model.modules():
-            if isinstance(layer, GradientCheckpointingLayer):
-                layer.training = layer.gradient_checkpointing = True
-                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-                for name in ("dropout", "activation_dropout"):
-                    if isinstance(getattr(layer, name, None), float):
-                        setattr(layer, name, 0.0)
+        layers: list[Any] = [
+            m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)
+        ]
+        for layer in layers:
+            layer.training = layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            for name in ("dropout", "activation_dropout"):
+                if isinstance(getattr(layer, name, None), float):
+                    setattr(layer, name, 0.0)
 
     def to(self, device: torch.device | str) -> BaseLM:
         """Move the weights."""

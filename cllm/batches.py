@@ -136,9 +136,7 @@ class TokenTexts:
         whole = Whole(keys_G, tokens, tuple(counts), total)
         mine = range(workers.rank * pieces, (workers.rank + 1) * pieces)
         firsts = np.cumsum([0, *map(len, dealt)])
-        return [
-            replace(self.gather(dealt[i]), whole=whole, first=int(firsts[i])) for i in mine
-        ]
+        return [replace(self.gather(dealt[i]), whole=whole, first=int(firsts[i])) for i in mine]
 
     def in_order(self, batch: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Each text once, sorted by length; yields the row numbers with each batch."""

@@ -215,13 +215,13 @@ class DeepSpeed:
         with _deepspeed().zero.GatheredParameters(list(self.module.parameters())):
             yield
         offload = self.engine.optimizer.parameter_offload
-        offload._register_deepspeed_module(offload.module)  # noqa: SLF001 - as in `trl`
+        offload._register_deepspeed_module(offload.module)
 
     def _unhook(self) -> None:
         """Keep DeepSpeed from gathering and letting go by itself."""
         offload = self.engine.optimizer.parameter_offload
         for parameter in self.module.parameters():
-            parameter.ds_active_sub_modules.clear()
+            parameter.ds_active_sub_modules.clear()  # type: ignore[attr-defined]  # DeepSpeed's
         for hooks in (offload.forward_hooks, offload.backward_hooks):
             for hook in hooks:
                 hook.remove()

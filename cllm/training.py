@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ class Fit:
 class Spread:
     """How a training is spread: over which workers, with what means, and where it is kept."""
 
-    settings: ParallelSettings = ParallelSettings()
+    settings: ParallelSettings = field(default_factory=ParallelSettings)
     workers: Workers = ALONE
     place: Place | None = None  # of checkpoints; none = the training's folder
     preempted: Callable[[], bool] = lambda: False  # the machine is about to be taken away
@@ -167,7 +168,7 @@ def train_step(
         task.prepare(pieces, step)
     for piece in pieces:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            found = engine.forward(lambda piece=piece: task.losses(piece, step))
+            found = engine.forward(partial(task.losses, piece, step))
         _require_finite("loss", found["loss"], piece, step)
         engine.backward(found["loss"])
         for name, value in found.items():

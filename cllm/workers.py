@@ -88,4 +88,3 @@ class Workers:
 
 
 ALONE = Workers()
-

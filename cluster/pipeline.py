@@ -1,6 +1,7 @@
-"""The whole chain as one job on a Ray cluster; what is there already is not made again.
+r"""The whole chain as one job on a Ray cluster; what is there already is not made again.
 
-    ray job submit --working-dir . -- python -m cluster.pipeline --config cluster/configs/recipes.yaml
+    ray job submit --working-dir . -- \
+        python -m cluster.pipeline --config cluster/configs/recipes.yaml
 
 A stage is skipped where its inputs and what it made are as they were. Stages that one machine
 does run as a task on a worker, so that the head stays free.
@@ -289,7 +290,9 @@ TRAIN = Stage(
     lambda c: c.settings.model_dump(include={"model", "train", "void_dim", "seed"}), _train,
 )  # fmt: skip
 EMBED = Stage("embed", MODEL, ("latents",), lambda c: c.milvus, _embed)
-VOIDS = Stage("voids", SPACE, ("voids.parquet",), lambda c: [c.seed, c.settings.quick_voids], _voids)
+VOIDS = Stage(
+    "voids", SPACE, ("voids.parquet",), lambda c: [c.seed, c.settings.quick_voids], _voids
+)
 GENERATE = Stage(
     "generate", (*SPACE, "voids.parquet"), ("ideas.parquet",),
     lambda c: [c.seed, c.settings.ideas], lambda c: on_worker(c, _generate, GENERATE),

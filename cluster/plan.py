@@ -9,7 +9,7 @@ device); time is FLOPs over the GPU's peak and an efficiency; prices are those o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,7 +54,7 @@ class Job:
     tokens: int = 128  # of a text, and of the context
     epochs: float = 3
     batch: int = 64  # texts a GPU and step
-    shape: ModelSettings = ModelSettings()
+    shape: ModelSettings = field(default_factory=ModelSettings)
     checkpointing: bool = False
     prices: Path = GPUS
 
@@ -63,7 +63,9 @@ def plan(job: Job) -> dict[str, Any]:
     """Sizes (bytes, FLOPs), memory by ZeRO stage, time and cost, as one nested dict."""
     gpu, storage = _gpu(job)
     if job.texts < 1 or job.gpus < 1 or job.tokens < 4 or job.epochs <= 0 or job.batch < 1:
-        raise InputError("--texts, --gpus, --epochs and --batch must be positive, --tokens 4 or more")
+        raise InputError(
+            "--texts, --gpus, --epochs and --batch must be positive, --tokens 4 or more"
+        )
     model = skeleton(job)
     counted = count(model, job.tokens, checkpointing=job.checkpointing)
     frozen, trained = model.base.parameters, model.parameters_count

@@ -83,7 +83,7 @@ class MilvusSink(Datasink[int]):
         )
 
     def _patiently(self, store: VectorStore, rows: list[dict[str, Any]]) -> VectorStore:
-        """Upsert, with a new client where the server went away; returns the client to go on with."""
+        """Upsert, with a new client where the server went away; the client to go on with."""
         holder = [store]
 
         def send() -> None:

@@ -28,7 +28,7 @@ class Board(UserCallback):
         self.folder, self.writer = folder, None
 
     def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+        self, run_context: object, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
         """Write the first worker's numbers; all workers' are the same."""
         del run_context, checkpoint
@@ -48,7 +48,7 @@ class MLflow(UserCallback):
         self.uri, self.name, self.client, self.run = uri, name, None, ""
 
     def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+        self, run_context: object, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
         """Log the first worker's numbers."""
         del run_context, checkpoint
@@ -57,7 +57,9 @@ class MLflow(UserCallback):
 
             self.client = MlflowClient(self.uri)
             experiment = self.client.get_experiment_by_name("cllm")
-            found = experiment.experiment_id if experiment else self.client.create_experiment("cllm")
+            found = (
+                experiment.experiment_id if experiment else self.client.create_experiment("cllm")
+            )
             self.run = self.client.create_run(found, run_name=self.name).info.run_id
         for name, value in numbers(metrics[0]).items():
             self.client.log_metric(self.run, name, value, step=int(metrics[0]["step"]))

@@ -126,7 +126,9 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
     trainer = TorchTrainer(
         work,
         train_loop_config={
-            "run": run, "settings": settings.model_dump_json(), "storage": means.storage,
+            "run": run,
+            "settings": settings.model_dump_json(),
+            "storage": means.storage,
             "marker": marker.name,
         },
         torch_config=TorchConfig(backend="nccl" if means.gpu else "gloo"),

@@ -87,9 +87,7 @@ class Node:
         assert self.raylet
         (raylet, *_) = self.processes("raylet/raylet")
         what = ["--bind", str(by)] if by else ["-t", "tmpfs", "none"]
-        subprocess.run(
-            ["nsenter", "-t", str(raylet), "-m", "mount", *what, str(path)], check=True
-        )
+        subprocess.run(["nsenter", "-t", str(raylet), "-m", "mount", *what, str(path)], check=True)
 
 
 @dataclass

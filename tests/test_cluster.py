@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from nodes import Cluster, cluster_of, possible
 from safetensors.numpy import load_file
 
 from cllm import pipeline
 from cllm.corpus import built_in_corpus
 from cllm.run import SHIPPED, RunFolder
-from nodes import Cluster, cluster_of, possible
 
 pytestmark = [
     pytest.mark.cluster,
@@ -373,9 +373,7 @@ def test_a_wrong_token(cluster: Cluster, run: Path, token: str) -> None:
 
 
 def test_more_workers_than_there_is_room_for(cluster: Cluster, run: Path) -> None:
-    ended = cluster.run(
-        [*TRAINING, "--run", str(run), "--workers", "9", "--wait", "2"], seconds=60
-    )
+    ended = cluster.run([*TRAINING, "--run", str(run), "--workers", "9", "--wait", "2"], seconds=60)
     refused(ended, "9 workers need 9 CPU; the cluster has 4 CPU")
 
 

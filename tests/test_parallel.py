@@ -33,9 +33,7 @@ STEPS = 6
 
 
 def settings(steps: int = STEPS, **changes: Any) -> TrainSettings:
-    loop = LoopSettings(
-        steps=steps, batch=16, report_every=1, evaluations=2, lr=1e-3, **changes
-    )
+    loop = LoopSettings(steps=steps, batch=16, report_every=1, evaluations=2, lr=1e-3, **changes)
     return TrainSettings(**ALL_TERMS, loop=loop)
 
 
