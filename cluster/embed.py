@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("id", "split", "text")
 MODEL = ("model", "base")
+LINE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     InputError: no texts, or resources are missing. WorkError: rows are missing at the end.
     """
     import ray
+    from ray.data.checkpoint import CheckpointConfig
 
     from cluster.joining import require
 
@@ -100,18 +104,21 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
     if there < rows:
         context = ray.data.DataContext.get_current()
-        context.checkpoint_config = ray.data.CheckpointConfig(
+        context.checkpoint_config = CheckpointConfig(
             id_column="id", checkpoint_path=f"{run}/latents/.done-{version}"
         )
-        dataset.map_batches(
-            Embedder,
-            fn_constructor_kwargs={"run": run, "threads": max(1, int(means.cpus))},
-            batch_size=means.rows,
-            compute=ray.data.ActorPoolStrategy(size=means.actors),
-            num_cpus=means.cpus,
-            num_gpus=1 if means.gpu else 0,
-            batch_format="pyarrow",
-        ).write_parquet(folder, mode="append")
+        parts = dataset.repartition(target_num_rows_per_block=means.rows)
+        with _watched(folder, there, rows):
+            parts.map_batches(
+                Embedder,
+                fn_constructor_kwargs={"run": run, "threads": max(1, int(means.cpus))},
+                batch_size=means.rows,
+                compute=ray.data.ActorPoolStrategy(size=means.actors),
+                num_cpus=means.cpus,
+                num_gpus=1 if means.gpu else 0,
+                batch_format="pyarrow",
+            ).write_parquet(folder, mode="append")
+        context.checkpoint_config = None
     seconds, found = time.monotonic() - begun, count_rows(folder)
     if found != rows:
         raise WorkError(
@@ -122,6 +129,27 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     write_text(f"{run}/latents/manifest.json", json.dumps(note))
     log.info("%d texts in %.0f s (%.0f a second)", rows - there, seconds, (rows - there) / seconds)
     return note | {"embedded": rows - there, "seconds": round(seconds, 2)}
+
+
+@contextmanager
+def _watched(folder: str, before: int, rows: int) -> Iterator[None]:
+    """Every few seconds a line: rows that are there, rows a second, time left."""
+    ended, begun = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        while not ended.wait(LINE_SECONDS):
+            there = count_rows(folder)
+            speed = (there - before) / (time.monotonic() - begun)
+            left = f", {(rows - there) / speed:.0f} s left" if speed else ""
+            log.info("embedded %d of %d texts, %.0f a second%s", there, rows, speed, left)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
@@ -225,8 +253,8 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
         note["rows"],
     )  # fmt: skip
     begun = time.monotonic()
-    ray.data.DataContext.get_current().checkpoint_config = None
-    dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=["id", "split", "vector"])
+    dataset = ray.data.read_parquet(f"{run}/latents/{version}")
+    dataset = dataset.select_columns(["id", "split", "vector"])
     writers = 1 if is_lite(uri) else means.actors
     dataset.write_datasink(sink, concurrency=writers)
     return {

@@ -36,10 +36,19 @@ def joined(address: str | None = None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise InputError(_refused(address, error)) from error
+    _quietly()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _quietly() -> None:
+    """Leave progress to our own lines."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    DataContext.get_current().enable_progress_bars = False
 
 
 def require(wanted: Mapping[str, float], what: str, seconds: float) -> None:

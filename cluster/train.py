@@ -172,7 +172,7 @@ def _failed(error: Exception, means: Means) -> str:
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
-    """One worker's part; what went wrong for good is told, not raised, so that it is not retried."""
+    """One worker's part; what went wrong for good is told, not raised: it is not retried."""
     try:
         return _train(config)
     except (InputError, WorkError) as error:

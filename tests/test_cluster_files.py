@@ -1,0 +1,87 @@
+"""Files that describe clusters: checked against Ray's own schema, and against our pins."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+KUBERAY = sorted((ROOT / "cluster" / "kuberay").glob("*.yaml"))
+
+
+def pinned(name: str) -> str:
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    return re.search(rf"^{name}==(.+)$", text, re.M)[1]
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return yaml.safe_load((ROOT / "ray_config.yaml").read_text("utf-8"))
+
+
+def test_the_cluster_file_fits_rays_schema(config: dict) -> None:
+    ray = pytest.importorskip("ray")
+    import jsonschema
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+
+
+def test_the_autoscaler_takes_the_cluster_file(config: dict) -> None:
+    pytest.importorskip("ray")
+    from ray.autoscaler._private.util import fillout_defaults, validate_config
+
+    validate_config(fillout_defaults(config))
+
+
+def test_the_head_takes_no_work_and_gpus_come_from_zero(config: dict) -> None:
+    types = config["available_node_types"]
+    assert types[config["head_node_type"]]["resources"] == {"CPU": 0}
+    workers = [node for name, node in types.items() if name != config["head_node_type"]]
+    assert all(node["min_workers"] == 0 for node in workers)
+    assert all(node["node_config"]["InstanceMarketOptions"] for node in workers)
+
+
+def test_tokens_are_asked_for_and_the_dashboard_is_private(config: dict) -> None:
+    (head,) = (line for line in config["head_start_ray_commands"] if "--head" in line)
+    assert "--dashboard-host=127.0.0.1" in head
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in line for line in starts if "ray start" in line)
+    assert any(place.endswith("auth_token") for place in config["file_mounts"])
+
+
+def test_images_have_the_pinned_ray(config: dict) -> None:
+    version = pinned("ray")
+    assert config["docker"]["image"].startswith(f"rayproject/ray:{version}-")
+    docker = (ROOT / "cluster/kuberay/Dockerfile").read_text("utf-8")
+    assert f"FROM rayproject/ray:{version}-" in docker
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in KUBERAY])
+def test_kubernetes_files_have_documented_fields_and_tokens(path: Path) -> None:
+    file = yaml.safe_load(path.read_text("utf-8"))
+    assert file["apiVersion"] == "ray.io/v1"
+    spec = file["spec"]
+    cluster = {
+        "RayCluster": lambda: spec,
+        "RayJob": lambda: spec["rayClusterSpec"],
+        "RayService": lambda: spec["rayClusterConfig"],
+    }[file["kind"]]()
+    assert cluster["rayVersion"] == pinned("ray")
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        assert group["template"]["spec"]["containers"]
+
+
+def test_what_a_job_reads_is_sent_with_it() -> None:
+    """.gitignore and .rayignore both keep files from the cluster."""
+    ignored = (ROOT / ".rayignore").read_text("utf-8").split()
+    for needed in ("cllm/", "cluster/", "cllm/assets/"):
+        assert needed not in ignored
+    assert {"runs/", ".venv/"} <= set(ignored)
