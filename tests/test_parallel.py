@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
-from cllm.checkpoints import Progress
 from cllm.engines import Torch
 from cllm.losses import Restoring
 from cllm.model import CLLM
@@ -42,16 +41,11 @@ def trained(
 ) -> dict[str, Tensor]:
     """Final weights, after writing metrics.jsonl."""
     task = Restoring(model, how, texts, spread.workers)
-    progress: list[Progress] = []
-    spread = Spread(spread.settings, spread.workers, spread.place)
     fit(task, texts, how.loop, folder, spread=spread)
-    del progress
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
 def curve(folder: Path) -> np.ndarray:
-    import json
-
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return np.array([line["loss"] for line in lines if "loss" in line])
 
@@ -163,4 +157,4 @@ def test_workers_train_as_one_process_does(
     found = torch.load(tmp_path / "weights", weights_only=True)
     for name, weight in weights.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4, msg=name)
-    assert math.isclose(len(losses), STEPS)
+    assert len(losses) == STEPS

@@ -1,0 +1,100 @@
+"""Run folders elsewhere: what is fetched, put back, and said where it is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cllm.errors import InputError
+from cluster import remote
+from cluster.remote import Marker, absolute, contents, fetched, listed, put, read_text, write_text
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A place behind a URL, as an object store has."""
+    (tmp_path / "store/run/base").mkdir(parents=True)
+    (tmp_path / "store/run/corpus.parquet").write_bytes(b"texts")
+    (tmp_path / "store/run/base/config.json").write_text("{}")
+    return f"file://{tmp_path}/store/run"
+
+
+def test_paths_become_absolute_and_urls_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("runs/mine") == str(tmp_path / "runs/mine")
+    assert absolute("s3://bucket/run") == "s3://bucket/run"
+
+
+def test_what_is_asked_for_is_fetched(url: str) -> None:
+    run = fetched(url, ["corpus.parquet", "base"])
+    assert run.corpus.read_bytes() == b"texts"
+    assert (run.base / "config.json").read_text() == "{}"
+    write_text(f"{url}/base/config.json", '{"new": 1}')
+    assert (fetched(url, ["base"]).base / "config.json").read_text() == '{"new": 1}'
+
+
+def test_a_path_that_is_seen_is_used_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    assert fetched(str(tmp_path), ["base"]).path == tmp_path
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_missing_part_is_named(url: str, tmp_path: Path, local: bool) -> None:
+    place = str(tmp_path) if local else url
+    with pytest.raises(InputError, match="has no model"):
+        fetched(place, ["model"])
+
+
+def test_what_is_put_can_be_fetched(url: str, tmp_path: Path) -> None:
+    made = tmp_path / "model"
+    (made / "inner").mkdir(parents=True)
+    (made / "inner/weights").write_bytes(b"w")
+    put(made, f"{url}/model")
+    assert (fetched(url, ["model"]).model / "inner/weights").read_bytes() == b"w"
+
+
+def test_an_unknown_kind_of_place_is_said() -> None:
+    with pytest.raises(InputError, match="cannot be reached"):
+        listed(*remote.reached("gopher://somewhere/run"))
+
+
+def test_a_marker_shows_who_sees_a_place(url: str, tmp_path: Path) -> None:
+    marker = Marker(url)
+    assert not marker.seen()
+    marker.write()
+    assert marker.seen()
+    other = Marker(str(tmp_path))
+    other.name = marker.name
+    assert not other.seen()
+    marker.remove()
+    assert not marker.seen()
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Marker(str(tmp_path / "file/below")).write()
+
+
+def test_contents_change_with_what_is_in_files_only(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    assert contents(str(folder)) == ""
+    write_text(str(folder / "x"), "1")
+    once = contents(str(folder))
+    write_text(str(folder / "x"), "1")
+    assert contents(str(folder)) == once != ""
+    write_text(str(folder / ".hidden"), "2")
+    assert contents(str(folder)) == once
+    write_text(str(folder / "x"), "3")
+    assert contents(str(folder)) != once
+    assert read_text(str(folder / "none")) is None
+
+
+def test_a_manifest_stands_for_its_folder(tmp_path: Path) -> None:
+    write_text(str(tmp_path / "manifest.json"), "{}")
+    once = contents(str(tmp_path))
+    write_text(str(tmp_path / "v-1/part"), "x")
+    assert contents(str(tmp_path)) == once
