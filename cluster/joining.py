@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import ray
+from ray.exceptions import AuthenticationError, RayError
 
 from cllm.errors import InputError
 
@@ -34,7 +35,7 @@ def joined(address: str | None = None) -> Iterator[None]:
         _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
         raise InputError(_refused(address, error)) from error
     _quietly()
     try:
@@ -88,14 +89,23 @@ def _require_listener(address: str) -> None:
         ) from error
 
 
-def _refused(address: str | None, error: Exception) -> str:
+def _refused(address: str | None, error: BaseException) -> str:
     reason = " ".join(str(error).split())[:200]
-    if any(word in reason.lower() for word in ("auth", "token", "unauthenticated")):
+    if _is_about_tokens(error):
         return (
-            f"the Ray cluster at {address} refuses this token ({reason}); copy it from the head "
-            "node (`ray get-auth-token`) into RAY_AUTH_TOKEN"
+            f"the Ray cluster at {address} refuses this token, or asks for one; copy it from the "
+            "head node (`ray get-auth-token`) into RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
         )
     return f"cannot join a Ray cluster at {address or 'this machine'}: {reason}; see `ray status`"
+
+
+def _is_about_tokens(error: BaseException | None) -> bool:
+    """Whether it, or what caused it, is a refusal of the token."""
+    while error is not None:
+        if isinstance(error, AuthenticationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _ask_autoscaler(wanted: Mapping[str, float]) -> None:

@@ -8,11 +8,13 @@ A node works on a copy of what it needs; a local path that the node sees is used
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
 from pyarrow import fs
 
 from cllm.errors import InputError
@@ -56,12 +58,26 @@ def fetched(place: str, parts: Sequence[str]) -> RunFolder:
     system, path = reached(place)
     folder = Path(tempfile.gettempdir()) / f"cllm-{digest(place)}"
     folder.mkdir(exist_ok=True)
-    for part in parts:
-        found = system.get_file_info(f"{path}/{part}")
-        if found.type == fs.FileType.NotFound:
-            raise InputError(f"{place} has no {part}; make it first (README, Your own texts)")
-        fs.copy_files(f"{path}/{part}", str(folder / part), source_filesystem=system)
+    with FileLock(folder / ".lock"):  # other workers of this machine want the same
+        for part in parts:
+            files = listed(system, f"{path}/{part}")
+            if not files:
+                raise InputError(f"{place} has no {part}; make it first (README, Your own texts)")
+            stamp = folder / f".stamp-{part}"
+            version = digest(*(f"{file.path} {file.size} {file.mtime_ns}" for file in files))
+            if not (stamp.exists() and stamp.read_text() == version):
+                _bring(system, f"{path}/{part}", folder / part)
+                stamp.write_text(version)
     return RunFolder(folder)
+
+
+def _bring(system: fs.FileSystem, path: str, target: Path) -> None:
+    """A fresh copy of a file or folder."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    if system.get_file_info(path).type == fs.FileType.Directory:
+        target.mkdir(parents=True)
+    fs.copy_files(path, str(target), source_filesystem=system)
 
 
 def put(source: Path, place: str) -> None:

@@ -145,16 +145,16 @@ class Cluster:
             ["--head", f"--port={PORT}", "--include-dashboard=false"] if number == 0
             else [f"--address={self.address}"]
         )  # fmt: skip
-        log = (self.folder / f"{name}.log").open("wb")
-        node.raylet = subprocess.Popen(
-            [
-                "ip", "netns", "exec", name, RAY, "start", *place, "--block",
-                f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
-                f"--resources={resources}", "--object-store-memory=200000000",
-                *([f"--temp-dir={self.folder}/ray"] if number == 0 else []),
-            ],
-            env=self.env, stdout=log, stderr=log,
-        )  # fmt: skip
+        with (self.folder / f"{name}.log").open("wb") as log:
+            node.raylet = subprocess.Popen(
+                [
+                    "ip", "netns", "exec", name, RAY, "start", *place, "--block",
+                    f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
+                    f"--resources={resources}", "--object-store-memory=200000000",
+                    *([f"--temp-dir={self.folder}/ray"] if number == 0 else []),
+                ],
+                env=self.env, stdout=log, stderr=log,
+            )  # fmt: skip
         self.wait(node)
         return node
 

@@ -1,0 +1,97 @@
+"""The chain as one job: configuration files, and which stages are done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cllm.errors import InputError
+
+pytest.importorskip("ray")
+from cluster import pipeline
+from cluster.pipeline import Config, Stage, chain, load
+from cluster.remote import write_text
+
+RECIPES = Path(__file__).parents[1] / "cluster/configs/recipes.yaml"
+
+
+def test_the_shipped_configuration_is_sound(tmp_path: Path) -> None:
+    config = load(RECIPES)
+    assert Path(config.run).is_absolute()
+    assert config.train.workers == 2
+    assert load(RECIPES, "s3://bucket/run").run == "s3://bucket/run"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("run: r\nworkers: 3", "workers"),
+        ("run: r\ntrain: {workers: -1}", "train.workers"),
+        ("texts: 100", "run"),
+        ("run: r\nset: [train.nonsense=1]", "no setting 'train.nonsense'"),
+        ("run: [", "is no configuration"),
+        ("- a list", "is no configuration"),
+        ("", "run"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml is no configuration"):
+        load(tmp_path / "none.yaml")
+
+
+@pytest.fixture
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two stages, the second of which reads what the first makes."""
+    done: list[str] = []
+
+    def stage(name: str, reads: tuple[str, ...], makes: str) -> Stage:
+        def work(config: Config) -> None:
+            done.append(name)
+            write_text(f"{config.run}/{makes}", f"{name} {config.seed}")
+
+        return Stage(name, reads, (makes,), lambda c: c.seed if name == "first" else None, work)
+
+    stages = (stage("first", (), "a"), stage("second", ("a",), "b"))
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    return done
+
+
+def config(folder: Path, **changed: object) -> Config:
+    return Config(run=str(folder / "run"), **changed)
+
+
+def test_stages_that_are_done_are_kept(tmp_path: Path, done: list[str]) -> None:
+    assert list(chain(config(tmp_path))["made"]) == ["first", "second"]
+    assert chain(config(tmp_path))["kept"] == ["first", "second"]
+    assert done == ["first", "second"]
+
+
+def test_a_change_is_passed_on(tmp_path: Path, done: list[str]) -> None:
+    chain(config(tmp_path))
+    chain(config(tmp_path, seed=1))
+    assert done == ["first", "second"] * 2
+
+
+@pytest.mark.parametrize(("lost", "again"), [("a", ["first"]), ("b", ["second"])])
+def test_what_is_lost_is_made_again(
+    tmp_path: Path, done: list[str], lost: str, again: list[str]
+) -> None:
+    chain(config(tmp_path))
+    (tmp_path / "run" / lost).unlink()
+    chain(config(tmp_path))
+    assert done[2:] == again  # the first makes just what it made before
+
+
+def test_what_was_changed_by_hand_is_made_again(tmp_path: Path, done: list[str]) -> None:
+    chain(config(tmp_path))
+    (tmp_path / "run/a").write_text("otherwise")
+    chain(config(tmp_path))
+    assert done[2:] == ["first"]
