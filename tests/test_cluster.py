@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not possible(), reason="needs root and network namespaces (iproute2)"),
 ]
 STEPS = 40
+PLACE = Path("training/ray/model")
 TRAINING = [
     "-m", "cluster.train", "--preset", "quick", "--steps", str(STEPS), "--cpus", "1",
     "--set", "train.loop.checkpoint_seconds=2", "--set", "train.loop.report_every=5",
@@ -83,9 +84,13 @@ def eventually(found: Callable[[], object], seconds: float = 120) -> object:
     raise AssertionError("it did not come")
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """Complete ones, oldest first."""
-    return sorted(run.glob("training/ray/model/checkpoint_*/files-1.json"))
+def checkpoints(training: Path) -> list[Path]:
+    """Those that Ray knows of, oldest first."""
+    try:
+        told = json.loads((training / "checkpoint_manager_snapshot.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return sorted(training / one["checkpoint_dir_name"] for one in told["checkpoint_results"])
 
 
 def same_weights(a: Path, b: Path) -> None:
@@ -119,7 +124,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
     driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: checkpoints(run))
+    eventually(lambda: checkpoints(run / PLACE))
     victim = next(pid for node in cluster.nodes for pid in node.processes("RayTrainWorker"))
     os.kill(victim, signal.SIGKILL)
     _, err = driver.communicate(timeout=400)
@@ -130,11 +135,12 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, run: Path) -> None:
     driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: checkpoints(run))
+    eventually(lambda: checkpoints(run / PLACE))
     driver.kill()
     driver.communicate()
     step = max(
-        json.loads(path.with_name("progress.json").read_text())["step"] for path in checkpoints(run)
+        json.loads((path / "progress.json").read_text())["step"]
+        for path in checkpoints(run / PLACE)
     )
     again = cluster.run([*TRAINING, "--run", str(run)])
     assert again.returncode == 0, again.stderr[-3000:]
@@ -146,10 +152,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
     driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: len(checkpoints(run)) > 1)
+    eventually(lambda: len(checkpoints(run / PLACE)) > 1)
     driver.kill()
     driver.communicate()
-    before, newest = (path.parent for path in checkpoints(run)[-2:])
+    before, newest = checkpoints(run / PLACE)[-2:]
     shards = next(newest.glob("shards/*optim_states.pt"))
     shards.write_bytes(shards.read_bytes()[:-100])
     again = cluster.run([*TRAINING, "--run", str(run)])
@@ -164,7 +170,7 @@ def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
     own_cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
     driver = own_cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: checkpoints(run))
+    eventually(lambda: checkpoints(run / PLACE))
     node = next(node for node in own_cluster.nodes[1:] if node.processes("RayTrainWorker"))
     node.cut()
     time.sleep(60)
@@ -193,8 +199,7 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
     storage = small_disk / "storage"
     words = [*TRAINING, "--run", str(run), "--storage", str(storage), "--retries", "0"]
     driver = own_cluster.start(words)
-    kept = lambda: sorted(storage.glob("model/checkpoint_*/files-1.json"))  # noqa: E731
-    eventually(kept)
+    eventually(lambda: checkpoints(storage / "model"))
     free = shutil.disk_usage(small_disk).free
     (small_disk / "full").write_bytes(b"x" * max(0, free - 100_000))
     _, err = driver.communicate(timeout=400)
@@ -203,7 +208,7 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
     assert last.startswith("cllm: ")
     assert "No space left" in last
     (small_disk / "full").unlink()
-    assert kept()
+    assert checkpoints(storage / "model")
     again = own_cluster.run(words)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "going on at step" in again.stderr
