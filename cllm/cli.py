@@ -348,6 +348,17 @@ def study(
     import_module(f"studies.{name}").main(context.args)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def plan(context: typer.Context) -> None:
+    """Memory, hours, storage and cost of a training on a cluster, before it runs; --help."""
+    from cluster import plan
+
+    plan.main(context.args)
+
+
 # ---- shared -----------------------------------------------------------------------------
 
 

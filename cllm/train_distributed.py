@@ -14,23 +14,23 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.run import RunFolder
 from cllm.settings import RunSettings, overridden
-from cllm.training import Spread
-from cllm.workers import Workers
+
+if TYPE_CHECKING:
+    from cllm.workers import Workers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and leave `model/` in the run folder."""
-    from cllm import pipeline
-
     options = parser().parse_args(arguments)
-    set_up_logging()
+    set_up_logging()  # before what it quietens is imported
+    from cllm import pipeline
+    from cllm.training import Spread
+
     with one_line_errors(), process_group() as workers:
         if not workers.first:
             logging.getLogger("cllm").setLevel(logging.WARNING)
@@ -67,6 +67,11 @@ def settings_of(options: argparse.Namespace) -> RunSettings:
 @contextmanager
 def process_group() -> Iterator[Workers]:
     """The workers that a launcher started, in a group that lasts as long as the context."""
+    import torch
+    import torch.distributed as dist
+
+    from cllm.workers import Workers
+
     if "RANK" not in os.environ:
         yield Workers.here()
         return

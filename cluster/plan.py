@@ -8,7 +8,9 @@ device); time is FLOPs over the GPU's peak and an efficiency; prices are those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cllm.base import BaseLM
+from cllm.console import one_line_errors, show_facts
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.settings import ModelSettings
@@ -57,6 +60,52 @@ class Job:
     shape: ModelSettings = field(default_factory=ModelSettings)
     checkpointing: bool = False
     prices: Path = GPUS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what a job comes to, as tables or one JSON object."""
+    o = parser().parse_args(arguments)
+    with one_line_errors():
+        job = Job(
+            o.base, o.texts, o.gpus, o.gpu, o.tokens, o.epochs, o.batch,
+            ModelSettings(dim=o.dim, form=o.form, blocks=o.blocks), o.checkpointing, o.prices,
+        )  # fmt: skip
+        told = plan(job)
+    if o.json:
+        print(json.dumps(told))
+        return
+    for section, facts in told.items():
+        if isinstance(facts, dict):
+            print(f"\n{section.replace('_', ' ')}")
+            show_facts(_flat(facts))
+        else:
+            show_facts({section: facts})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = argparse.ArgumentParser(prog="cllm plan", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--base", required=True, help=f"{', '.join(T5_SHAPES)}, or a model's folder")
+    p.add_argument("--texts", type=float, required=True, help="such as 1e8")
+    p.add_argument("--gpus", type=int, required=True)
+    p.add_argument("--gpu", default="h100", help="a name in the price table")
+    p.add_argument("--dim", type=int, default=32, help="coordinates of the vector")
+    p.add_argument("--form", choices=("mirrored", "pooled", "direct"), default="mirrored")
+    p.add_argument("--blocks", type=int, default=1, help="transformer blocks in a collapse layer")
+    p.add_argument("--tokens", type=int, default=128, help="of a text")
+    p.add_argument("--epochs", type=float, default=3)
+    p.add_argument("--batch", type=int, default=64, help="texts a GPU and step")
+    p.add_argument("--checkpointing", action="store_true", help="activations are recomputed")
+    p.add_argument("--prices", type=Path, default=GPUS, help="table of GPUs, to be edited")
+    p.add_argument("--json", action="store_true", help="one JSON object")
+    return p
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        found |= _flat(value, f"{name}: ") if isinstance(value, dict) else {above + name: value}
+    return found
 
 
 def plan(job: Job) -> dict[str, Any]:

@@ -17,14 +17,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cllm.checkpoints import Progress
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cluster.remote import Marker, absolute, fetched, is_url, put
+
+if TYPE_CHECKING:
+    from cllm.checkpoints import Progress
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +182,13 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(config: dict[str, Any]) -> dict[str, Any]:
+    set_up_logging()  # before what it quietens is imported
     import ray.train
 
     from cllm import pipeline
     from cllm.training import Spread
     from cllm.workers import Workers
 
-    set_up_logging()
     workers = Workers.here()
     settings = RunSettings.model_validate_json(config["settings"])
     marker = Marker(config["storage"])
