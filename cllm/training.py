@@ -127,7 +127,9 @@ def fit(
     engine = make_engine(task.module, settings, spread.settings, workers)
     place = spread.place or Folder(folder / "checkpoint", workers)
     checkpoints = Checkpoints(place, settings, texts, task.identity, workers)
-    progress = checkpoints.load(engine, task.module) if resume else None
+    if not resume:
+        checkpoints.remove()
+    progress = checkpoints.load(engine, task.module)
     if progress and workers.first:
         logging.getLogger(__name__).info("going on at step %d", progress.step)
     log = _Log(

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyarrow import fs
+
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.remote import Marker, absolute, fetched, is_url, put
+from cluster.remote import Marker, absolute, fetched, is_url, put, reached
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
@@ -132,6 +134,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
             "settings": settings.model_dump_json(),
             "storage": means.storage,
             "marker": marker.name,
+            "name": means.name,
         },
         torch_config=TorchConfig(backend="nccl" if means.gpu else "gloo"),
         scaling_config=ray_train.ScalingConfig(
@@ -154,7 +157,17 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         marker.remove()
     if "error" in told:
         raise (InputError if told["status"] == InputError.exit_status else WorkError)(told["error"])
+    _forget_checkpoints(f"{means.storage}/{means.name}")
     return dict(told)
+
+
+def _forget_checkpoints(place: str) -> None:
+    """A training that is done is not to be gone on with; its TensorBoard files stay."""
+    system, path = reached(place)
+    for file in system.get_file_info(fs.FileSelector(path)):
+        if file.base_name.startswith("checkpoint_"):
+            is_folder = file.type == fs.FileType.Directory
+            (system.delete_dir if is_folder else system.delete_file)(file.path)
 
 
 def _worker_variables(means: Means) -> dict[str, str]:
@@ -201,7 +214,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     run = _own_copy(config["run"])
     _require_same_base(run, workers)
     spread = Spread(
-        settings.parallel, workers, Reported(),
+        settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
         preempted=_preempted, report=lambda line: ray.train.report(line),
     )  # fmt: skip
     pipeline.train_model(run, settings, reuse=True, spread=spread)
@@ -250,8 +263,11 @@ class Reported:
 
     shared = False
 
+    def __init__(self, storage: str) -> None:
+        self.storage = storage
+
     def __str__(self) -> str:
-        return "Ray Train's storage"
+        return self.storage
 
     def room(self, step: int) -> Path:
         """A folder of this worker's; Ray joins the folders of all into one."""
