@@ -102,7 +102,7 @@ def _refused(address: str | None, error: BaseException) -> str:
 def _is_about_tokens(error: BaseException | None) -> bool:
     """Whether it, or what caused it, is a refusal of the token."""
     while error is not None:
-        if isinstance(error, AuthenticationError):
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

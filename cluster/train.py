@@ -282,12 +282,20 @@ class Reported:
         shutil.rmtree(room, ignore_errors=True)
 
     def found(self) -> Iterator[Path]:
-        """Newest first, each brought to this machine."""
+        """Newest first: where they lie, or a copy of this worker's own.
+
+        Not `Checkpoint.to_directory`, by which workers of one node overwrite each other's copy.
+        """
         import ray.train
 
-        reported = ray.train.get_all_reported_checkpoints()
-        for one in reversed(reported):
-            yield Path(one.checkpoint.to_directory())
+        for one in reversed(ray.train.get_all_reported_checkpoints()):
+            system, path = one.checkpoint.filesystem, one.checkpoint.path
+            if isinstance(system, fs.LocalFileSystem):
+                yield Path(path)
+                continue
+            with tempfile.TemporaryDirectory(prefix="cllm-checkpoint-") as copy:
+                fs.copy_files(path, copy, source_filesystem=system)
+                yield Path(copy)
 
     def remove(self) -> None:
         """They stay until the run's storage is deleted."""

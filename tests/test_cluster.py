@@ -156,11 +156,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     driver.kill()
     driver.communicate()
     before, newest = checkpoints(run / PLACE)[-2:]
+    step = json.loads((before / "progress.json").read_text())["step"]
     shards = next(newest.glob("shards/*optim_states.pt"))
     shards.write_bytes(shards.read_bytes()[:-100])
     again = cluster.run([*TRAINING, "--run", str(run)])
     assert again.returncode == 0, again.stderr[-3000:]
-    step = json.loads((before / "progress.json").read_text())["step"]
     assert "damaged" in again.stderr
     assert f"going on at step {step}" in again.stderr
     same_weights(undisturbed, run / "model")
