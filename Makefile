@@ -6,11 +6,13 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2# test processes, one core each
+SPREAD := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile
 FULL := slow or cluster or browser
 
 # Exit status 5 means "no test has this marker", which is no failure.
 define pytest
-@status=0; $(PYTEST) $(1) || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+@status=0; $(1) || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 endef
 
 .DEFAULT_GOAL := help
@@ -35,13 +37,13 @@ demo: setup ## the whole chain on the built-in recipes: texts, vectors, voids, i
 	@$(BIN)/cllm demo
 
 check: setup ## fast tests, below 90 seconds
-	$(call pytest,-q -m "not ($(FULL) or chain)")
+	$(call pytest,$(SPREAD) -q -m "not ($(FULL) or chain)")
 
 test: setup ## all tests but the slow tiers, below 10 minutes
-	$(call pytest,-m "not ($(FULL))")
+	$(call pytest,$(SPREAD) -m "not ($(FULL))")
 
 test-full: setup ## the slow tiers: cluster, browser, slow; below 45 minutes
-	$(call pytest,-m "$(FULL)")
+	$(call pytest,$(PYTEST) -m "$(FULL)")
 
 lint: setup ## style, formatting, types
 	@$(BIN)/ruff check .

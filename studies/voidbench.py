@@ -164,8 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         search = VoidSettings.quick() if options.quick else VoidSettings()
         search = search.model_copy(update={"nulls": options.nulls})
         _require_sound(options)
-        trials: dict[str, dict[str, Any]] = {}
-        for subject in subjects(options):
+        trials: dict[str, dict[str, Any]] = {str(path): read_json(path) for path in options.trials}
+        for subject in () if trials else subjects(options):
             if subject.identity in trials:
                 raise InputError(f"{subject.name} is the same model as another one")
             trials[subject.identity] = kept(subject, options, search)
@@ -180,6 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _require_sound(options: argparse.Namespace) -> None:
     """Refuse at once what would be refused after hours."""
+    if options.trials and (options.runs or options.model):
+        raise InputError("--trials are results of models already: leave --runs and --model out")
     if options.runs and (options.model or options.corpus):
         raise InputError("give either --runs with run folders or --model with --corpus")
     if bool(options.model) != bool(options.corpus):
@@ -330,6 +332,10 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="corpus.parquet, of `cllm corpus build`, that --model was trained on",
     )
+    p.add_argument(
+        "--trials", nargs="+", type=Path, default=[],
+        help="files that this study left in --out, of several folds say: told together",
+    )  # fmt: skip
     p.add_argument(
         "--void-dim",
         type=int,

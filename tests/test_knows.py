@@ -144,6 +144,7 @@ def test_shares_inside_are_told_with_intervals_over_seeds() -> None:
     assert "withheld_matched_over_elsewhere" not in pooled(seeds)
 
 
+@pytest.mark.chain
 def test_the_study_measures_a_model_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

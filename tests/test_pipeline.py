@@ -194,6 +194,7 @@ def test_no_void_at_all_is_an_answer_to_the_end(tmp_path: Path) -> None:
     assert first.startswith("<h1>Nothing is written from voids: no empty place is emptier")
 
 
+@pytest.mark.chain
 def test_what_the_reference_lm_finds_unlikely_is_not_plausible(tmp_path: Path) -> None:
     run = RunFolder(SHIPPED)
     model, corpus = run.load_model(), run.load_corpus()

@@ -184,6 +184,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.chain
 def test_any_autoencoder_is_put_to_the_test_once(
     corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,10 @@ def test_any_autoencoder_is_put_to_the_test_once(
     voidbench.main(command)
     assert json.loads(capsys.readouterr().out) == found
 
+    (kept,) = (file for file in out.glob("*.json") if file.name != "voidbench.json")
+    voidbench.main(["--json", "--trials", str(kept), "--out", str(out / "together")])
+    assert json.loads(capsys.readouterr().out) == found
+
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
@@ -219,6 +224,8 @@ def test_any_autoencoder_is_put_to_the_test_once(
         (["--model", "nowhere:load", "--corpus", "x.parquet"], "give MODULE:FUNCTION"),
         (["--model", f"{__name__}:load"], "--model and --corpus"),
         (["--nulls", "5"], "--nulls is 5"),
+        (["--runs", "x", "--trials", "y"], "--trials are results of models already"),
+        (["--trials", "no/such.json"], "no/such.json"),
         (["--budget", "1"], "--budget is 1"),
         (["--runs", "no/such/run"], "no/such/run"),
     ],
