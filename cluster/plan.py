@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cllm.base import BaseLM
-from cllm.console import one_line_errors, show_facts
+from cllm.console import one_line_errors, set_up_logging, show_facts
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.settings import ModelSettings
@@ -65,6 +66,7 @@ class Job:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what a job comes to, as tables or one JSON object."""
     o = parser().parse_args(arguments)
+    set_up_logging()
     with one_line_errors():
         job = Job(
             o.base, o.texts, o.gpus, o.gpu, o.tokens, o.epochs, o.batch,
@@ -155,11 +157,12 @@ def memory(
     found: dict[str, Any] = {"base": base, "activations_a_text": live, "there": there}
     for stage in range(4):
         states = states_bytes(trained, counted["largest_layer"], job.gpus, stage) / GIB
-        room = there - SPARE_GIB - base - states
+        fit = min(job.batch, max(0, int((there - SPARE_GIB - base - states) / live)))
         found[f"zero_{stage}"] = {
             "states": states,
-            "whole": base + states + live * job.batch,
-            "texts_that_fit": max(0, int(room / live)),
+            "texts_at_a_time": fit,
+            "pieces_of_a_batch": -(-job.batch // fit) if fit else None,
+            "whole": base + states + live * fit,
         }
     return found
 
@@ -170,6 +173,7 @@ def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> flo
         return 16.0 * trained
     if stage == 1:
         return 4.0 * trained + 12.0 * trained / gpus
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # only its sums are wanted
     try:
         from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
