@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from ray.train import Checkpoint, UserCallback
 
 from cllm.errors import InputError
+from cluster.remote import is_url, put
+
+COPY_SECONDS = 30.0
 
 
 def tracking(storage: str, name: str, mlflow_uri: str) -> list[UserCallback]:
@@ -22,10 +28,10 @@ def tracking(storage: str, name: str, mlflow_uri: str) -> list[UserCallback]:
 
 
 class Board(UserCallback):
-    """TensorBoard files beside the checkpoints."""
+    """TensorBoard files beside the checkpoints; copied there now and then where that is a URL."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.writer = folder, None
+    def __init__(self, place: str) -> None:
+        self.place, self.folder, self.writer, self.copied = place, "", None, 0.0
 
     def after_report(
         self, run_context: object, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
@@ -35,10 +41,14 @@ class Board(UserCallback):
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            self.folder = tempfile.mkdtemp() if is_url(self.place) else self.place
             self.writer = SummaryWriter(self.folder)
         for name, value in numbers(metrics[0]).items():
             self.writer.add_scalar(name, value, metrics[0]["step"])
         self.writer.flush()
+        if is_url(self.place) and time.monotonic() - self.copied > COPY_SECONDS:
+            put(Path(self.folder), self.place)
+            self.copied = time.monotonic()
 
 
 class MLflow(UserCallback):
