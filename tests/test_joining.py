@@ -1,0 +1,56 @@
+"""Why a cluster cannot be joined, in one line."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+pytest.importorskip("ray")
+from cllm.errors import InputError
+from cluster import joining
+from cluster.joining import joined, require
+
+
+def test_an_address_where_nobody_listens_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, so that nobody else listens there
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=rf"no Ray cluster answers at 127\.0\.0\.1:{port}"),
+            joined(f"127.0.0.1:{port}"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("address", ["nonsense:", "http://", "a:b"])
+def test_what_is_no_address_is_named(address: str) -> None:
+    with pytest.raises(InputError, match="no Ray cluster answers at"), joined(address):
+        pass
+
+
+def test_a_refused_token_is_told_from_other_refusals() -> None:
+    inner = RuntimeError("RPC error: InvalidAuthToken: missing or incorrect")
+    outer = ConnectionError("Failed to connect")
+    outer.__cause__ = inner
+    assert "token" in joining._refused("head:6379", outer)
+    assert "token" not in joining._refused("head:6379", ConnectionError("Failed to connect"))
+
+
+def test_missing_resources_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(joining.ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(joining, "_ask_autoscaler", asked.append)
+    require({"CPU": 4.0}, "4 workers", 0)
+    assert not asked
+    with pytest.raises(InputError, match=r"9 workers need 9 CPU, 9 GPU; the cluster has 4 CPU, 0"):
+        require({"CPU": 9.0, "GPU": 9.0}, "9 workers", 0)
+    assert len(asked) == 1
+
+
+def test_nodes_that_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = iter([{}, {}, {"GPU": 8.0}])
+    monkeypatch.setattr(joining.ray, "cluster_resources", lambda: next(there))
+    monkeypatch.setattr(joining, "_ask_autoscaler", lambda _: None)
+    monkeypatch.setattr(joining, "LOOK_SECONDS", 0.0)
+    require({"GPU": 8.0}, "8 workers", 60)
