@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -63,6 +65,7 @@ class BaseLM:
         self.start: int = self.pad if start is None else start
         # T5 counts positions relatively and has no limit
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
+        self.recomputing = False  # activations, rather than keeping them
         self._write_plainly()
 
     @classmethod
@@ -128,12 +131,16 @@ class BaseLM:
         sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
         return int(sentinel or tokenizer.unk_token_id or self.pad)
 
-    def recompute(self) -> None:
-        """Work out the decoder's activations again for the gradient, instead of keeping them.
+    @contextmanager
+    def _recomputed(self) -> Iterator[None]:
+        """Activations within are worked out again for the gradient, where `recomputing` is set.
 
-        transformers does so in layers that are in training mode; what else that mode would do,
-        dropout, is switched off in them. Weights stay frozen.
+        transformers does so in layers that are in training mode, in which they also use dropout,
+        which is switched off, and keep no cache, which writing needs: so it is for this call only.
         """
+        if not (self.recomputing and torch.is_grad_enabled()):
+            yield
+            return
         from torch.utils.checkpoint import checkpoint
         from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -146,6 +153,11 @@ class BaseLM:
             for name in ("dropout", "activation_dropout"):
                 if isinstance(getattr(layer, name, None), float):
                     setattr(layer, name, 0.0)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = layer.gradient_checkpointing = False
 
     def to(self, device: torch.device | str) -> BaseLM:
         """Move the weights."""
@@ -198,12 +210,13 @@ class BaseLM:
         from transformers.modeling_outputs import BaseModelOutput
 
         start_B1 = torch.full_like(ids_BT[:, :1], self.start)
-        output = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMH),
-            attention_mask=None if memory_mask_BM is None else memory_mask_BM.long(),
-            decoder_input_ids=torch.cat([start_B1, ids_BT[:, :-1]], dim=1),
-            use_cache=False,
-        )
+        with self._recomputed():
+            output = self.model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMH),
+                attention_mask=None if memory_mask_BM is None else memory_mask_BM.long(),
+                decoder_input_ids=torch.cat([start_B1, ids_BT[:, :-1]], dim=1),
+                use_cache=False,
+            )
         logits_BTV: Tensor = output.logits
         return logits_BTV
 

@@ -246,8 +246,7 @@ class CLLM(PreTrainedModel):
 
     def recompute(self) -> None:
         """Keep no activations of the layers, nor of the base's decoder: less memory, more time."""
-        self.checkpointing = True
-        self.base.recompute()
+        self.checkpointing = self.base.recomputing = True
 
     def null_vector(self) -> Tensor:
         """The learned vector (D,) that says nothing."""

@@ -124,6 +124,7 @@ def fit(
     workers = spread.workers
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)  # dropout, where a base has it
+    workers.align(task.module)
     engine = make_engine(task.module, settings, spread.settings, workers)
     place = spread.place or Folder(folder / "checkpoint", workers)
     checkpoints = Checkpoints(place, settings, texts, task.identity, workers)

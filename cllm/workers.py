@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Workers:
         every = [torch.empty_like(padded_ND) for _ in counts]
         dist.all_gather(every, padded_ND)
         return torch.cat([rows[:n] for rows, n in zip(every, counts, strict=True)])
+
+    def align(self, module: nn.Module) -> None:
+        """Give all workers the first one's weights and buffers: a start may differ in bits."""
+        if self.count > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.data, 0)
 
     def wait(self) -> None:
         """Until all are here."""
