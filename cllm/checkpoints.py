@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Progress:
 
     def note(self) -> dict[str, float]:
         """What is written down of it: all but weights."""
-        return {name: value for name, value in asdict(self).items() if name != "best"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "best"}
 
 
 class Place(Protocol):

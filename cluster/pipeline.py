@@ -27,7 +27,7 @@ from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
 from cluster import embed, train, voids
-from cluster.remote import absolute, contents, fetched, put, read_text, write_text
+from cluster.remote import absolute, contents, fetched, give_back, read_text, write_text
 
 log = logging.getLogger(__name__)
 
@@ -200,9 +200,7 @@ def _task(
         folder = fetched(run, there)
         folder.path.mkdir(parents=True, exist_ok=True)
         work(folder, RunSettings.model_validate_json(settings), *more)
-        if str(folder.path) != run:
-            for part in (*makes, "report.json"):
-                put(folder.path / part, f"{run}/{part}")
+        give_back(folder, run, (*makes, "report.json"))
     except (InputError, WorkError) as error:
         return error.exit_status, str(error)
     return None

@@ -90,6 +90,14 @@ def put(source: Path, place: str) -> None:
     )
 
 
+def give_back(run: RunFolder, place: str, parts: Sequence[str]) -> None:
+    """Put parts of a copy where the run folder really lies; nothing to do where it is no copy."""
+    if str(run.path) == place:
+        return
+    for part in parts:
+        put(run.path / part, f"{place}/{part}")
+
+
 def listed(system: fs.FileSystem, path: str) -> list[fs.FileInfo]:
     """The file at a path, or all files below it that are not hidden, by name; none if not there."""
     found = system.get_file_info(path)

@@ -25,7 +25,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.remote import Marker, absolute, fetched, is_url, put, reached
+from cluster.remote import Marker, absolute, fetched, give_back, reached
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
@@ -102,7 +102,7 @@ def alone(run: str, settings: RunSettings) -> dict[str, Any]:
 
     folder = fetched(run, NEEDED)
     pipeline.train_model(folder, settings, reuse=True)
-    _give_back(folder, run)
+    give_back(folder, run, _made(folder))
     return dict(folder.notes()["model"])
 
 
@@ -219,7 +219,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     pipeline.train_model(run, settings, reuse=True, spread=spread)
     if workers.first:
-        _give_back(run, config["run"])
+        give_back(run, config["run"], _made(run))
         return dict(run.notes()["model"])
     return {}
 
@@ -234,13 +234,9 @@ def _own_copy(place: str) -> RunFolder:
     return own
 
 
-def _give_back(run: RunFolder, place: str) -> None:
-    """Put what was made into the run folder that was named."""
-    if not is_url(place) and run.path == Path(place):
-        return
-    for name in MADE:
-        if (run.path / name).exists():
-            put(run.path / name, f"{place}/{name}")
+def _made(run: RunFolder) -> list[str]:
+    """What a training has left; no metrics where it found a finished model."""
+    return [name for name in MADE if (run.path / name).exists()]
 
 
 def _require_same_base(run: RunFolder, workers: Any) -> None:  # noqa: ANN401

@@ -22,7 +22,7 @@ import ray
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.sphere import ExactIndex, Floats, Ints, require_unit
-from cluster.remote import absolute, fetched, is_url, put
+from cluster.remote import absolute, fetched, give_back
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,7 @@ def search(
     discovery.search_voids(
         folder, seed, quick=quick, index_of=lambda cloud: ShardedIndex(cloud, actors)
     )
-    if is_url(run):
-        for name in MADE:
-            put(folder.path / name, f"{run}/{name}")
+    give_back(folder, run, MADE)
     found: dict[str, Any] = folder.notes()["voids"]
     return found
 

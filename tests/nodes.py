@@ -128,10 +128,9 @@ class Cluster:
     def add(self, cpus: int, resources: str = "{}") -> Node:
         """A node more; the first one is the head."""
         number = len(self.nodes)
-        subnet = f"10.77.{os.getpid() % 250}"
         name, cable = f"cllm{os.getpid()}n{number}", f"cl{os.getpid() % 100000}n{number}"
         _ip("netns", "add", name)
-        node = Node(name, f"{subnet}.{number + 2}", cable)
+        node = Node(name, f"{self.subnet}.{number + 2}", cable)
         self.nodes.append(node)
         _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
         _ip("link", "set", cable, "master", self.bridge, "up")
@@ -159,6 +158,11 @@ class Cluster:
         return node
 
     @property
+    def subnet(self) -> str:
+        """The first three numbers of their addresses."""
+        return f"10.77.{os.getpid() % 250}"
+
+    @property
     def bridge(self) -> str:
         """What joins their cables."""
         return f"clbr{os.getpid() % 100000}"
@@ -181,10 +185,9 @@ def cluster_of(folder: Path, workers: int = 2, cpus: int = 2) -> Iterator[Cluste
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     cluster = Cluster(folder, env=env)
-    subnet = f"10.77.{os.getpid() % 250}"
     _ip("link", "add", cluster.bridge, "type", "bridge")
     try:
-        _ip("addr", "add", f"{subnet}.1/24", "dev", cluster.bridge)
+        _ip("addr", "add", f"{cluster.subnet}.1/24", "dev", cluster.bridge)
         _ip("link", "set", cluster.bridge, "up")
         cluster.add(0)
         for _ in range(workers):

@@ -137,36 +137,40 @@ def test_a_killed_worker_costs_nothing_but_time(
     same_weights(undisturbed, run / "model")
 
 
-def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, run: Path) -> None:
+def killed_after(cluster: Cluster, run: Path, count: int) -> list[Path]:
+    """The checkpoints of a training whose driver was killed when there were so many."""
     driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: checkpoints(run / PLACE))
+    eventually(lambda: len(checkpoints(run / PLACE)) >= count)
     driver.kill()
     driver.communicate()
-    step = max(
-        json.loads((path / "progress.json").read_text())["step"]
-        for path in checkpoints(run / PLACE)
-    )
+    return checkpoints(run / PLACE)
+
+
+def step_of(checkpoint: Path) -> int:
+    return json.loads((checkpoint / "progress.json").read_text())["step"]
+
+
+def goes_on(cluster: Cluster, run: Path, step: int) -> str:
+    """What the same command says while it goes on from a step, to its end."""
     again = cluster.run([*TRAINING, "--run", str(run)])
     assert again.returncode == 0, again.stderr[-3000:]
     assert f"going on at step {step}" in again.stderr
+    return again.stderr
+
+
+def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, run: Path) -> None:
+    kept = killed_after(cluster, run, 1)
+    goes_on(cluster, run, max(map(step_of, kept)))
     same_weights(undisturbed, run / "model")
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(
     cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
-    driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: len(checkpoints(run / PLACE)) > 1)
-    driver.kill()
-    driver.communicate()
-    before, newest = checkpoints(run / PLACE)[-2:]
-    step = json.loads((before / "progress.json").read_text())["step"]
+    before, newest = killed_after(cluster, run, 2)[-2:]
     shards = next(newest.glob("shards/*optim_states.pt"))
     shards.write_bytes(shards.read_bytes()[:-100])
-    again = cluster.run([*TRAINING, "--run", str(run)])
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "damaged" in again.stderr
-    assert f"going on at step {step}" in again.stderr
+    assert "damaged" in goes_on(cluster, run, step_of(before))
     same_weights(undisturbed, run / "model")
 
 
