@@ -1,7 +1,7 @@
 """Training on a GPU: tokens a second, share of the measured matmul peak, memory by batch size.
 
 A part of `bench.cluster`; needs torch and transformers, and DeepSpeed for the ZeRO rows.
-    torchrun --nproc-per-node 1 -m bench.cluster --json --part gpu
+    torchrun --nproc-per-node 1 -m bench.cluster -- --json --part gpu
 """
 
 # Shapes: B texts, T tokens.

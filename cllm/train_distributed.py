@@ -1,6 +1,6 @@
 """Train a run's CLLM over several processes without Ray: torch's own launcher, DeepSpeed below.
 
-    torchrun --nproc-per-node 8 -m cllm.train_distributed --run runs/mine --set parallel.zero=2
+    torchrun --nproc-per-node 8 -m cllm.train_distributed -- --run runs/mine --set parallel.zero=2
 
 Takes the settings of `cllm train`. All processes see the same run folder; the first one
 writes. Interrupted or killed, the same command goes on from the last checkpoint.

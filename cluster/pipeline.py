@@ -46,6 +46,7 @@ class Training(Step):
 
     workers: int = Field(2, ge=0)
     retries: int = Field(3, ge=0)
+    timeout: float = Field(train.TIMEOUT, gt=0)  # seconds that a worker waits for the others
     name: str = "model"
     storage: str = ""  # of checkpoints; none = in the run folder
 
@@ -236,7 +237,9 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
 def _train(config: Config) -> None:
     t = config.train
     storage = absolute(t.storage) if t.storage else f"{config.run}/training/ray"
-    means = train.Means(t.workers, t.gpu, t.cpus, storage, t.name, t.retries, config.wait, "")
+    means = train.Means(
+        t.workers, t.gpu, t.cpus, storage, t.name, t.retries, config.wait, t.timeout, ""
+    )  # fmt: skip
     if t.workers:
         train.train(config.run, config.settings, means)
     else:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEEDED = ("corpus.parquet", "base", "report.json")
+POLL_SECONDS = "0.25"  # Ray looks for reports so often, and a worker waits until its own is seen
+TIMEOUT = 600.0
 MADE = ("model", "metrics.jsonl", "tensorboard", "report.json")
 
 
@@ -47,6 +49,7 @@ class Means:
     name: str  # the same one goes on
     retries: int
     wait: float  # seconds for nodes to come
+    timeout: float  # seconds that a worker waits for the others
     track: str  # an MLflow server, or ""
 
 
@@ -83,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", default="model", help="of the training; the same one goes on")
     p.add_argument("--retries", type=int, default=3, help="after a worker or node is lost")
     p.add_argument("--wait", type=float, default=30, help="seconds for missing nodes to come")
+    p.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds that a worker waits "
+                   "for the others, before the training starts again")  # fmt: skip
     p.add_argument("--mlflow", default="", help="tracking URI; needs mlflow installed")
     return p
 
@@ -93,7 +98,9 @@ def means_of(options: argparse.Namespace) -> Means:
     if o.workers < 0:
         raise InputError(f"--workers is {o.workers}; it must be 0 (this process) or more")
     storage = absolute(o.storage or f"{o.run}/training/ray")
-    return Means(o.workers, o.gpu, o.cpus, storage, o.name, o.retries, o.wait, o.mlflow)
+    return Means(
+        o.workers, o.gpu, o.cpus, storage, o.name, o.retries, o.wait, o.timeout, o.mlflow
+    )  # fmt: skip
 
 
 def alone(run: str, settings: RunSettings) -> dict[str, Any]:
@@ -113,10 +120,12 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         InputError: resources are missing, or a node does not see the storage or another base.
         WorkError: it failed more often than it may be tried again.
     """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_SECONDS)
     from ray import train as ray_train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from cluster.joining import require
+    from cluster.network import Reachable
     from cluster.tracking import tracking
 
     if settings.parallel.zero is None and means.workers > 1:
@@ -136,7 +145,9 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
             "marker": marker.name,
             "name": means.name,
         },
-        torch_config=TorchConfig(backend="nccl" if means.gpu else "gloo"),
+        torch_config=Reachable(
+            backend="nccl" if means.gpu else "gloo", timeout_s=int(means.timeout)
+        ),
         scaling_config=ray_train.ScalingConfig(
             num_workers=means.workers, use_gpu=means.gpu, resources_per_worker=each
         ),

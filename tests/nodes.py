@@ -8,12 +8,14 @@ the others, and joined again. What a user would type runs on the head's node.
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379
 START_SECONDS = 90
+_COUNT = itertools.count()
 
 
 def possible() -> bool:
@@ -95,6 +98,7 @@ class Cluster:
     """The nodes, the head first."""
 
     folder: Path
+    number: int  # no other cluster of this machine has it
     nodes: list[Node] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
 
@@ -128,7 +132,7 @@ class Cluster:
     def add(self, cpus: int, resources: str = "{}") -> Node:
         """A node more; the first one is the head."""
         number = len(self.nodes)
-        name, cable = f"cllm{os.getpid()}n{number}", f"cl{os.getpid() % 100000}n{number}"
+        name, cable = f"cllm{self.number}n{number}", f"cl{self.number}n{number}"
         _ip("netns", "add", name)
         node = Node(name, f"{self.subnet}.{number + 2}", cable)
         self.nodes.append(node)
@@ -140,58 +144,62 @@ class Cluster:
             ["link", "set", "lo", "up"],
         ):
             _ip("-n", name, *words)
+        shared, own = self.folder / "ray", self.folder / name  # a disk of its own for Ray's files
         place = (
-            ["--head", f"--port={PORT}", "--include-dashboard=false"] if number == 0
-            else [f"--address={self.address}"]
+            ["--head", f"--port={PORT}", f"--temp-dir={shared}", "--dashboard-host=0.0.0.0"]
+            if number == 0 else [f"--address={self.address}"]
         )  # fmt: skip
+        for path in (shared, own):
+            path.mkdir(exist_ok=True)
+        mount = f"mount --bind {own} {shared} && " if number else ""
         with (self.folder / f"{name}.log").open("wb") as log:
             node.raylet = subprocess.Popen(
                 [
-                    "ip", "netns", "exec", name, RAY, "start", *place, "--block",
-                    f"--node-ip-address={node.address}", f"--num-cpus={cpus}",
-                    f"--resources={resources}", "--object-store-memory=200000000",
-                    *([f"--temp-dir={self.folder}/ray"] if number == 0 else []),
+                    "ip", "netns", "exec", name, "sh", "-c", mount + 'exec "$@"', "sh",
+                    RAY, "start", *place, "--block", f"--node-ip-address={node.address}",
+                    f"--num-cpus={cpus}", f"--resources={resources}",
+                    "--object-store-memory=200000000",
                 ],
                 env=self.env, stdout=log, stderr=log,
             )  # fmt: skip
-        self.wait(node)
         return node
 
     @property
     def subnet(self) -> str:
         """The first three numbers of their addresses."""
-        return f"10.77.{os.getpid() % 250}"
+        return f"10.77.{self.number % 250}"
 
     @property
     def bridge(self) -> str:
         """What joins their cables."""
-        return f"clbr{os.getpid() % 100000}"
+        return f"clbr{self.number}"
 
     def wait(self, node: Node) -> None:
-        """Until its raylet runs; one after the other, as they share a disk."""
+        """Until its raylet runs."""
         begun = time.monotonic()
         file = self.folder / f"{node.name}.log"
         while "Ray runtime started" not in file.read_text(errors="replace"):
-            ended = node.raylet is None or node.raylet.poll() is not None
+            ended = any(one.raylet is None or one.raylet.poll() is not None for one in self.nodes)
             if ended or time.monotonic() - begun > START_SECONDS:
                 raise AssertionError(f"{node.name} did not start:\n{file.read_text()[-2000:]}")
             time.sleep(0.2)
 
 
 @contextmanager
-def cluster_of(folder: Path, workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
+def cluster_of(workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
     """A head without CPUs and some workers; everything is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="cl", dir="/tmp"))  # Ray's sockets want short paths
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    cluster = Cluster(folder, env=env)
+    cluster = Cluster(folder, os.getpid() * 10 % 1_000_000 + next(_COUNT) % 10, env=env)
     _ip("link", "add", cluster.bridge, "type", "bridge")
     try:
         _ip("addr", "add", f"{cluster.subnet}.1/24", "dev", cluster.bridge)
         _ip("link", "set", cluster.bridge, "up")
-        cluster.add(0)
-        for _ in range(workers):
-            cluster.add(cpus)
+        cluster.wait(cluster.add(0))
+        for node in [cluster.add(cpus) for _ in range(workers)]:
+            cluster.wait(node)
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
@@ -199,3 +207,4 @@ def cluster_of(folder: Path, workers: int = 2, cpus: int = 2) -> Iterator[Cluste
             subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
             subprocess.run(["ip", "link", "del", node.cable], capture_output=True)
         subprocess.run(["ip", "link", "del", cluster.bridge], capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)

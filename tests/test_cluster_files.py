@@ -61,22 +61,54 @@ def test_images_have_the_pinned_ray(config: dict) -> None:
     assert f"FROM rayproject/ray:{version}-" in docker
 
 
+# The fields we use of KubeRay's API reference (ray.io/v1).
+FIELDS = {
+    "RayCluster": {
+        "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "authOptions",
+        "headGroupSpec", "workerGroupSpecs",
+    },
+    "RayJob": {
+        "entrypoint", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
+        "backoffLimit", "runtimeEnvYAML", "rayClusterSpec",
+    },
+    "RayService": {"upgradeStrategy", "serveConfigV2", "rayClusterConfig"},
+    "head": {"rayStartParams", "template"},
+    "group": {
+        "groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template",
+    },
+}  # fmt: skip
+
+
+def test_there_is_a_file_for_each_kind() -> None:
+    kinds = {yaml.safe_load(path.read_text("utf-8"))["kind"] for path in KUBERAY}
+    assert kinds == {"RayCluster", "RayJob", "RayService"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name) for path in KUBERAY])
 def test_kubernetes_files_have_documented_fields_and_tokens(path: Path) -> None:
     file = yaml.safe_load(path.read_text("utf-8"))
     assert file["apiVersion"] == "ray.io/v1"
     spec = file["spec"]
+    assert spec.keys() <= FIELDS[file["kind"]]
     cluster = {
         "RayCluster": lambda: spec,
         "RayJob": lambda: spec["rayClusterSpec"],
         "RayService": lambda: spec["rayClusterConfig"],
     }[file["kind"]]()
+    assert cluster.keys() <= FIELDS["RayCluster"]
+    assert cluster["headGroupSpec"].keys() <= FIELDS["head"]
     assert cluster["rayVersion"] == pinned("ray")
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in cluster["workerGroupSpecs"]:
+        assert group.keys() <= FIELDS["group"]
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         assert group["template"]["spec"]["containers"]
+    if file["kind"] == "RayService":  # Serve's own schema, not KubeRay's
+        from ray.serve.schema import ServeDeploySchema
+
+        ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
 
 
 def test_what_a_job_reads_is_sent_with_it() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cllm import pipeline
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
+from cllm.corpus import built_in_corpus
 from cllm.engines import Torch
 from cllm.losses import Restoring
 from cllm.model import CLLM
+from cllm.run import SHIPPED, RunFolder
 from cllm.settings import LoopSettings, ParallelSettings, TrainSettings
 from cllm.training import Spread, fit, train_step
 from cllm.workers import ALONE, Workers
@@ -110,8 +115,10 @@ def test_activations_worked_out_twice_give_the_same_gradients(
 # ---- workers, in processes -----------------------------------------------------------
 
 
-def _work(rank: int, count: int, folder: Path, base: Path, zero: int, pieces: int) -> None:
-    """One worker of a training; the first writes the weights it ends with."""
+def _work(
+    rank: int, count: int, folder: Path, base: Path, zero: int, pieces: int, steps: int
+) -> None:
+    """One worker of a training; the first writes the weights it ends with, and the model."""
     from torch import distributed as dist
 
     torch.set_num_threads(1)
@@ -122,9 +129,11 @@ def _work(rank: int, count: int, folder: Path, base: Path, zero: int, pieces: in
     )
     model, texts = started(base)
     spread = Spread(ParallelSettings(zero=zero, pieces=pieces), Workers.here())
-    weights = trained(model, texts, folder, spread, settings())
+    weights = trained(model, texts, folder, spread, settings(steps))
     if rank == 0:
         torch.save(weights, folder / "weights")
+        model.save_pretrained(folder / "model")
+        np.save(folder / "vectors.npy", model.encode_tokens(texts))
     dist.destroy_process_group()
 
 
@@ -161,16 +170,52 @@ def alone(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
-    ("count", "zero", "pieces"), [(2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 2, 2), (3, 2, 1)]
+    ("count", "zero", "pieces"),
+    [(2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 2, 2), (3, 2, 1), (4, 2, 1)],
 )
 def test_workers_train_as_one_process_does(
     alone: tuple[Any, np.ndarray], base_folder: Path, tmp_path: Path,
     count: int, zero: int, pieces: int,
 ) -> None:  # fmt: skip
-    mp.spawn(_work, (count, tmp_path, base_folder, zero, pieces), nprocs=count)
+    mp.spawn(_work, (count, tmp_path, base_folder, zero, pieces, STEPS), nprocs=count)
     weights, losses = alone
     np.testing.assert_allclose(curve(tmp_path), losses, rtol=1e-3)
     found = torch.load(tmp_path / "weights", weights_only=True)
     for name, weight in weights.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4, msg=name)
     assert len(losses) == STEPS
+    reloaded, texts = (
+        CLLM.load(tmp_path / "model", BaseLM.load(base_folder)),
+        started(base_folder)[1],
+    )
+    np.testing.assert_array_equal(reloaded.encode_tokens(texts), np.load(tmp_path / "vectors.npy"))
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_of_two_workers_follow_those_of_one_process(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    trained(*started(base_folder), one, Spread(), settings(200))
+    mp.spawn(_work, (2, two, base_folder, 2, 1, 200), nprocs=2)
+    assert len(curve(one)) == 200
+    np.testing.assert_allclose(curve(two), curve(one), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_torchs_own_launcher_trains_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    pipeline.keep_corpus(run, built_in_corpus("plain", 1000, 0))
+    pipeline.borrow_base(run, SHIPPED / "base")
+    words = [
+        str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2",
+        "-m", "cllm.train_distributed", "--", "--run", str(run.path), "--preset", "quick",
+        "--steps", "3", "--set", "model.form=direct", "--set", "parallel.zero=2",
+    ]  # fmt: skip
+    ended = subprocess.run(
+        words, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, capture_output=True
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert run.load_model().config.dim == 32
