@@ -27,7 +27,7 @@ import numpy as np
 
 from bench._context import say
 
-PARTS = ("embed", "peer", "train", "memory", "resume", "milvus")
+PARTS = ("embed", "peer", "train", "memory", "resume", "milvus", "planned")
 BATCH = 64
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
             "embed": embed, "peer": peer, "train": train, "memory": memory, "resume": resume,
-            "milvus": milvus, "gpu": gpu,
+            "milvus": milvus, "planned": planned, "gpu": gpu,
         }  # fmt: skip
         print(
             json.dumps({name: parts[name](options, Path(folder) / name) for name in options.part})
@@ -327,6 +327,24 @@ def _bare_fill(run: Path, uri: str) -> float:
     taken = time.perf_counter() - begun
     store.close()
     return taken
+
+
+# ---- what was planned ---------------------------------------------------------------------------
+
+
+def planned(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What `cllm plan` says of one core of this machine, beside what that core does."""
+    from bench._planned import beside
+    from cllm.run import RunFolder
+
+    run = _to_train(folder / "run", options.texts)
+    words = ["-m", "cluster.train", "--run", str(run), "--workers", "0"]
+    command(*words, *_training(options.steps))
+    done = command("-c", PLAIN.replace("set_num_threads(2)", "set_num_threads(1)"), str(run))
+    store = folder / "milvus"
+    command("-m", "cluster.embed", "--run", str(run), "--milvus", str(store))
+    embedded = options.texts / float(done.stdout.split()[-1])
+    return beside(RunFolder(run), _tokens_a_second(run), embedded, store)
 
 
 # ---- a GPU -------------------------------------------------------------------------------------

@@ -46,17 +46,21 @@ from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents
 from cllm.void_files import load_voids, save_voids
-from cllm.voids import IndexOf, Void, VoidSettings, find_voids
+from cllm.voids import Void, VoidSearch, VoidSettings, find_voids
 
 log = logging.getLogger(__name__)
 
 
 def search_voids(
-    run: RunFolder, seed: int, *, quick: bool = False, index_of: IndexOf = ExactIndex
+    run: RunFolder,
+    seed: int,
+    *,
+    quick: bool = False,
+    find: Callable[..., VoidSearch] = find_voids,
 ) -> None:
     """Find voids among the training texts on the sphere of the prefix.
 
-    `index_of` makes the index that distances are asked of; `cluster/` has one over shards.
+    `find` is `find_voids`, on this machine or, as `cluster/` has it, over several.
     """
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
@@ -67,7 +71,7 @@ def search_voids(
     rng = np.random.default_rng([seed, 1])
     how = VoidSettings.quick() if quick else VoidSettings()
     log.info("searching voids among %d texts and in null clouds", len(train))
-    search = find_voids(cloud_NK, how, rng, held_out_MK, index_of=index_of)
+    search = find(cloud_NK, how, rng, held_out_MK)
     if run.ideas.exists():
         log.info("ideas of earlier voids are removed; `cllm generate` writes new ones")
         run.ideas.unlink()

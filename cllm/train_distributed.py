@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             logging.getLogger("cllm").setLevel(logging.WARNING)
         settings = settings_of(options)
         spread = Spread(settings.parallel, workers)
-        pipeline.train_model(RunFolder(options.run), settings, reuse=True, spread=spread)
+        pipeline.train_model(RunFolder(Path(options.run)), settings, reuse=True, spread=spread)
 
 
 def parser(help: bool = True) -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def parser(help: bool = True) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="cllm.train_distributed", description=(__doc__ or "").split("\n")[0], add_help=help
     )
-    p.add_argument("--run", type=Path, default=Path("runs/default"))
+    p.add_argument("--run", default="runs/default")
     p.add_argument("--preset", choices=("quick", "standard", "full"), default="standard")
     p.add_argument("--dim", type=int)
     p.add_argument("--aim", choices=("text", "voids"), default="text")

@@ -10,8 +10,9 @@ approximate search overestimates emptiness, and so invents voids.
 # M held-out texts, J neighbours, R probe directions.
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -31,6 +32,8 @@ Floats64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 IndexOf = Callable[[Floats], ExactIndex]
+Job = tuple[Kind, np.random.Generator]
+Each = Callable[["Callable[[Job], VoidSearch]", Sequence[Job]], "Iterable[VoidSearch]"]
 
 
 class VoidSettings(BaseModel):
@@ -113,9 +116,11 @@ def find_voids(
     held_out_MK: Floats | None = None,
     kinds: Sequence[Kind] = KINDS,
     index_of: IndexOf = ExactIndex,
+    each: Each | None = None,
 ) -> VoidSearch:
     """Search a cloud of unit vectors, and null clouds (of `kinds`) of its size in the same way.
 
+    `index_of` answers for the cloud, and `each` has the null clouds searched (none: in turn).
     `held_out_MK` (real texts not in the cloud) set how far inside the cloud a place must be to
     count as enclosed (see `enclosure`); without them it is enough that its rim positively spans
     the directions of its frame. A null cloud has held-out points of its own kind.
@@ -125,9 +130,11 @@ def find_voids(
     index, held_out_MJ, own_JK, row_N = ground(cloud_NK, held_out_MK, index_of)
     found = _search(index, held_out_MJ, settings, search_rng)
     nulls: dict[Kind, list[VoidSearch]] = {kind: [] for kind in kinds}
-    for one, kind in zip(counted(null_rngs, "null clouds searched"), cycle(kinds), strict=False):
-        null, held_out = _null(index.cloud_ND, held_out_MJ, kind, one)
-        nulls[kind].append(_search(index_of(null), held_out, settings, one))
+    jobs = list(zip(cycle(kinds), null_rngs, strict=False))
+    search_null = partial(_search_null, index.cloud_ND, held_out_MJ, settings)
+    each = each or (lambda search, jobs: map(search, counted(jobs, "null clouds searched")))
+    for (kind, _), null in zip(jobs, each(search_null, jobs), strict=True):
+        nulls[kind].append(null)
     return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
 
 
@@ -290,13 +297,14 @@ def _largest_place(support: Support, settings: VoidSettings, rng: np.random.Gene
     return largest
 
 
-def _null(
-    cloud_NK: Floats, held_out_MK: Floats | None, kind: Kind, rng: np.random.Generator
-) -> tuple[Floats, Floats | None]:
-    """A null cloud without duplicates, and as many held-out points of its own kind."""
+def _search_null(
+    cloud_NK: Floats, held_out_MK: Floats | None, settings: VoidSettings, job: Job
+) -> VoidSearch:
+    """Search a null cloud without duplicates, with as many held-out points of its own kind."""
+    kind, rng = job
     null_NK = null_cloud(cloud_NK, kind, rng)
     held_out = None if held_out_MK is None else null_cloud(cloud_NK, kind, rng)[: len(held_out_MK)]
-    return _distinct(null_NK)[0], held_out
+    return _search(ExactIndex(_distinct(null_NK)[0]), held_out, settings, rng)
 
 
 def _promising(radius_P: Floats64, score_P: Floats64, along_P: Mask) -> Ints:

@@ -27,13 +27,14 @@ from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.reading import clean_text
 from cllm.store import is_lite
-from cluster.remote import absolute, fetched, listed, reached, write_text
+from cluster.remote import absolute, fetched, lasting, listed, reached, write_text
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("id", "split", "text")
 MODEL = ("model", "base")
 LINE_SECONDS = 10.0
+ACCOUNTED = 0.5  # of the models' CPUs in Ray's books: what reads and writes must find room too
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         from cluster.joining import joined
 
-        run = absolute(options.run)
+        run = lasting(options.run)
         texts = [absolute(text) for text in options.texts] or [f"{run}/corpus.parquet"]
         means = Means(options.actors, options.gpu, options.cpus, options.rows, options.wait)
         with joined(options.address):
@@ -87,43 +88,39 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     InputError: no texts, or resources are missing. WorkError: rows are missing at the end.
     """
     import ray
-    from ray.data.checkpoint import CheckpointConfig
 
     from cluster.joining import require
+    from cluster.parts import Parts
 
     model = fetched(run, MODEL).load_model()
     version = version_of(texts, model.hash)
     folder = f"{run}/latents/{version}"
     wanted = {"CPU": means.cpus * means.actors} | ({"GPU": means.actors} if means.gpu else {})
     require(wanted, f"{means.actors} actors", means.wait)
-    dataset = read(texts).map_batches(cleaned, batch_format="pyarrow")
+    dataset = read(texts)
     rows = dataset.count()
     if not rows:
         raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
-    begun, there = time.monotonic(), count_rows(folder)
+    begun, parts = time.monotonic(), Parts.found(folder)
+    there = len(parts.keys_N)
     log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
     if there < rows:
-        context = ray.data.DataContext.get_current()
-        context.checkpoint_config = CheckpointConfig(
-            id_column="id", checkpoint_path=f"{run}/latents/.done-{version}"
-        )
-        parts = dataset.repartition(target_num_rows_per_block=means.rows)
+        blocks = parts.missing(dataset).repartition(target_num_rows_per_block=means.rows)
         with _watched(folder, there, rows):
-            parts.map_batches(
+            blocks.map_batches(
                 Embedder,
                 fn_constructor_kwargs={"run": run, "threads": max(1, int(means.cpus))},
                 batch_size=means.rows,
                 compute=ray.data.ActorPoolStrategy(size=means.actors),
-                num_cpus=means.cpus,
+                num_cpus=means.cpus * ACCOUNTED,
                 num_gpus=1 if means.gpu else 0,
                 batch_format="pyarrow",
-            ).write_parquet(folder, mode="append")
-        context.checkpoint_config = None
-    seconds, found = time.monotonic() - begun, count_rows(folder)
+            ).write_datasink(parts)
+    seconds, found = time.monotonic() - begun, parts.rows()
     if found != rows:
         raise WorkError(
             f"{folder} has {found} rows of {rows}; run the same command again, and if that does "
-            "not help, delete that folder"
+            "not help, look for ids that two texts share, or delete that folder"
         )
     note = {"version": version, "model_hash": model.hash, "rows": rows, "dim": model.config.dim}
     write_text(f"{run}/latents/manifest.json", json.dumps(note))
@@ -135,10 +132,11 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
 def _watched(folder: str, before: int, rows: int) -> Iterator[None]:
     """Every few seconds a line: rows that are there, rows a second, time left."""
     ended, begun = threading.Event(), time.monotonic()
+    known: dict[str, int] = {}  # rows of files that were looked at
 
     def watch() -> None:
         while not ended.wait(LINE_SECONDS):
-            there = count_rows(folder)
+            there = count_rows(folder, known)
             speed = (there - before) / (time.monotonic() - begun)
             left = f", {(rows - there) / speed:.0f} s left" if speed else ""
             log.info("embedded %d of %d texts, %.0f a second%s", there, rows, speed, left)
@@ -153,7 +151,7 @@ def _watched(folder: str, before: int, rows: int) -> Iterator[None]:
 
 
 def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
-    """A dataset with columns `id, split, text` of Parquet, JSONL or CSV files, or folders of them.
+    """Cleaned `id, split, text` of Parquet, JSONL or CSV files, or folders of them.
 
     Texts without an id get a digest of themselves; without a split they count as `train`.
     InputError: no such file, another kind of file, or no column `text`.
@@ -175,7 +173,7 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
         raise InputError(
             f"{texts[0]} has no column `text` (found: {', '.join(found)}); rename the column"
         )
-    return dataset.select_columns([name for name in COLUMNS if name in found])
+    return dataset.map_batches(cleaned, batch_format="pyarrow")
 
 
 def version_of(texts: Sequence[str], model_hash: str) -> str:
@@ -223,13 +221,15 @@ class Embedder:
         return table.add_column(2, "vector", column)
 
 
-def count_rows(folder: str) -> int:
-    """Rows of the Parquet files in a folder, from their footers; 0 where there is none."""
+def count_rows(folder: str, known: dict[str, int]) -> int:
+    """Rows of the Parquet files in a folder, from the footers of those that are not known yet."""
     import pyarrow.parquet as pq
 
     system, path = reached(folder)
-    files = [file.path for file in listed(system, path) if file.path.endswith(".parquet")]
-    return sum(pq.read_metadata(file, filesystem=system).num_rows for file in files)
+    for file in listed(system, path):
+        if file.path not in known:
+            known[file.path] = pq.read_metadata(file.path, filesystem=system).num_rows
+    return sum(known.values())
 
 
 # ---- Milvus --------------------------------------------------------------------------------
@@ -253,8 +253,8 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
         note["rows"],
     )  # fmt: skip
     begun = time.monotonic()
-    dataset = ray.data.read_parquet(f"{run}/latents/{version}")
-    dataset = dataset.select_columns(["id", "split", "vector"])
+    columns = ["id", "split", "vector"]
+    dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=columns)
     writers = 1 if is_lite(uri) else means.actors
     dataset.write_datasink(sink, concurrency=writers)
     return {

@@ -27,7 +27,7 @@ from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
 from cluster import embed, train, voids
-from cluster.remote import absolute, contents, fetched, give_back, read_text, write_text
+from cluster.remote import absolute, contents, fetched, give_back, lasting, read_text, write_text
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def load(path: Path, run: str | None = None) -> Config:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is no configuration ({reason}); see cluster/configs") from error
     corpus = config.corpus if config.corpus == BUILT_IN else absolute(config.corpus)
-    config = config.model_copy(update={"run": absolute(config.run), "corpus": corpus})
+    config = config.model_copy(update={"run": lasting(config.run), "corpus": corpus})
     config.settings  # noqa: B018 - what does not fit is said now
     return config
 
@@ -236,7 +236,7 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
 
 def _train(config: Config) -> None:
     t = config.train
-    storage = absolute(t.storage) if t.storage else f"{config.run}/training/ray"
+    storage = lasting(t.storage) if t.storage else f"{config.run}/training/ray"
     means = train.Means(
         t.workers, t.gpu, t.cpus, storage, t.name, t.retries, config.wait, t.timeout, ""
     )  # fmt: skip

@@ -31,6 +31,10 @@ GPUS = Path(__file__).with_name("gpus.yaml")
 GIB = 2**30
 BF16, FP32 = 2, 4
 ROW_BYTES = 60  # of an id, a split and Parquet's overhead, beside vector and text
+NODE_GPUS = 8  # that a fast link joins
+VOID_DIM, VOID_QUERIES = 8, 33_000  # of one search; few more with more texts (docs/scaling.md)
+SEARCHES = 58  # the cloud and 19 null clouds of three kinds
+CORE_DISTANCES = 3e8  # a second, of so many coordinates, of a core (the same)
 SPARE_GIB = 4  # CUDA context, fragmentation, buckets
 
 # Published shapes, so that no download is needed: width, layers of encoder and decoder, feed
@@ -122,7 +126,8 @@ def plan(job: Job) -> dict[str, Any]:
     frozen, trained = model.base.parameters, model.parameters_count
     step_flops, embed_flops = counted["step_flops"], counted["embed_flops"]
     rate = gpu["bf16_tflops"] * 1e12 * gpu["efficiency"]
-    train_hours = job.texts * job.epochs * step_flops / (rate * job.gpus) / 3600
+    share = communication_share(job, trained, job.batch * step_flops / rate, gpu)
+    train_hours = job.texts * job.epochs * step_flops / (rate * job.gpus) / 3600 / (1 - share)
     embed_hours = job.texts * embed_flops / (rate * job.gpus) / 3600
     cost = (train_hours + embed_hours) * job.gpus * gpu["dollars_per_hour"]
     matrices = job.texts * job.tokens * model.base.width * BF16
@@ -131,7 +136,9 @@ def plan(job: Job) -> dict[str, Any]:
         "parameters": {"base_frozen": frozen, "cllm_trained": trained},
         "flops_a_text": {"training": step_flops, "embedding": embed_flops},
         "memory_gib_a_gpu": memory(job, frozen, trained, counted, gpu["memory_gib"]),
-        "tokens_a_second": rate * job.gpus / step_flops * job.tokens,
+        "tokens_a_second": rate * job.gpus / step_flops * job.tokens * (1 - share),
+        "communication_share": share,
+        "steps": job.texts * job.epochs / (job.batch * job.gpus),
         "hours": {"training": train_hours, "embedding": embed_hours},
         "cost_dollars": cost,
         "storage_gb": {
@@ -141,6 +148,7 @@ def plan(job: Job) -> dict[str, Any]:
             "vectors_parquet": vectors / 1e9,
             "milvus": job.texts * (FP32 * job.shape.dim + ROW_BYTES) * 1.2 / 1e9,
         },
+        "voids": void_search(job),
         "assumed": {"efficiency": gpu["efficiency"], "measured": gpu["measured"]},
     }
 
@@ -167,6 +175,30 @@ def memory(
     return found
 
 
+def communication_share(
+    job: Job, trained: int, compute_seconds: float, gpu: Mapping[str, Any]
+) -> float:
+    """Of a training step's seconds, those that gradients and weights travel; none are hidden.
+
+    ZeRO 2 sends each worker's gradients once and its weights once (Rajbhandari et al. 2020,
+    section 7), in bfloat16, over the slowest link between workers.
+    """
+    speed = gpu["link_gb_s"] if job.gpus <= NODE_GPUS else gpu["network_gb_s"]
+    sent = 2 * BF16 * trained * (job.gpus - 1) / job.gpus
+    seconds = sent / (speed * 1e9)
+    return float(seconds / (seconds + compute_seconds))
+
+
+def void_search(job: Job) -> dict[str, float]:
+    """What a search for voids over shards needs, with its null clouds."""
+    cloud = job.texts * FP32 * min(job.shape.dim, VOID_DIM) / GIB
+    return {
+        "core_hours": SEARCHES * VOID_QUERIES * job.texts / CORE_DISTANCES / 3600,
+        "shards_gib": cloud,
+        "driver_gib": cloud,  # it keeps the coordinates (`cluster.voids.ShardedIndex`)
+    }
+
+
 def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> float:
     """Weights, gradients and Adam's states of a GPU, bytes."""
     if stage == 0:
@@ -179,7 +211,7 @@ def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> flo
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
     except ImportError:  # the same sums, where it is not installed
         return 2.0 * trained + 14.0 * trained / gpus if stage == 2 else 16.0 * trained / gpus
-    nodes, each = (gpus // 8, 8) if gpus >= 8 else (1, gpus)
+    nodes, each = (gpus // NODE_GPUS, NODE_GPUS) if gpus >= NODE_GPUS else (1, gpus)
     if stage == 2:
         _, bytes_ = estimate_zero2_model_states_mem_needs(
             trained, num_gpus_per_node=each, num_nodes=nodes, cpu_offload=False,
@@ -216,7 +248,9 @@ def skeleton(job: Job) -> CLLM:
                 f"folder with its config.json, or one of {', '.join(T5_SHAPES)}"
             ) from error
     with torch.device("meta"):
-        base = BaseLM(AutoModelForSeq2SeqLM.from_config(config), None, job.base)
+        # other kinds of attention look at a mask's values, and here are none
+        bare = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+        base = BaseLM(bare, None, job.base)
         base.__dict__["hash"] = "none: it has no weights"
         model = CLLM.from_base(base, context=job.tokens, **job.shape.model_dump())
     return model

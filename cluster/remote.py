@@ -21,10 +21,27 @@ from cllm.errors import InputError
 from cllm.files import digest, replacing
 from cllm.run import RunFolder
 
+JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
+
 
 def absolute(place: str) -> str:
     """The same place as every node must be told: URLs as they are, paths from the root."""
     return place if "://" in place else str(Path(place).expanduser().resolve())
+
+
+def lasting(place: str) -> str:
+    """`absolute` for what is written there.
+
+    InputError: it is in a job's copy of the working directory, and would go when the job ends.
+    """
+    found = absolute(place)
+    if JOB_COPY in found:
+        raise InputError(
+            f"{place} would lie in this job's copy of the working directory and be lost with it; "
+            "give --run and --storage an absolute path that all nodes see, or a URL such as "
+            "s3://bucket/run"
+        )
+    return found
 
 
 def is_url(place: str) -> bool:

@@ -25,7 +25,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.remote import Marker, absolute, fetched, give_back, reached
+from cluster.remote import Marker, fetched, give_back, lasting, reached
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         settings, means = settings_of(options), means_of(options)
         if means.workers == 0:
-            facts = alone(absolute(str(options.run)), settings)
+            facts = alone(lasting(options.run), settings)
         else:
             with joined(options.address):
-                facts = train(absolute(str(options.run)), settings, means)
+                facts = train(lasting(options.run), settings, means)
         print(json.dumps(facts))
 
 
@@ -97,7 +97,7 @@ def means_of(options: argparse.Namespace) -> Means:
     o = options
     if o.workers < 0:
         raise InputError(f"--workers is {o.workers}; it must be 0 (this process) or more")
-    storage = absolute(o.storage or f"{o.run}/training/ray")
+    storage = lasting(o.storage or f"{o.run}/training/ray")
     return Means(
         o.workers, o.gpu, o.cpus, storage, o.name, o.retries, o.wait, o.timeout, o.mlflow
     )  # fmt: skip

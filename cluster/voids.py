@@ -3,7 +3,8 @@
     python -m cluster.voids --run s3://bucket/runs/mine --shards 16
 
 Each shard keeps an exact index of its rows. The finder itself runs in the driver; every
-question of distance goes to all shards, and the nearest of their answers count.
+question of distance goes to all shards, and the nearest of their answers count. Null clouds
+are searched at once, each by a task of its own.
 """
 
 # Shapes: N texts, Q points, K neighbours, D coordinates, S shards.
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ import ray
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
+from cllm.progress import counted
 from cllm.sphere import ExactIndex, Floats, Ints, require_unit
-from cluster.remote import absolute, fetched, give_back
+from cllm.voids import Job, VoidSearch, find_voids
+from cluster.remote import fetched, give_back, lasting
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         with joined(options.address):
             found = search(
-                absolute(options.run), options.seed, options.shards, options.cpus,
+                lasting(options.run), options.seed, options.shards, options.cpus,
                 quick=options.quick, wait=options.wait,
             )  # fmt: skip
         print(json.dumps(found))
@@ -73,12 +77,37 @@ def search(
     # spread, so that no node's memory holds two where another holds none
     actor = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Shard)
     actors = [actor.remote(max(1, int(cpus))) for _ in range(shards)]
-    discovery.search_voids(
-        folder, seed, quick=quick, index_of=lambda cloud: ShardedIndex(cloud, actors)
+    find = partial(
+        find_voids,
+        index_of=lambda cloud_ND: ShardedIndex(cloud_ND, actors),
+        each=partial(in_tasks, actors, cpus),
     )
+    discovery.search_voids(folder, seed, quick=quick, find=find)
     give_back(folder, run, MADE)
     found: dict[str, Any] = folder.notes()["voids"]
     return found
+
+
+def in_tasks(
+    actors: Sequence[Any], cpus: float, search: Callable[[Job], VoidSearch], jobs: Sequence[Job]
+) -> Iterator[VoidSearch]:
+    """Null clouds, each searched whole by a task; the actors, which are done, make room for them.
+
+    A node's task needs about 12·D bytes a text.
+    """
+    for actor in actors:
+        ray.kill(actor)
+    kept = ray.put(search)  # with the cloud, once a node
+    task = ray.remote(num_cpus=cpus, max_retries=3)(_searched)
+    waiting = [task.remote(kept, job, max(1, int(cpus))) for job in jobs]
+    return map(ray.get, counted(waiting, "null clouds searched"))
+
+
+def _searched(search: Callable[[Job], VoidSearch], job: Job, threads: int) -> VoidSearch:
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    return search(job)
 
 
 class Shard:
@@ -92,7 +121,7 @@ class Shard:
         self.first = 0
 
     def hold(self, rows_MD: npt.NDArray[np.float32], first: int) -> None:
-        """Take these rows, which begin with row `first` of the cloud, instead of others."""
+        """Take these rows, which begin with row `first` of the cloud."""
         import faiss
 
         self.faiss, self.first = faiss.IndexFlatIP(rows_MD.shape[1]), first

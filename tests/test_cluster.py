@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,6 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not possible(), reason="needs root and network namespaces (iproute2)"),
-    pytest.mark.skipif(
-        "CLLM_CLUSTER_TESTS" not in os.environ,
-        reason="not all of them are known to pass yet: CLLM_CLUSTER_TESTS=1 runs them",
-    ),
 ]
 STEPS = 40
 PLACE = Path("training/ray/model")
@@ -41,17 +38,40 @@ TRAINING = [
 ]  # fmt: skip
 
 
+class Clusters:
+    """One cluster at a time: Ray looks for others among all processes of a machine."""
+
+    def __init__(self) -> None:
+        self.open, self.shared = ExitStack(), None
+
+    def start(self) -> Cluster:
+        self.close()
+        self.shared = self.open.enter_context(cluster_of())
+        return self.shared
+
+    def close(self) -> None:
+        self.open.close()
+        self.shared = None
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with cluster_of() as nodes:
-        yield nodes
+def clusters() -> Iterator[Clusters]:
+    every = Clusters()
+    yield every
+    every.close()
 
 
 @pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
+def cluster(clusters: Clusters) -> Cluster:
+    """The same for all tests that leave it whole."""
+    return clusters.shared or clusters.start()
+
+
+@pytest.fixture
+def own_cluster(clusters: Clusters) -> Iterator[Cluster]:
     """For a test that breaks it."""
-    with cluster_of() as nodes:
-        yield nodes
+    yield clusters.start()
+    clusters.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +90,11 @@ def run(prepared: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(
+    clusters: Clusters, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The model of a training that nothing happened to."""
+    cluster = clusters.shared or clusters.start()
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     shutil.copytree(prepared, run)
     ended = cluster.run([*TRAINING, "--run", str(run)])
@@ -197,7 +220,7 @@ def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", folder], check=True)
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
@@ -361,6 +384,43 @@ def test_voids_over_shards_are_those_of_one_machine(cluster: Cluster, tmp_path: 
         assert ours[name].to_pylist() == theirs[name].to_pylist()
     np.testing.assert_allclose(ours["radius"], theirs["radius"], atol=1e-5)
     np.testing.assert_allclose(ours["p_value"].to_pylist(), theirs["p_value"].to_pylist())
+
+
+CONFIG = """
+run: {run}
+texts: 1000
+aim: voids
+set: [train.loop.steps=60, model.form=direct, train.loop.report_every=20]
+voids: {{shards: 3}}
+"""
+
+
+def test_the_whole_chain_is_one_job_and_the_next_keeps_all_of_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(run=tmp_path / "run"))
+    submit = [
+        "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", ".",
+        "--", sys.executable, "-m", "cluster.pipeline", "--config", str(config),
+    ]  # fmt: skip
+    address = f"http://{cluster.nodes[0].address}:8265"
+    told = []
+    for _ in range(2):
+        ended = cluster.run(submit, seconds=600, RAY_ADDRESS=address)
+        assert ended.returncode == 0, (ended.stdout + ended.stderr)[-3000:]
+        told += [json.loads(x) for x in ended.stdout.splitlines() if x.startswith('{"run"')]
+    first, again = told
+    stages = ["corpus", "base", "train", "embed", "voids", "generate", "report"]
+    assert list(first["made"]) == stages
+    assert again["kept"] == stages
+    assert "<html" in (tmp_path / "run/report.html").read_text("utf-8").lower()
+
+
+def test_a_run_at_a_url_is_trained_there(cluster: Cluster, run: Path) -> None:
+    ended = cluster.run([*TRAINING, "--run", f"file://{run}", "--steps", "3"])
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert RunFolder(run).load_model().config.dim == 32
 
 
 # ---- what is refused -------------------------------------------------------------------

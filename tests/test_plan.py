@@ -11,6 +11,7 @@ import torch
 from cllm.base import BaseLM
 from cllm.errors import InputError
 from cllm.model import CLLM
+from cllm.run import SHIPPED, RunFolder
 from cllm.settings import ModelSettings
 from cluster.plan import T5_SHAPES, Job, count, plan, skeleton, states_bytes
 
@@ -29,6 +30,11 @@ def test_every_known_shape_can_be_built() -> None:
     sizes = [skeleton(replace(JOB, base=name)).base.parameters for name in T5_SHAPES]
     assert min(sizes) > 5e7
     assert max(sizes) > 1e10
+
+
+def test_a_folder_can_be_planned() -> None:
+    told = plan(replace(JOB, base=str(SHIPPED / "base"), tokens=80))
+    assert told["parameters"]["base_frozen"] == RunFolder(SHIPPED).load_base().parameters
 
 
 def test_flops_are_about_two_a_weight_and_token(tiny_base: BaseLM) -> None:
@@ -74,9 +80,15 @@ def test_higher_stages_hold_less() -> None:
 
 
 def test_twice_the_gpus_take_half_the_time_at_the_same_cost() -> None:
-    one, two = plan(JOB), plan(replace(JOB, gpus=16))
-    assert two["hours"]["training"] == pytest.approx(one["hours"]["training"] / 2)
-    assert two["cost_dollars"] == pytest.approx(one["cost_dollars"])
+    one, two = plan(replace(JOB, gpus=64)), plan(replace(JOB, gpus=128))
+    assert two["hours"]["training"] == pytest.approx(one["hours"]["training"] / 2, rel=0.02)
+    assert two["cost_dollars"] == pytest.approx(one["cost_dollars"], rel=0.02)
+
+
+def test_the_network_between_machines_costs_more_than_the_link_within_one() -> None:
+    shares = [plan(replace(JOB, gpus=n))["communication_share"] for n in (1, 8, 16)]
+    assert shares[0] == 0
+    assert 0 < shares[1] < shares[2] < 1
 
 
 def test_storage_grows_with_texts_and_width() -> None:

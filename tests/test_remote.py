@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from cllm.errors import InputError
-from cluster import remote
-from cluster.remote import Marker, absolute, contents, fetched, listed, put, read_text, write_text
+from cluster import remote, train
+from cluster.remote import (
+    Marker,
+    absolute,
+    contents,
+    fetched,
+    lasting,
+    listed,
+    put,
+    read_text,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -98,3 +108,20 @@ def test_a_manifest_stands_for_its_folder(tmp_path: Path) -> None:
     once = contents(str(tmp_path))
     write_text(str(tmp_path / "v-1/part"), "x")
     assert contents(str(tmp_path)) == once
+
+
+def test_a_jobs_own_folder_is_no_place_to_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_ab12"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(InputError, match="runs/mine would lie in this job's copy"):
+        lasting("runs/mine")
+    assert lasting("/data/mine") == "/data/mine"
+
+
+def test_a_url_is_taken_as_it_is() -> None:
+    options = train.parser().parse_args(["--run", "s3://bucket/mine"])
+    assert options.run == "s3://bucket/mine"
+    assert train.means_of(options).storage == "s3://bucket/mine/training/ray"

@@ -1,0 +1,63 @@
+"""What `cllm plan` predicts beside what this machine does: a part of `bench.cluster`.
+
+One core, float32, the shipped base: its matmul rate stands for the GPU's peak.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cllm.run import SHIPPED, RunFolder
+from cluster.plan import FP32, ROW_BYTES, Job, count, skeleton
+
+MATMUL = 1024
+
+
+def matmul_rate() -> float:
+    """FLOPs a second of a large float32 product on one core."""
+    torch.set_num_threads(1)
+    a, b = torch.randn(MATMUL, MATMUL), torch.randn(MATMUL, MATMUL)
+    a @ b
+    begun = time.perf_counter()
+    for _ in range(20):
+        a @ b
+    return 20 * 2 * MATMUL**3 / (time.perf_counter() - begun)
+
+
+def beside(run: RunFolder, trained: float, embedded: float, store: Path) -> dict[str, Any]:
+    """Predicted and measured, by what; `trained` tokens a second, `embedded` texts a second.
+
+    `store` is a Milvus Lite folder that holds the run's vectors; the model has default settings.
+    """
+    model, texts = run.load_model(), run.load_corpus().texts
+    tokens = model.tokens(texts)
+    mean = round(sum(map(len, tokens.rows)) / len(tokens.rows))
+    job = Job(str(SHIPPED / "base"), len(texts), 1, "", tokens=mean)
+    counted, rate = count(skeleton(job), mean), matmul_rate()
+    (vectors,) = {path.parent for path in run.path.glob("latents/v-*/*.parquet")}
+    row = FP32 * model.config.dim + ROW_BYTES
+    pairs = {
+        "training_tokens_a_second": (rate / counted["step_flops"] * mean, trained),
+        "embedding_texts_a_second": (rate / counted["embed_flops"], embedded),
+        "parquet_bytes_a_text": (row, size(vectors) / len(texts) - text_bytes(texts)),
+        "milvus_bytes_a_text": (1.2 * row, size(store) / len(texts)),
+    }
+    found = {
+        name: {"predicted": planned, "measured": measured, "ratio": measured / planned}
+        for name, (planned, measured) in pairs.items()
+    }
+    return found | {"matmul_gflops": rate / 1e9, "tokens_a_text": mean}
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def text_bytes(texts: Any) -> float:  # noqa: ANN401 - a sequence of texts
+    """Mean length of a text in UTF-8."""
+    return sum(len(text.encode()) for text in texts) / len(texts)
