@@ -21,6 +21,7 @@ from cllm.errors import InputError
 from cllm.files import digest, replacing
 from cllm.run import RunFolder
 
+CARD = "README.md"
 JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
 
 
@@ -154,13 +155,16 @@ def read_text(place: str) -> str | None:
 
 
 def contents(place: str) -> str:
-    """A digest of a file, or of a folder's manifest or else of all its files; "" if not there."""
+    """A digest of a file, or of a folder's manifest or else of all its files; "" if not there.
+
+    A model's card is left out: it tells what later stages found.
+    """
     manifest = read_text(f"{place}/manifest.json")
     if manifest is not None:
         return digest(manifest)
     system, path = reached(place)
     state = hashlib.blake2b(digest_size=16)
-    files = listed(system, path)
+    files = [file for file in listed(system, path) if file.base_name != CARD]
     for file in files:
         state.update(file.path.removeprefix(path).encode())
         with system.open_input_stream(file.path) as stream:

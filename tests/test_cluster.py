@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from nodes import Cluster, cluster_of, possible
+from nodes import RAY, Cluster, cluster_of, possible
 from safetensors.numpy import load_file
 
 from cllm import pipeline
@@ -214,6 +214,29 @@ def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
         assert not (run / "model").exists()
     else:
         same_weights(undisturbed, run / "model")
+
+
+DRAIN = """
+import subprocess, sys, ray
+ray.init(logging_level="ERROR")
+(node,) = (n["NodeID"] for n in ray.nodes() if n["NodeManagerAddress"] == sys.argv[1])
+subprocess.run([sys.argv[2], "drain-node", "--address", sys.argv[3], "--node-id", node, "--reason",
+    "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+    "--deadline-remaining-seconds", "60"], check=True)
+"""
+
+
+def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(own_cluster: Cluster, run: Path) -> None:
+    never = ["--steps", "2000", "--set", "train.loop.checkpoint_seconds=100000"]
+    driver = own_cluster.start([*TRAINING, "--run", str(run), *never])
+    eventually(lambda: list((run / PLACE / "tensorboard").glob("*")))
+    drained = own_cluster.run(["-c", DRAIN, own_cluster.nodes[2].address, RAY, own_cluster.address])
+    assert drained.returncode == 0, drained.stderr[-2000:]
+    (kept, *_) = eventually(lambda: checkpoints(run / PLACE))
+    assert step_of(kept) < 2000
+    assert driver.poll() is None
+    driver.kill()
+    driver.communicate()
 
 
 @pytest.fixture

@@ -110,6 +110,13 @@ def test_a_manifest_stands_for_its_folder(tmp_path: Path) -> None:
     assert contents(str(tmp_path)) == once
 
 
+def test_a_models_card_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"1")
+    before = contents(str(tmp_path))
+    (tmp_path / "README.md").write_text("its scores")
+    assert contents(str(tmp_path)) == before != ""
+
+
 def test_a_jobs_own_folder_is_no_place_to_write(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

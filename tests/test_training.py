@@ -21,7 +21,7 @@ from cllm.batches import Batch, TokenTexts
 from cllm.engines import Torch, make_optimizer, trained_weights
 from cllm.errors import InputError, WorkError
 from cllm.settings import LoopSettings
-from cllm.training import Fit, fit, learning_rate, train_step
+from cllm.training import Fit, Spread, fit, learning_rate, train_step
 
 VOCABULARY = 20
 
@@ -270,6 +270,20 @@ def test_checkpoints_are_written_by_the_clock(texts: TokenTexts, tmp_path: Path)
     rest = Counting()
     fit(rest, texts, loop(checkpoint_seconds=1e-9), tmp_path)
     assert rest.steps == list(range(7, 12))
+
+
+def test_a_notice_that_the_machine_goes_leads_to_one_checkpoint(
+    texts: TokenTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(
+        checkpoints.Checkpoints, "save", lambda _self, _e, _m, progress: saved.append(progress.step)
+    )
+    task = Counting()
+    spread = Spread(preempted=lambda: len(task.steps) >= 7)
+    settings = loop(steps=20, report_every=5, checkpoint_seconds=1e6)
+    fit(task, texts, settings, tmp_path, spread=spread)
+    assert saved == [10, 20]  # at the report after the notice, and at the end
 
 
 @pytest.mark.parametrize("change", ["settings", "texts", "task"])
