@@ -283,50 +283,10 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def milvus(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Rows a second into a Milvus server: the sink with two writers, over a bare loop."""
-    import socket
+    from bench._milvus import filled
 
-    run = run_of(folder / "run", options.texts)
-    command("-m", "cluster.embed", "--run", str(run))
-    rates: dict[str, list[float]] = {"sink": [], "loop": []}
-    for repeat in range(options.repeats):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
-             str(folder / f"milvus{repeat}"), "--host", "127.0.0.1", "--port", str(port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        uri = f"http://127.0.0.1:{port}"
-        try:
-            time.sleep(5)
-            rates["loop"].append(options.texts / _bare_fill(run, uri))
-            done = command("-m", "cluster.embed", "--run", str(run), "--milvus", uri)
-            seconds = json.loads(done.stdout.splitlines()[-1])["milvus_seconds"]
-            rates["sink"].append(options.texts / seconds)
-        finally:
-            server.kill()
-            server.wait()
-        say(f"milvus {repeat}: {rates}")
+    rates = filled(options.texts, options.repeats, folder)
     return ratio(rates["sink"], rates["loop"]) | {"rows_a_second": rates}
-
-
-def _bare_fill(run: Path, uri: str) -> float:
-    """The same client and batches, reading the same files, without Ray."""
-    import pyarrow.parquet as pq
-
-    from cllm.store import VectorStore, current
-
-    store = VectorStore.open(uri, "bare", "model", 32)
-    begun = time.perf_counter()
-    table = pq.read_table(current(run / "latents"))
-    for first in range(0, len(table), 1000):
-        part = table.slice(first, 1000).select(["id", "split", "vector"])
-        store.upsert_rows(part.to_pylist())
-    store.flush()
-    taken = time.perf_counter() - begun
-    store.close()
-    return taken
 
 
 # ---- what was planned ---------------------------------------------------------------------------

@@ -245,10 +245,10 @@ class _Run:
         """All workers take the first one's clock, and stop together; whether to save is told."""
         now = time.perf_counter()
         due = now - self.saved > self.settings.checkpoint_seconds
-        workers = self.spread.workers
-        seconds, late = workers.told([now - self.started, due])
+        (seconds, late), stop.requested = self.spread.workers.agreed(
+            [now - self.started, due], stop.requested
+        )
         self.progress.seconds = seconds
-        stop.requested = workers.any(stop.requested)
         if self.progress.step % self.settings.report_every or self.warned:
             return bool(late)
         self.warned = self.spread.preempted()

@@ -50,6 +50,16 @@ class Workers:
         dist.broadcast(told, 0)
         return [float(value) for value in told.tolist()]
 
+    def agreed(self, values: Sequence[float], flag: bool) -> tuple[list[float], bool]:
+        """`told` and `any` in one: what every step needs should cost one message."""
+        if self.count == 1:
+            return list(values), flag
+        own = list(values) if self.first else [0.0] * len(values)
+        both = torch.tensor([*own, float(flag)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(both)
+        *told, flags = both.tolist()
+        return told, flags > 0
+
     def most(self, value: float) -> float:
         """The largest of the workers' values."""
         if self.count == 1:

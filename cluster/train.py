@@ -129,7 +129,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
     from cluster.tracking import tracking
 
     if settings.parallel.zero is None and means.workers > 1:
-        changed = settings.parallel.model_copy(update={"zero": 2})
+        changed = settings.parallel.model_copy(update={"zero": 0})  # fastest, where it fits
         settings = settings.model_copy(update={"parallel": changed})
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
     wanted = {name: amount * means.workers for name, amount in each.items()}

@@ -34,7 +34,7 @@ PLACE = Path("training/ray/model")
 TRAINING = [
     "-m", "cluster.train", "--preset", "quick", "--steps", str(STEPS), "--cpus", "2",
     "--set", "train.loop.checkpoint_seconds=2", "--set", "train.loop.report_every=5",
-    "--set", "model.form=direct",
+    "--set", "model.form=direct", "--set", "parallel.zero=2",
 ]  # fmt: skip
 
 

@@ -1,0 +1,103 @@
+"""Filling a Milvus server through Ray Data's sink and by a bare loop: a part of `bench.cluster`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from bench._context import say
+
+
+def filled(rows: int, repeats: int, folder: Path) -> dict[str, list[float]]:
+    """Rows a second of both, of random vectors; start-up is out, as many less few rows."""
+    few, many = (vectors_of(folder / str(n), n) for n in (rows, 10 * rows))
+    rates: dict[str, list[float]] = {"sink": [], "loop": []}
+    for repeat in range(repeats):
+        with milvus_server(folder / f"milvus{repeat}") as uri:
+            for name, fill in (("loop", BARE), ("sink", SINK)):
+                taken = [_seconds(fill, run, uri) for run in (few, many)]
+                rates[name].append(9 * rows / (taken[1] - taken[0]))
+        say(f"milvus {repeat}: {rates}")
+    return rates
+
+
+def _seconds(fill: str, run: Path, uri: str) -> float:
+    words = [sys.executable, "-c", fill, str(run), uri]
+    done = subprocess.run(words, text=True, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def vectors_of(folder: Path, rows: int, dim: int = 32) -> Path:
+    """A run folder with nothing but so many vectors, in files of 2,048 as `cluster.embed` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cllm.sphere import unit
+
+    version = folder / "latents" / "v-random"
+    version.mkdir(parents=True)
+    vectors_ND = unit(np.random.default_rng(0).normal(size=(rows, dim))).astype(np.float32)
+    for first in range(0, rows, 2048):
+        part_MD = vectors_ND[first : first + 2048]
+        table = pa.table({
+            "id": [f"t{first + i}" for i in range(len(part_MD))],
+            "split": ["train"] * len(part_MD),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(part_MD.reshape(-1)), dim),
+        })  # fmt: skip
+        pq.write_table(table, version / f"part-{first:08d}.parquet")
+    note = {"version": version.name, "model_hash": f"of{rows}", "rows": rows, "dim": dim}
+    (folder / "latents/manifest.json").write_text(json.dumps(note))
+    return folder
+
+
+@contextmanager
+def milvus_server(folder: Path) -> Iterator[str]:
+    """The address of a server that keeps its data in a folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
+         str(folder), "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        time.sleep(5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+SINK = """
+import sys
+from cluster import embed, joining
+with joining.joined(None):
+    means = embed.Means(actors=2, gpu=False, cpus=1, rows=2048, wait=30)
+    print(embed.fill(sys.argv[1], sys.argv[2], means)["milvus_seconds"])
+"""
+# the same client and batches, reading the same files, without Ray
+BARE = """
+import json, sys, time
+from pathlib import Path
+import pyarrow.parquet as pq
+from cllm.store import VectorStore, current
+run = Path(sys.argv[1])
+note = json.loads((run / "latents/manifest.json").read_text())
+store = VectorStore.open(sys.argv[2], "bare_" + note["model_hash"], "model", note["dim"])
+begun = time.perf_counter()
+for file in sorted(current(run / "latents").glob("*.parquet")):
+    table = pq.read_table(file, columns=["id", "split", "vector"])
+    for first in range(0, len(table), 1000):
+        store.upsert_rows(table.slice(first, 1000).to_pylist())
+store.flush()
+print(time.perf_counter() - begun)
+"""
