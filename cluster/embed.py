@@ -26,7 +26,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.reading import clean_text
-from cllm.store import is_lite
+from cllm.store import is_lite, require_reachable
 from cluster.remote import absolute, fetched, lasting, listed, reached, write_text
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = lasting(options.run)
         texts = [absolute(text) for text in options.texts] or [f"{run}/corpus.parquet"]
         means = Means(options.actors, options.gpu, options.cpus, options.rows, options.wait)
+        if options.milvus and not is_lite(options.milvus):
+            require_reachable(options.milvus)
         with joined(options.address):
             told = embed(run, texts, means)
             if options.milvus:
@@ -95,8 +97,8 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     model = fetched(run, MODEL).load_model()
     version = version_of(texts, model.hash)
     folder = f"{run}/latents/{version}"
-    wanted = {"CPU": means.cpus * means.actors} | ({"GPU": means.actors} if means.gpu else {})
-    require(wanted, f"{means.actors} actors", means.wait)
+    each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
+    require(each, means.actors, f"{means.actors} actors", means.wait)
     dataset = read(texts)
     rows = dataset.count()
     if not rows:
@@ -158,17 +160,20 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
     """
     import ray
 
-    kind = texts[0].split("?")[0].removesuffix(".gz").rsplit(".", 1)[-1].lower()
     readers = {
         "parquet": ray.data.read_parquet, "jsonl": ray.data.read_json,
         "json": ray.data.read_json, "csv": ray.data.read_csv,
     }  # fmt: skip
     for place in texts:
-        system, path = reached(place)
-        if not listed(system, path):
+        if not listed(*reached(place)):
             raise InputError(f"{place} does not exist; name files that every node sees")
+    first = listed(*reached(texts[0]))[0].base_name
+    kind = first.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     dataset = readers.get(kind, ray.data.read_parquet)(list(texts))
-    found = dataset.schema().names
+    schema = dataset.schema()
+    if schema is None:
+        raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
+    found = schema.names
     if "text" not in found:
         raise InputError(
             f"{texts[0]} has no column `text` (found: {', '.join(found)}); rename the column"
@@ -190,10 +195,12 @@ def cleaned(table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
     """Cleaned texts with their ids and splits; empty ones are left out."""
     import pyarrow as pa
 
-    texts = [clean_text(text or "") for text in table["text"].to_pylist()]
+    texts = [clean_text(str(text or "")) for text in table["text"].to_pylist()]
     names = table.column_names
-    ids = table["id"].to_pylist() if "id" in names else [digest(text) for text in texts]
-    splits = table["split"].to_pylist() if "split" in names else ["train"] * len(texts)
+    ids = (
+        [*map(str, table["id"].to_pylist())] if "id" in names else [digest(text) for text in texts]
+    )
+    splits = [*map(str, table["split"].to_pylist())] if "split" in names else ["train"] * len(texts)
     rows = [row for row in zip(ids, splits, texts, strict=True) if row[2]]
     columns = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table(
@@ -241,6 +248,7 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     A local path is written by one worker on this node; a server by several.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from cluster.sink import MilvusSink
 
@@ -255,8 +263,12 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     begun = time.monotonic()
     columns = ["id", "split", "vector"]
     dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=columns)
-    writers = 1 if is_lite(uri) else means.actors
-    dataset.write_datasink(sink, concurrency=writers)
+    if is_lite(uri):  # a file of this machine
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        own = {"num_cpus": 0, "scheduling_strategy": here}
+        dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)
+    else:
+        dataset.write_datasink(sink, concurrency=means.actors)
     return {
         "collection": sink.collection, "alias": alias,
         "milvus_seconds": round(time.monotonic() - begun, 2),

@@ -1,7 +1,7 @@
 """Join a Ray cluster, or say in one line why not.
 
     with joined(options.address):
-        require({"CPU": 4}, "2 workers of 2 CPUs each", seconds=30)
+        require({"CPU": 2}, 2, "2 workers", seconds=30)
 
 Without an address: that of a job (RAY_ADDRESS), else a cluster of this machine alone.
 """
@@ -13,13 +13,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
-from cllm.errors import InputError
+from cllm.errors import InputError, WorkError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,12 @@ def joined(address: str | None = None) -> Iterator[None]:
     _quietly()
     try:
         yield
+    except RayError as error:
+        raise WorkError(
+            f"the cluster could not do it: {_short(error)}; see its logs; the same command goes on"
+        ) from error
     finally:
+        _take_back_requests()
         ray.shutdown()
 
 
@@ -52,29 +57,33 @@ def _quietly() -> None:
     DataContext.get_current().enable_progress_bars = False
 
 
-def require(wanted: Mapping[str, float], what: str, seconds: float) -> None:
-    """Wait until the cluster has these resources, asking an autoscaler for them.
+def require(each: Mapping[str, float], count: int, what: str, seconds: float) -> None:
+    """Wait until nodes have room for `count` times these resources, asking an autoscaler for them.
 
     InputError after that many seconds: says what is missing.
     """
     begun = time.monotonic()
     asked = False
-    while True:
-        there = ray.cluster_resources()
-        missing = {k: n - there.get(k, 0.0) for k, n in wanted.items() if n > there.get(k, 0.0)}
-        if not missing:
-            return
+    while (room := places(each)) < count:
         if not asked:
-            _ask_autoscaler(wanted)
-            log.info("waiting %.0f s for %s: %s missing", seconds, what, _listed(missing))
+            _ask_autoscaler(each, count)
+            log.info("waiting %.0f s for %s: there is room for %d of them", seconds, what, room)
             asked = True
         if time.monotonic() - begun > seconds:
+            there = ray.cluster_resources()
             raise InputError(
-                f"{what} need {_listed(wanted)}; the cluster has "
-                f"{_listed({k: there.get(k, 0.0) for k in wanted})}; add nodes, ask for fewer "
-                "workers, or wait longer with --wait"
+                f"{what} need {_listed({k: n * count for k, n in each.items()})}, "
+                f"{_listed(each)} each on one node; the cluster has "
+                f"{_listed({k: there.get(k, 0.0) for k in each})}, room for {room} of them; add "
+                "nodes, ask for less, or wait longer with --wait"
             )
         time.sleep(LOOK_SECONDS)
+
+
+def places(each: Mapping[str, float]) -> int:
+    """How often these resources fit on the nodes that are alive, whatever is in use there."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(node.get(k, 0.0) / n) for k, n in each.items() if n) for node in nodes)
 
 
 def _require_listener(address: str) -> None:
@@ -108,11 +117,24 @@ def _is_about_tokens(error: BaseException | None) -> bool:
     return False
 
 
-def _ask_autoscaler(wanted: Mapping[str, float]) -> None:
+def _ask_autoscaler(each: Mapping[str, float], count: int) -> None:
     from ray.autoscaler.sdk import request_resources
 
-    bundles = [{"GPU": 1.0}] * int(wanted.get("GPU", 0))
-    request_resources(num_cpus=int(wanted.get("CPU", 0)), bundles=bundles)
+    request_resources(bundles=[dict(each)] * count)
+
+
+def _take_back_requests() -> None:
+    """What was asked of an autoscaler stays asked for, and paid, until somebody asks for less."""
+    from ray.autoscaler.sdk import request_resources
+
+    with suppress(RayError, RuntimeError):  # the cluster may be gone
+        request_resources(bundles=[])
+
+
+def _short(error: BaseException) -> str:
+    """Its last line: what comes before is where it was raised, on another machine."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
 
 
 def _listed(resources: Mapping[str, float]) -> str:

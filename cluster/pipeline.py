@@ -27,7 +27,16 @@ from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
 from cluster import embed, train, voids
-from cluster.remote import absolute, contents, fetched, give_back, lasting, read_text, write_text
+from cluster.remote import (
+    absolute,
+    contents,
+    fetched,
+    fetched_file,
+    give_back,
+    lasting,
+    read_text,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +191,7 @@ def on_worker(config: Config, work: Callable[..., None], stage: Stage, *more: ob
 
     how = {"num_cpus": config.step.cpus, "num_gpus": 1 if config.step.gpu else 0}
     wanted = {"CPU": config.step.cpus} | ({"GPU": 1.0} if config.step.gpu else {})
-    require(wanted, f"stage {stage.name}", config.wait)
+    require(wanted, 1, f"stage {stage.name}", config.wait)
     task = ray.remote(max_retries=2, retry_exceptions=False, **how)(_task)
     settings = config.settings.model_dump_json()
     told = ray.get(task.remote(config.run, settings, work, stage.reads, stage.makes, more))
@@ -215,7 +224,7 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
     built_in = source == BUILT_IN
     corpus = (
         built_in_corpus("plain", texts, settings.seed) if built_in
-        else read_corpus(Path(source), "text", 100, settings.seed)
+        else read_corpus(fetched_file(source), "text", 100, settings.seed)
     )  # fmt: skip
     pipeline.require_enough_texts(corpus, settings.model.dim)
     pipeline.keep_corpus(run, corpus)
@@ -279,7 +288,8 @@ MODEL = ("corpus.parquet", "base", "model")
 SPACE = (*MODEL, "latents")
 
 CORPUS = Stage(
-    "corpus", (), ("corpus.parquet",), lambda c: [c.corpus, c.texts, c.seed, c.dim],
+    "corpus", (), ("corpus.parquet",),
+    lambda c: [c.corpus, c.corpus != BUILT_IN and contents(c.corpus), c.texts, c.seed, c.dim],
     lambda c: on_worker(c, _corpus, CORPUS, c.corpus, c.texts),
 )  # fmt: skip
 BASE = Stage(

@@ -53,7 +53,7 @@ def is_url(place: str) -> bool:
 def reached(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a place and the path within it; InputError where there is none."""
     try:
-        system, path = fs.FileSystem.from_uri(place if is_url(place) else f"file://{place}")
+        system, path = fs.FileSystem.from_uri(place)
     except (OSError, ValueError) as error:
         raise InputError(f"{place} cannot be reached: {' '.join(str(error).split())}") from error
     return system, path
@@ -87,6 +87,18 @@ def fetched(place: str, parts: Sequence[str]) -> RunFolder:
                 _bring(system, f"{path}/{part}", folder / part)
                 stamp.write_text(version)
     return RunFolder(folder)
+
+
+def fetched_file(place: str) -> Path:
+    """A file as it is on this machine, or a copy of it. InputError: it is not there."""
+    if not is_url(place):
+        return Path(place)
+    system, path = reached(place)
+    if not listed(system, path):
+        raise InputError(f"{place} does not exist; name a file of texts")
+    copy = Path(tempfile.mkdtemp(prefix="cllm-")) / path.rpartition("/")[2]
+    fs.copy_files(path, str(copy), source_filesystem=system)
+    return copy
 
 
 def _bring(system: fs.FileSystem, path: str, target: Path) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.remote import Marker, fetched, give_back, lasting, reached
+from cluster.remote import Marker, contents, fetched, give_back, lasting, reached
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
@@ -132,8 +132,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         changed = settings.parallel.model_copy(update={"zero": 0})  # fastest, where it fits
         settings = settings.model_copy(update={"parallel": changed})
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
-    wanted = {name: amount * means.workers for name, amount in each.items()}
-    require(wanted, f"{means.workers} workers", means.wait)
+    require(each, means.workers, f"{means.workers} workers", means.wait)
     marker = Marker(means.storage)
     marker.write()
     trainer = TorchTrainer(
@@ -222,7 +221,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
             f"not every node sees {config['storage']}; give --storage a path that all nodes share, "
             "or a URL such as s3://bucket/checkpoints"
         )
-    run = _own_copy(config["run"])
+    run = _together(lambda: _own_copy(config["run"]), workers)
     _require_same_base(run, workers)
     spread = Spread(
         settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
@@ -235,6 +234,18 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _together(make: Callable[[], RunFolder], workers: Any) -> RunFolder:  # noqa: ANN401
+    """What `make` gives, or an error on all workers: one that fails alone is waited for."""
+    failed: InputError | WorkError | None = None
+    try:
+        made = make()
+    except (InputError, WorkError) as error:
+        failed = error
+    if workers.any(failed is not None):
+        raise failed or InputError("another worker cannot begin; its own line says why")
+    return made
+
+
 def _own_copy(place: str) -> RunFolder:
     """What training needs, in a folder of this worker's own, so that none gets in another's way."""
     source = fetched(place, NEEDED)
@@ -242,6 +253,8 @@ def _own_copy(place: str) -> RunFolder:
     for name in ("corpus.parquet", "base"):  # only read
         (own.path / name).symlink_to((source.path / name).resolve())
     shutil.copy(source.report, own.report)
+    if contents(f"{place}/model"):  # it may be the very one that is to be trained
+        shutil.copytree(fetched(place, ("model",)).model, own.model)
     return own
 
 

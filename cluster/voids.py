@@ -72,7 +72,7 @@ def search(
 
     if shards < 1:
         raise InputError(f"--shards is {shards}; it must be 1 or more")
-    require({"CPU": shards * cpus}, f"{shards} shards", wait)
+    require({"CPU": cpus}, shards, f"{shards} shards", wait)
     folder = fetched(run, NEEDED)
     # spread, so that no node's memory holds two where another holds none
     actor = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Shard)

@@ -37,20 +37,28 @@ def test_a_refused_token_is_told_from_other_refusals() -> None:
     assert "token" not in joining._refused("head:6379", ConnectionError("Failed to connect"))
 
 
+def nodes_of(*resources: dict[str, float]) -> list[dict[str, object]]:
+    return [{"Alive": True, "Resources": one} for one in resources]
+
+
 def test_missing_resources_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
+    two = [*nodes_of({"CPU": 2.0}, {"CPU": 2.0}), {"Alive": False, "Resources": {"CPU": 9.0}}]
+    monkeypatch.setattr(joining.ray, "nodes", lambda: two)
     monkeypatch.setattr(joining.ray, "cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(joining, "_ask_autoscaler", asked.append)
-    require({"CPU": 4.0}, "4 workers", 0)
+    monkeypatch.setattr(joining, "_ask_autoscaler", lambda *what: asked.append(what))
+    require({"CPU": 1.0}, 4, "4 workers", 0)
     assert not asked
-    with pytest.raises(InputError, match=r"9 workers need 9 CPU, 9 GPU; the cluster has 4 CPU, 0"):
-        require({"CPU": 9.0, "GPU": 9.0}, "9 workers", 0)
-    assert len(asked) == 1
+    with pytest.raises(InputError, match=r"9 workers need 9 CPU, 9 GPU, .*has 4 CPU, 0 GPU, room"):
+        require({"CPU": 1.0, "GPU": 1.0}, 9, "9 workers", 0)
+    with pytest.raises(InputError, match=r"3 CPU each on one node.*room for 0 of them"):
+        require({"CPU": 3.0}, 1, "1 worker", 0)
+    assert asked == [({"CPU": 1.0, "GPU": 1.0}, 9), ({"CPU": 3.0}, 1)]
 
 
 def test_nodes_that_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = iter([{}, {}, {"GPU": 8.0}])
-    monkeypatch.setattr(joining.ray, "cluster_resources", lambda: next(there))
-    monkeypatch.setattr(joining, "_ask_autoscaler", lambda _: None)
+    there = iter([[], [], nodes_of({"GPU": 8.0})])
+    monkeypatch.setattr(joining.ray, "nodes", lambda: next(there))
+    monkeypatch.setattr(joining, "_ask_autoscaler", lambda *_: None)
     monkeypatch.setattr(joining, "LOOK_SECONDS", 0.0)
-    require({"GPU": 8.0}, "8 workers", 60)
+    require({"GPU": 1.0}, 8, "8 workers", 60)

@@ -110,6 +110,13 @@ def test_a_manifest_stands_for_its_folder(tmp_path: Path) -> None:
     assert contents(str(tmp_path)) == once
 
 
+@pytest.mark.parametrize("name", ["a b", "a#b", "a%20b", "ä"])
+def test_any_name_of_a_folder_will_do(tmp_path: Path, name: str) -> None:
+    write_text(str(tmp_path / name / "x"), "1")
+    assert (tmp_path / name / "x").read_text() == "1"
+    assert read_text(str(tmp_path / name / "x")) == "1"
+
+
 def test_a_models_card_is_no_content(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"1")
     before = contents(str(tmp_path))
