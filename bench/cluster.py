@@ -301,7 +301,7 @@ def planned(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     words = ["-m", "cluster.train", "--run", str(run), "--workers", "0"]
     command(*words, *_training(options.steps))
     done = command("-c", PLAIN.replace("set_num_threads(2)", "set_num_threads(1)"), str(run))
-    store = folder / "milvus"
+    store = folder / "milvus.db"
     command("-m", "cluster.embed", "--run", str(run), "--milvus", str(store))
     embedded = options.texts / float(done.stdout.split()[-1])
     return beside(RunFolder(run), _tokens_a_second(run), embedded, store)

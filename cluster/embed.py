@@ -59,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = lasting(options.run)
         texts = [absolute(text) for text in options.texts] or [f"{run}/corpus.parquet"]
         means = Means(options.actors, options.gpu, options.cpus, options.rows, options.wait)
-        if options.milvus and not is_lite(options.milvus):
-            require_reachable(options.milvus)
+        milvus = options.milvus and absolute(options.milvus)
+        if milvus:
+            require_reachable(milvus)
         with joined(options.address):
             told = embed(run, texts, means)
-            if options.milvus:
-                told |= fill(run, options.milvus, means)
+            if milvus:
+                told |= fill(run, milvus, means)
         print(json.dumps(told))
 
 
@@ -254,7 +255,7 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
 
     note = manifest(run)
     version = note["version"]
-    uri = uri if "://" in uri else absolute(uri)
+    uri = absolute(uri)
     alias = f"texts_{note['model_hash']}"
     sink = MilvusSink(
         uri, f"{alias}_{version.replace('-', '')}", alias, note["model_hash"], note["dim"],
