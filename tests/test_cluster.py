@@ -31,11 +31,12 @@ pytestmark = [
 ]
 STEPS = 40
 PLACE = Path("training/ray/model")
-TRAINING = [
-    "-m", "cluster.train", "--preset", "quick", "--steps", str(STEPS), "--cpus", "2",
+WHAT = [
+    "--preset", "quick", "--steps", str(STEPS), "--cpus", "2",
     "--set", "train.loop.checkpoint_seconds=2", "--set", "train.loop.report_every=5",
-    "--set", "model.form=direct", "--set", "parallel.zero=2",
+    "--set", "model.form=direct",
 ]  # fmt: skip
+TRAINING = ["-m", "cluster.train", *WHAT, "--set", "parallel.zero=2"]
 
 
 class Clusters:
@@ -142,7 +143,7 @@ def test_two_nodes_train_what_one_process_does(
     shutil.copytree(prepared, alone)
     from cluster.train import main
 
-    main([*TRAINING[2:], "--workers", "0", "--run", str(alone)])
+    main([*WHAT, "--workers", "0", "--run", str(alone)])
     same_weights(undisturbed, alone / "model")
     assert trained_steps(undisturbed.parent) == list(range(5, STEPS + 1, 5))
 
