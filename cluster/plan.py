@@ -28,6 +28,10 @@ from cllm.model import CLLM
 from cllm.settings import ModelSettings
 
 GPUS = Path(__file__).with_name("gpus.yaml")
+GPU_FACTS = {
+    "memory_gib", "bf16_tflops", "link_gb_s", "network_gb_s", "dollars_per_hour", "efficiency",
+    "measured",
+}  # fmt: skip
 GIB = 2**30
 BF16, FP32 = 2, 4
 ROW_BYTES = 60  # of an id, a split and Parquet's overhead, beside vector and text
@@ -211,15 +215,14 @@ def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> flo
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
     except ImportError:  # the same sums, where it is not installed
         return 2.0 * trained + 14.0 * trained / gpus if stage == 2 else 16.0 * trained / gpus
-    nodes, each = (gpus // NODE_GPUS, NODE_GPUS) if gpus >= NODE_GPUS else (1, gpus)
     if stage == 2:
         _, bytes_ = estimate_zero2_model_states_mem_needs(
-            trained, num_gpus_per_node=each, num_nodes=nodes, cpu_offload=False,
+            trained, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
             additional_buffer_factor=1,
         )  # fmt: skip
         return float(bytes_)
     _, bytes_, _ = estimate_zero3_model_states_mem_needs(
-        trained, largest_layer, num_gpus_per_node=each, num_nodes=nodes, cpu_offload=False,
+        trained, largest_layer, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
         cpu_offload_params=False, zero_init=True, additional_buffer_factor=1,
     )  # fmt: skip
     return float(bytes_)
@@ -309,4 +312,6 @@ def _gpu(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"no GPU {job.gpu!r} in {job.prices}; there are {known}; add yours to that file"
         ) from error
+    if missing := GPU_FACTS - gpu.keys():
+        raise InputError(f"{job.gpu!r} in {job.prices} has no {', '.join(sorted(missing))}")
     return gpu, storage

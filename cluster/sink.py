@@ -57,6 +57,9 @@ class MilvusSink(Datasink[int]):
     def on_write_complete(self, write_result: WriteResult[int]) -> None:
         """Count, and let readers see it. WorkError: rows are missing."""
         del write_result
+        _retried(self._publish)
+
+    def _publish(self) -> None:
         store = self._open(create=False)
         try:
             store.flush()

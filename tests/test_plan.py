@@ -91,6 +91,16 @@ def test_the_network_between_machines_costs_more_than_the_link_within_one() -> N
     assert 0 < shares[1] < shares[2] < 1
 
 
+def test_every_gpu_counts(tmp_path: Path) -> None:
+    assert states_bytes(10**9, 10**7, 12, 3) == pytest.approx(
+        states_bytes(10**9, 10**7, 4, 3) / 3, rel=0.2
+    )
+    prices = tmp_path / "gpus.yaml"
+    prices.write_text("mine: {memory_gib: 80}\nstorage: {dollars_per_gb_month: 0.02}\n")
+    with pytest.raises(InputError, match=r"'mine' in .* has no bf16_tflops, dollars_per_hour"):
+        plan(replace(JOB, gpu="mine", prices=prices))
+
+
 def test_storage_grows_with_texts_and_width() -> None:
     small, large = plan(JOB), plan(replace(JOB, texts=1e9, shape=ModelSettings(dim=64)))
     assert small["storage_gb"]["token_matrices"] == pytest.approx(1e6 * 64 * 512 * 2 / 1e9)
