@@ -171,6 +171,11 @@ class DeepSpeed:
         self, module: nn.Module, settings: LoopSettings, parallel: ParallelSettings,
         workers: Workers,
     ) -> None:  # fmt: skip
+        if not torch.distributed.is_initialized():
+            raise InputError(
+                "parallel.zero needs a process group; start by `torchrun -m "
+                "cllm.train_distributed -- …` or `python -m cluster.train`, or leave it out"
+            )
         deepspeed = _deepspeed()
         self.module, self.workers, self.stage = module, workers, parallel.zero
         self.kept = {  # DeepSpeed casts them with the weights; they are no weights

@@ -21,7 +21,8 @@ from cllm import pipeline
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
-from cllm.engines import Torch
+from cllm.engines import Torch, make_engine
+from cllm.errors import InputError
 from cllm.losses import Restoring
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
@@ -110,6 +111,11 @@ def test_activations_worked_out_twice_give_the_same_gradients(
         torch.testing.assert_close(a, b)
     assert kept[1] < 0.7 * kept[0]
     assert model.decode_tokens(vectors) == written
+
+
+def test_zero_without_a_process_group_is_refused(new_cllm: Callable[..., CLLM]) -> None:
+    with pytest.raises(InputError, match=r"parallel\.zero needs a process group"):
+        make_engine(new_cllm(), settings().loop, ParallelSettings(zero=2), ALONE)
 
 
 # ---- workers, in processes -----------------------------------------------------------
