@@ -37,6 +37,10 @@ class Parts(Datasink[list[str]]):
     def __init__(self, folder: str, names: Sequence[str], keys_N: Keys) -> None:
         self.folder, self.names, self.keys_N = folder, list(names), keys_N
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to writers: where to write, not the 8 bytes a row that only a driver needs."""
+        return {"folder": self.folder}
+
     @classmethod
     def found(cls, folder: str) -> Parts:
         """Files that are whole and repeat no id; others are deleted, to be written again."""
@@ -89,17 +93,19 @@ class Parts(Datasink[list[str]]):
         """Count in what was written, and delete everything else."""
         self.names += [name for names in write_result.write_returns for name in names]
         system, path = reached(self.folder)
+        names = set(self.names)
         for file in system.get_file_info(fs.FileSelector(path)):
-            if file.base_name not in self.names:
+            if file.base_name not in names:
                 system.delete_file(file.path)
 
     def rows(self) -> int:
         """Rows of the files that count and are there, from their footers."""
         system, path = reached(self.folder)
+        names = set(self.names)
         return sum(
             pq.read_metadata(file.path, filesystem=system).num_rows
             for file in listed(system, path)
-            if file.base_name in self.names
+            if file.base_name in names
         )
 
 

@@ -184,7 +184,7 @@ def communication_share(
 ) -> float:
     """Of a training step's seconds, those that gradients and weights travel; none are hidden.
 
-    ZeRO 2 sends each worker's gradients once and its weights once (Rajbhandari et al. 2020,
+    ZeRO 0 to 2 send each worker's gradients once and its weights once (Rajbhandari et al. 2020,
     section 7), in bfloat16, over the slowest link between workers.
     """
     speed = gpu["link_gb_s"] if job.gpus <= NODE_GPUS else gpu["network_gb_s"]

@@ -489,16 +489,7 @@ def test_a_storage_that_only_the_head_sees(own_cluster: Cluster, run: Path) -> N
     storage = run / "storage"
     storage.mkdir()
     own_cluster.nodes[2].cover(storage)
-    ended = own_cluster.run(
-        [
-            *TRAINING,
-            "--run",
-            str(run),
-            "--storage",
-            str(storage),
-        ],
-        seconds=120,
-    )
+    ended = own_cluster.run([*TRAINING, "--run", str(run), "--storage", str(storage)], seconds=120)
     refused(ended, "not every node sees", str(storage))
 
 
@@ -508,14 +499,7 @@ def test_a_base_that_differs_between_nodes(
     other = tmp_path / "other"
     tiny_base.save(other)
     own_cluster.nodes[2].cover(run / "base", other)
-    ended = own_cluster.run(
-        [
-            *TRAINING,
-            "--run",
-            str(run),
-        ],
-        seconds=120,
-    )
+    ended = own_cluster.run([*TRAINING, "--run", str(run)], seconds=120)
     refused(ended, "differs between nodes")
 
 
