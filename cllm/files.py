@@ -39,7 +39,8 @@ _NEXT_STEPS = {
     errno.ENAMETOOLONG: "choose a shorter path",
 }
 # torch and safetensors hide the errno of a full disk inside their own errors.
-_FULL_DISK_WORDS = ("no space left", "os error 28", "file write failed")
+# what writers say that know no errno; "inline_container" is torch.save
+_FULL_DISK_WORDS = ("no space left", "os error 28", "file write failed", "inline_container")
 _MAKE_AGAIN = {
     "corpus.parquet": "make it with `cllm corpus build`",
     "base": "make it with `cllm pretrain`",
@@ -82,7 +83,8 @@ def writing(path: object) -> Iterator[None]:
         next_step = _next_step(error)
         if next_step is None:
             raise
-        raise WorkError(f"cannot write {path}: {_reason(error)}; {next_step}") from error
+        reason = _reason(error) if isinstance(error, OSError) else os.strerror(errno.ENOSPC)
+        raise WorkError(f"cannot write {path}: {reason}; {next_step}") from error
 
 
 def write_json(path: Path, value: object) -> None:

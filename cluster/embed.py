@@ -93,7 +93,7 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     import ray
 
     from cluster.joining import require
-    from cluster.parts import Parts
+    from cluster.parts import BESIDE, Parts
 
     model = fetched(run, MODEL).load_model()
     version = version_of(texts, model.hash)
@@ -101,9 +101,7 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
     require(each, means.actors, f"{means.actors} actors", means.wait)
     dataset = read(texts)
-    rows = dataset.count()
-    if not rows:
-        raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
+    rows = rows_of(dataset, ", ".join(texts))
     begun, parts = time.monotonic(), Parts.found(folder)
     there = len(parts.keys_N)
     log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
@@ -118,12 +116,12 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
                 num_cpus=means.cpus * ACCOUNTED,
                 num_gpus=1 if means.gpu else 0,
                 batch_format="pyarrow",
-            ).write_datasink(parts)
+            ).write_datasink(parts, ray_remote_args=BESIDE)
     seconds, found = time.monotonic() - begun, parts.rows()
     if found != rows:
         raise WorkError(
             f"{folder} has {found} rows of {rows}; run the same command again, and if that does "
-            "not help, look for ids that two texts share, or delete that folder"
+            "not help, delete that folder"
         )
     note = {"version": version, "model_hash": model.hash, "rows": rows, "dim": model.config.dim}
     write_text(f"{run}/latents/manifest.json", json.dumps(note))
@@ -161,6 +159,8 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
     """
     import ray
 
+    from cluster.parts import BESIDE
+
     readers = {
         "parquet": ray.data.read_parquet, "jsonl": ray.data.read_json,
         "json": ray.data.read_json, "csv": ray.data.read_csv,
@@ -170,7 +170,7 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
             raise InputError(f"{place} does not exist; name files that every node sees")
     first = listed(*reached(texts[0]))[0].base_name
     kind = first.removesuffix(".gz").rsplit(".", 1)[-1].lower()
-    dataset = readers.get(kind, ray.data.read_parquet)(list(texts))
+    dataset = readers.get(kind, ray.data.read_parquet)(list(texts), ray_remote_args=BESIDE)
     schema = dataset.schema()
     if schema is None:
         raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
@@ -179,7 +179,38 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
         raise InputError(
             f"{texts[0]} has no column `text` (found: {', '.join(found)}); rename the column"
         )
-    return dataset.map_batches(cleaned, batch_format="pyarrow")
+    return dataset.map_batches(cleaned, batch_format="pyarrow", **BESIDE)
+
+
+def rows_of(dataset: Any, place: str) -> int:  # noqa: ANN401 - a Ray dataset
+    """How many rows there are, each with an id of its own; 8 bytes of a row come to the driver.
+
+    InputError: there are none, or ids repeat.
+    """
+    from cluster.parts import BESIDE
+
+    keys = dataset.map_batches(keyed, batch_format="pyarrow", **BESIDE)
+    found = [batch["key"] for batch in keys.iter_batches(batch_size=None, batch_format="numpy")]
+    keys_N = np.concatenate([*found, np.empty(0, np.uint64)])
+    if not len(keys_N):
+        raise InputError(f"{place}: no rows; name files that hold texts")
+    again = len(keys_N) - len(np.unique(keys_N))
+    if again:
+        raise InputError(
+            f"{place}: {again} of {len(keys_N)} rows repeat the id of another, or its text where "
+            "there is no column `id`; drop repeated texts (`cllm corpus build` does), or give each "
+            "row an id of its own"
+        )
+    return len(keys_N)
+
+
+def keyed(table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
+    """64 bits for each id."""
+    import pyarrow as pa
+
+    from cluster.parts import keys_of
+
+    return pa.table({"key": pa.array(keys_of(table["id"]))})
 
 
 def version_of(texts: Sequence[str], model_hash: str) -> str:
@@ -249,8 +280,8 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     A local path is written by one worker on this node; a server by several.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from cluster.joining import this_node
     from cluster.sink import MilvusSink
 
     note = manifest(run)
@@ -265,8 +296,7 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     columns = ["id", "split", "vector"]
     dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=columns)
     if is_lite(uri):  # a file of this machine
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        own = {"num_cpus": 0, "scheduling_strategy": here}
+        own = {"num_cpus": 0, "scheduling_strategy": this_node()}
         dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)
     else:
         dataset.write_datasink(sink, concurrency=means.actors)

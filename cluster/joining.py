@@ -14,10 +14,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cllm.errors import InputError, WorkError
 
@@ -84,6 +86,16 @@ def places(each: Mapping[str, float]) -> int:
     """How often these resources fit on the nodes that are alive, whatever is in use there."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(min(int(node.get(k, 0.0) / n) for k, n in each.items() if n) for node in nodes)
+
+
+def on_this_node(what: type) -> Any:  # noqa: ANN401 - an actor's handle
+    """An actor beside the driver, which lives as long as it does and takes no CPU."""
+    return ray.remote(num_cpus=0, scheduling_strategy=this_node())(what).remote()
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """Tasks and actors with it run on the driver's machine, or not at all."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _require_listener(address: str) -> None:

@@ -29,6 +29,7 @@ from cllm.files import digest
 from cluster.remote import listed, reached
 
 Keys = npt.NDArray[np.uint64]
+BESIDE = {"num_cpus": 0.25}  # what reads and writes counts as, to find room beside models
 
 
 class Parts(Datasink[list[str]]):
@@ -68,7 +69,7 @@ class Parts(Datasink[list[str]]):
         def let_through(table: pa.Table) -> pa.Table:
             return table.filter(pa.array(~is_among(keys_of(table["id"]), ray.get(kept))))
 
-        return dataset.map_batches(let_through, batch_format="pyarrow")
+        return dataset.map_batches(let_through, batch_format="pyarrow", **BESIDE)
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[str]:  # noqa: ANN401 - Ray's
         """One file for each block; their names."""

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,12 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cllm.console import one_line_errors, set_up_logging
-from cllm.errors import InputError, WorkError
+from cllm.errors import InputError
 from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
-from cluster import embed, train, voids
-from cluster.remote import (
-    absolute,
-    contents,
-    fetched,
-    fetched_file,
-    give_back,
-    lasting,
-    read_text,
-    write_text,
-)
+from cluster import embed, tasks, train, voids
+from cluster.remote import absolute, contents, copied, is_url, lasting, read_text, write_text
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +93,12 @@ class Config(Settings):
             adapting=self.base not in (None, SHIPPED_BASE),
         )  # fmt: skip
 
+    @property
+    def own_base(self) -> str:
+        """A base that lies in a folder or at a URL, not on a hub; "" where it does not."""
+        base = self.base or ""
+        return absolute(base) if is_url(base) or Path(base).is_dir() else ""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -144,7 +142,8 @@ def load(path: Path, run: str | None = None) -> Config:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is no configuration ({reason}); see cluster/configs") from error
     corpus = config.corpus if config.corpus == BUILT_IN else absolute(config.corpus)
-    config = config.model_copy(update={"run": lasting(config.run), "corpus": corpus})
+    places = {"run": lasting(config.run), "corpus": corpus, "base": config.own_base or config.base}
+    config = config.model_copy(update=places)
     config.settings  # noqa: B018 - what does not fit is said now
     return config
 
@@ -183,37 +182,12 @@ def _is_done(config: Config, stage: Stage, inputs: str, note: str | None) -> boo
 # ---- stages ------------------------------------------------------------------------------
 
 
-def on_worker(config: Config, work: Callable[..., None], stage: Stage, *more: object) -> None:
-    """Do `work(run folder, settings, …)` as a task; what it made goes back into the run folder."""
-    import ray
-
-    from cluster.joining import require
-
-    how = {"num_cpus": config.step.cpus, "num_gpus": 1 if config.step.gpu else 0}
-    wanted = {"CPU": config.step.cpus} | ({"GPU": 1.0} if config.step.gpu else {})
-    require(wanted, 1, f"stage {stage.name}", config.wait)
-    task = ray.remote(max_retries=2, retry_exceptions=False, **how)(_task)
-    settings = config.settings.model_dump_json()
-    told = ray.get(task.remote(config.run, settings, work, stage.reads, stage.makes, more))
-    if told:
-        status, message = told
-        raise (InputError if status == InputError.exit_status else WorkError)(message)
-
-
-def _task(
-    run: str, settings: str, work: Callable[..., None], reads: tuple[str, ...],
-    makes: tuple[str, ...], more: tuple[object, ...],
-) -> tuple[int, str] | None:  # fmt: skip
-    set_up_logging()
-    try:
-        there = [part for part in (*reads, "report.json") if contents(f"{run}/{part}")]
-        folder = fetched(run, there)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        work(folder, RunSettings.model_validate_json(settings), *more)
-        give_back(folder, run, (*makes, "report.json"))
-    except (InputError, WorkError) as error:
-        return error.exit_status, str(error)
-    return None
+def on_worker(config: Config, stage: Stage, work: Callable[..., None], **how: object) -> None:
+    """A stage that one machine does: `work(run folder, settings, …)` on some worker."""
+    tasks.on_worker(
+        config.run, stage.reads, stage.makes, partial(work, settings=config.settings, **how),
+        tasks.Needs(config.step.cpus, config.step.gpu, config.wait), f"stage {stage.name}",
+    )  # fmt: skip
 
 
 def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> None:
@@ -224,7 +198,7 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
     built_in = source == BUILT_IN
     corpus = (
         built_in_corpus("plain", texts, settings.seed) if built_in
-        else read_corpus(fetched_file(source), "text", 100, settings.seed)
+        else read_corpus(copied(source), "text", 100, settings.seed)
     )  # fmt: skip
     pipeline.require_enough_texts(corpus, settings.model.dim)
     pipeline.keep_corpus(run, corpus)
@@ -239,7 +213,8 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
     if base is None:
         pipeline.make_base(run, settings.base, reuse=True)
     else:
-        pipeline.adapt_base(run, base, settings.base, reuse=True)
+        own = str(copied(base)) if is_url(base) else base
+        pipeline.adapt_base(run, own, settings.base, reuse=True)
     pipeline.make_reference(run, settings, reuse=True)
 
 
@@ -290,11 +265,12 @@ SPACE = (*MODEL, "latents")
 CORPUS = Stage(
     "corpus", (), ("corpus.parquet",),
     lambda c: [c.corpus, c.corpus != BUILT_IN and contents(c.corpus), c.texts, c.seed, c.dim],
-    lambda c: on_worker(c, _corpus, CORPUS, c.corpus, c.texts),
+    lambda c: on_worker(c, CORPUS, _corpus, source=c.corpus, texts=c.texts),
 )  # fmt: skip
 BASE = Stage(
-    "base", ("corpus.parquet",), ("base",), lambda c: [c.base, c.settings.base.model_dump()],
-    lambda c: on_worker(c, _base, BASE, c.base),
+    "base", ("corpus.parquet",), ("base",), 
+    lambda c: [c.base, c.own_base and contents(c.own_base), c.settings.base.model_dump()],
+    lambda c: on_worker(c, BASE, _base, base=c.base),
 )  # fmt: skip
 TRAIN = Stage(
     "train", ("corpus.parquet", "base"), ("model",),
@@ -306,11 +282,11 @@ VOIDS = Stage(
 )
 GENERATE = Stage(
     "generate", (*SPACE, "voids.parquet"), ("ideas.parquet",),
-    lambda c: [c.seed, c.settings.ideas], lambda c: on_worker(c, _generate, GENERATE),
+    lambda c: [c.seed, c.settings.ideas], lambda c: on_worker(c, GENERATE, _generate),
 )  # fmt: skip
 REPORT = Stage(
     "report", (*SPACE, "voids.parquet", "ideas.parquet"), ("report.html", "map.png"),
-    lambda c: [c.seed, c.settings.evaluated], lambda c: on_worker(c, _report, REPORT),
+    lambda c: [c.seed, c.settings.evaluated], lambda c: on_worker(c, REPORT, _report),
 )  # fmt: skip
 STAGES = (CORPUS, BASE, TRAIN, EMBED, VOIDS, GENERATE, REPORT)
 

@@ -89,15 +89,15 @@ def fetched(place: str, parts: Sequence[str]) -> RunFolder:
     return RunFolder(folder)
 
 
-def fetched_file(place: str) -> Path:
-    """A file as it is on this machine, or a copy of it. InputError: it is not there."""
+def copied(place: str) -> Path:
+    """A file or folder as it is on this machine, or a copy of it. InputError: it is not there."""
     if not is_url(place):
         return Path(place)
     system, path = reached(place)
     if not listed(system, path):
-        raise InputError(f"{place} does not exist; name a file of texts")
-    copy = Path(tempfile.mkdtemp(prefix="cllm-")) / path.rpartition("/")[2]
-    fs.copy_files(path, str(copy), source_filesystem=system)
+        raise InputError(f"{place} does not exist; look at its name")
+    copy = Path(tempfile.mkdtemp(prefix="cllm-")) / path.rstrip("/").rpartition("/")[2]
+    _bring(system, path, copy)
     return copy
 
 

@@ -121,10 +121,11 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         WorkError: it failed more often than it may be tried again.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_SECONDS)
+    import ray
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
-    from cluster.joining import require
+    from cluster.joining import on_this_node, require
     from cluster.network import Reachable
     from cluster.tracking import tracking
 
@@ -133,7 +134,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         settings = settings.model_copy(update={"parallel": changed})
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
     require(each, means.workers, f"{means.workers} workers", means.wait)
-    marker = Marker(means.storage)
+    marker, verdict = Marker(means.storage), on_this_node(Verdict)
     marker.write()
     trainer = TorchTrainer(
         work,
@@ -143,6 +144,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
             "storage": means.storage,
             "marker": marker.name,
             "name": means.name,
+            "verdict": verdict,
         },
         torch_config=Reachable(
             backend="nccl" if means.gpu else "gloo", timeout_s=int(means.timeout)
@@ -162,7 +164,9 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
     try:
         told = trainer.fit().return_value
     except ray_train.TrainingFailedError as error:
-        raise WorkError(_failed(error, means)) from error
+        told = ray.get(verdict.said.remote())
+        if told is None:
+            raise WorkError(_failed(error, means)) from error
     finally:
         marker.remove()
     if "error" in told:
@@ -196,12 +200,41 @@ def _failed(error: Exception, means: Means) -> str:
 # ---- on the workers ----------------------------------------------------------------------
 
 
+class Verdict:
+    """What went wrong for good on some worker, for those that begin after it."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Any] | None = None
+
+    def say(self, told: dict[str, Any]) -> None:
+        """The first one counts."""
+        self._told = self._told or told
+
+    def said(self) -> dict[str, Any] | None:
+        """None while all is well."""
+        return self._told
+
+
 def work(config: dict[str, Any]) -> dict[str, Any]:
-    """One worker's part; what went wrong for good is told, not raised: it is not retried."""
+    """One worker's part; what went wrong for good is told and not tried again.
+
+    What is wrong with the input all workers find, and return. In the midst of the work one may
+    fail alone while others wait for it: it raises, whereupon Ray ends and begins them all.
+    """
+    import ray
+
+    verdict = config["verdict"]
+    told: dict[str, Any] | None = ray.get(verdict.said.remote())
+    if told:
+        return told
     try:
         return _train(config)
-    except (InputError, WorkError) as error:
+    except InputError as error:
         return {"error": str(error), "status": error.exit_status}
+    except WorkError as error:
+        told = {"error": str(error), "status": error.exit_status}
+        ray.get(verdict.say.remote(told))
+        raise
 
 
 def _train(config: dict[str, Any]) -> dict[str, Any]:
@@ -222,16 +255,19 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
             "or a URL such as s3://bucket/checkpoints"
         )
     run = _together(lambda: _own_copy(config["run"]), workers)
-    _require_same_base(run, workers)
-    spread = Spread(
-        settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
-        preempted=_preempted, report=lambda line: ray.train.report(line),
-    )  # fmt: skip
-    pipeline.train_model(run, settings, reuse=True, spread=spread)
-    if workers.first:
-        give_back(run, config["run"], _made(run))
-        return dict(run.notes()["model"])
-    return {}
+    try:
+        _require_same_base(run, workers)
+        spread = Spread(
+            settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
+            preempted=_preempted, report=lambda line: ray.train.report(line),
+        )  # fmt: skip
+        pipeline.train_model(run, settings, reuse=True, spread=spread)
+        if workers.first:
+            give_back(run, config["run"], _made(run))
+            return dict(run.notes()["model"])
+        return {}
+    finally:
+        shutil.rmtree(run.path)
 
 
 def _together(make: Callable[[], RunFolder], workers: Any) -> RunFolder:  # noqa: ANN401

@@ -2,9 +2,9 @@
 
     python -m cluster.voids --run s3://bucket/runs/mine --shards 16
 
-Each shard keeps an exact index of its rows. The finder itself runs in the driver; every
-question of distance goes to all shards, and the nearest of their answers count. Null clouds
-are searched at once, each by a task of its own.
+Each shard keeps an exact index of its rows. The finder is a task on one worker; every question
+of distance goes to all shards, and the nearest of their answers count. Null clouds are searched
+at once, each by a task of its own.
 """
 
 # Shapes: N texts, Q points, K neighbours, D coordinates, S shards.
@@ -24,9 +24,11 @@ import ray
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.progress import counted
+from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, Floats, Ints, require_unit
 from cllm.voids import Job, VoidSearch, find_voids
-from cluster.remote import fetched, give_back, lasting
+from cluster.remote import contents, lasting, read_text
+from cluster.tasks import Needs, on_worker
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +69,24 @@ def search(
     run: str, seed: int, shards: int, cpus: float, *, quick: bool, wait: float
 ) -> dict[str, Any]:
     """The report's section on voids. InputError: resources or parts of the run are missing."""
-    from cllm import discovery
     from cluster.joining import require
 
     if shards < 1:
         raise InputError(f"--shards is {shards}; it must be 1 or more")
     require({"CPU": cpus}, shards, f"{shards} shards", wait)
-    folder = fetched(run, NEEDED)
+    missing = [part for part in NEEDED if not contents(f"{run}/{part}")]
+    if missing:
+        raise InputError(f"{run} has no {', '.join(missing)}; make it first (README, Step by step)")
+    work = partial(_search, seed=seed, shards=shards, cpus=cpus, quick=quick)
+    on_worker(run, NEEDED, MADE, work, Needs(cpus, wait=wait), "the void search")
+    found: dict[str, Any] = json.loads(read_text(f"{run}/report.json") or "")["voids"]
+    return found
+
+
+def _search(folder: RunFolder, seed: int, shards: int, cpus: float, *, quick: bool) -> None:
+    """The finder. While it waits for shards or null clouds, they have its CPUs."""
+    from cllm import discovery
+
     # spread, so that no node's memory holds two where another holds none
     actor = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Shard)
     actors = [actor.remote(max(1, int(cpus))) for _ in range(shards)]
@@ -83,9 +96,6 @@ def search(
         each=partial(in_tasks, actors, cpus),
     )
     discovery.search_voids(folder, seed, quick=quick, find=find)
-    give_back(folder, run, MADE)
-    found: dict[str, Any] = folder.notes()["voids"]
-    return found
 
 
 def in_tasks(
@@ -138,7 +148,7 @@ class Shard:
 class ShardedIndex(ExactIndex):
     """`ExactIndex` whose distances are worked out where the rows lie.
 
-    The driver keeps the coordinates too (4·D bytes a text), for the geometry around a point.
+    The finder keeps the coordinates too (4·D bytes a text), for the geometry around a point.
     """
 
     def __init__(self, cloud_ND: Floats, shards: Sequence[Any]) -> None:

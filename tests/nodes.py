@@ -1,7 +1,8 @@
 """A real Ray cluster on one machine: a head and workers, each in a network namespace of its own.
 
-Needs root and iproute2. Nodes have addresses 10.77.x.2, .3, …; a node can be killed, cut off from
-the others, and joined again. What a user would type runs on the head's node.
+That needs root and iproute2. Nodes have addresses 10.77.x.2, .3, …; a node can be killed, cut off
+from the others, and joined again. What a user would type runs on the head's node. Elsewhere nodes
+are raylets side by side, which can be killed but not cut off.
     with cluster_of(workers=2) as cluster:
         cluster.run(["-m", "cluster.train", "--run", run]).check_returncode()
 """
@@ -21,6 +22,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -30,8 +35,8 @@ _COUNT = itertools.count()
 
 
 def possible() -> bool:
-    """Whether this machine lets us make namespaces."""
-    if os.geteuid() or not shutil.which("ip"):
+    """Whether this machine lets us make namespaces, and nobody asked to do without."""
+    if os.environ.get("CLLM_NO_NAMESPACES") or os.geteuid() or not shutil.which("ip"):
         return False
     name = f"cllm-try-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
@@ -60,6 +65,11 @@ class Node:
     cable: str  # the end that the bridge holds
     raylet: subprocess.Popen[bytes] | None = None
 
+    @property
+    def inside(self) -> list[str]:
+        """What comes before a command that is to run on it."""
+        return ["ip", "netns", "exec", self.name]
+
     def cut(self) -> None:
         """Pull the cable."""
         _ip("link", "set", self.cable, "down")
@@ -85,11 +95,11 @@ class Node:
         if self.raylet:
             self.raylet.wait()
 
-    def cover(self, path: Path, by: Path | None = None) -> None:
-        """Let this machine see another folder, or an empty one, under a path."""
+    def cover(self, path: Path, by: Path | None = None, size: str = "100m") -> None:
+        """Let this machine see another folder, or an empty disk of a size, under a path."""
         assert self.raylet
         (raylet, *_) = self.processes("raylet/raylet")
-        what = ["--bind", str(by)] if by else ["-t", "tmpfs", "none"]
+        what = ["--bind", str(by)] if by else ["-t", "tmpfs", "-o", f"size={size}", "none"]
         subprocess.run(["nsenter", "-t", str(raylet), "-m", "mount", *what, str(path)], check=True)
 
 
@@ -109,9 +119,8 @@ class Cluster:
 
     def start(self, words: Sequence[str], node: int = 0, **changed: str) -> subprocess.Popen[str]:
         """A Python command on a node, its output in a pipe."""
-        name = self.nodes[node].name
         return subprocess.Popen(
-            ["ip", "netns", "exec", name, sys.executable, *words],
+            [*self.nodes[node].inside, sys.executable, *words],
             cwd=ROOT, env=self.env | {"RAY_ADDRESS": self.address} | changed, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -155,7 +164,7 @@ class Cluster:
         with (self.folder / f"{name}.log").open("wb") as log:
             node.raylet = subprocess.Popen(
                 [
-                    "ip", "netns", "exec", name, "sh", "-c", mount + 'exec "$@"', "sh",
+                    *node.inside, "sh", "-c", mount + 'exec "$@"', "sh",
                     RAY, "start", *place, "--block", f"--node-ip-address={node.address}",
                     f"--num-cpus={cpus}", f"--resources={resources}",
                     "--object-store-memory=200000000",
@@ -185,6 +194,65 @@ class Cluster:
             time.sleep(0.2)
 
 
+class Neighbour(Node):
+    """A raylet beside others on this machine, where there are no namespaces."""
+
+    def __init__(self, cluster: Any, node: Any) -> None:
+        super().__init__("", node.node_ip_address, "")
+        self.cluster, self.node = cluster, node
+
+    inside = ()
+
+    def processes(self, word: str = "") -> list[int]:
+        """Ids of its raylet and what that started."""
+        raylet = psutil.Process(self.node.all_processes["raylet"][0].process.pid)
+        every = [raylet, *raylet.children(recursive=True)]
+        return [one.pid for one in every if word in _command(one.pid)]
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.cluster.remove_node(self.node, allow_graceful=False)
+
+    def cut(self) -> None:
+        """It has no cable."""
+        pytest.skip("needs root and network namespaces (iproute2)")
+
+    def cover(self, path: Path, by: Path | None = None, size: str = "") -> None:
+        """It sees what all see."""
+        del path, by, size
+        pytest.skip("needs root and mount namespaces")
+
+
+class Neighbours(Cluster):
+    """The same without namespaces: Ray's own cluster for tests."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        from ray.cluster_utils import Cluster as Raylets
+
+        super().__init__(folder, 0, env=env)
+        shared = {"object_store_memory": 200_000_000}
+        self.raylets = Raylets(
+            initialize_head=True,
+            head_node_args=shared | {"num_cpus": 0, "include_dashboard": True},
+        )
+        self.nodes.append(Neighbour(self.raylets, self.raylets.head_node))
+
+    @property
+    def address(self) -> str:
+        """What --address gets."""
+        return str(self.raylets.address)
+
+    def add(self, cpus: int, resources: str = "{}") -> Node:
+        """A node more."""
+        del resources
+        one = self.raylets.add_node(num_cpus=cpus, object_store_memory=200_000_000)
+        self.nodes.append(Neighbour(self.raylets, one))
+        return self.nodes[-1]
+
+    def wait(self, node: Node) -> None:
+        """It runs when `add` returns."""
+
+
 @contextmanager
 def cluster_of(workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
     """A head without CPUs and some workers; everything is gone afterwards."""
@@ -192,14 +260,26 @@ def cluster_of(workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env |= {"TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
+    kind = _in_namespaces if possible() else _side_by_side
+    try:
+        with kind(folder, env) as cluster:
+            for node in [cluster.add(cpus) for _ in range(workers)]:
+                cluster.wait(node)
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _in_namespaces(folder: Path, env: dict[str, str]) -> Iterator[Cluster]:
     cluster = Cluster(folder, os.getpid() * 10 % 1_000_000 + next(_COUNT) % 10, env=env)
     _ip("link", "add", cluster.bridge, "type", "bridge")
     try:
         _ip("addr", "add", f"{cluster.subnet}.1/24", "dev", cluster.bridge)
         _ip("link", "set", cluster.bridge, "up")
         cluster.wait(cluster.add(0))
-        for node in [cluster.add(cpus) for _ in range(workers)]:
-            cluster.wait(node)
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
@@ -207,4 +287,19 @@ def cluster_of(workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
             subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
             subprocess.run(["ip", "link", "del", node.cable], capture_output=True)
         subprocess.run(["ip", "link", "del", cluster.bridge], capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _side_by_side(folder: Path, env: dict[str, str]) -> Iterator[Cluster]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(env)  # its raylets take what this process has
+    try:
+        cluster = Neighbours(folder, env)
+        try:
+            yield cluster
+        finally:
+            cluster.raylets.shutdown()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

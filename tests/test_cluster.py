@@ -12,22 +12,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from nodes import RAY, Cluster, cluster_of, possible
+from nodes import RAY, Cluster, cluster_of
 from safetensors.numpy import load_file
 
 from cllm import pipeline
 from cllm.corpus import built_in_corpus
+from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not possible(), reason="needs root and network namespaces (iproute2)"),
 ]
 STEPS = 40
 PLACE = Path("training/ray/model")
@@ -249,26 +250,59 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
-    small_disk: Path, own_cluster: Cluster, undisturbed: Path, run: Path
-) -> None:
+def fill(disk: Path) -> None:
+    free = shutil.disk_usage(disk).free
+    (disk / "full").write_bytes(b"x" * max(0, free - 100_000))
+
+
+def make_room(disk: Path) -> None:
+    (disk / "full").unlink()
+
+
+def remounted(how: str) -> Callable[[Path], None]:
+    def remount(disk: Path) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+
+    return remount
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "words"),
+    [
+        (fill, make_room, "No space left"),
+        (remounted("ro"), remounted("rw"), "Read-only file system"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_spoilt_disk_is_said_and_the_checkpoint_before_stays(
+    small_disk: Path, own_cluster: Cluster, undisturbed: Path, run: Path,
+    spoil: Callable[[Path], None], mend: Callable[[Path], None], words: str,
+) -> None:  # fmt: skip
     storage = small_disk / "storage"
-    words = [*TRAINING, "--run", str(run), "--storage", str(storage), "--retries", "0"]
-    driver = own_cluster.start(words)
+    command = [*TRAINING, "--run", str(run), "--storage", str(storage), "--retries", "0"]
+    driver = own_cluster.start(command)
     eventually(lambda: checkpoints(storage / "model"))
-    free = shutil.disk_usage(small_disk).free
-    (small_disk / "full").write_bytes(b"x" * max(0, free - 100_000))
+    spoil(small_disk)
     _, err = driver.communicate(timeout=400)
     assert driver.returncode == 1, err[-3000:]
     last = err.strip().splitlines()[-1]
     assert last.startswith("cllm: ")
-    assert "No space left" in last
-    (small_disk / "full").unlink()
+    assert words in last
+    mend(small_disk)
     assert checkpoints(storage / "model")
-    again = own_cluster.run(words)
+    again = own_cluster.run(command)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "going on at step" in again.stderr
     same_weights(undisturbed, run / "model")
+
+
+def test_a_worker_that_fails_alone_is_not_waited_for(own_cluster: Cluster, run: Path) -> None:
+    own_cluster.nodes[2].cover(own_cluster.folder / "tmp", size="1m")
+    ended = own_cluster.run([*TRAINING, "--run", str(run), "--timeout", "600"], seconds=200)
+    assert ended.returncode == 1, ended.stderr[-3000:]
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("cllm: ")
+    assert "No space left" in last
 
 
 # ---- embedding -------------------------------------------------------------------------
@@ -320,6 +354,27 @@ def test_a_killed_embedding_goes_on(cluster: Cluster, shipped: Path) -> None:
     assert len(rows(shipped)) == 20_000
 
 
+def test_files_of_unequal_size_are_embedded_and_repeated_texts_refused(
+    cluster: Cluster, shipped: Path, tmp_path: Path
+) -> None:
+    texts = pq.read_table(shipped / "corpus.parquet")["text"].to_pylist()[:901]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    bounds = (0, 1, 2, 700, 900)
+    for first, last in pairwise(bounds):
+        lines = [json.dumps({"text": text}) for text in texts[first:last]]
+        (folder / f"{first}.jsonl").write_text("\n".join(lines))
+    words = ["-m", "cluster.embed", "--run", str(shipped), "--texts", str(folder), "--rows", "300"]
+    ended = cluster.run(words)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    model = RunFolder(shipped).load_model()
+    found = rows(shipped)
+    ours = np.stack([found[digest(text)] for text in texts[:900]])
+    np.testing.assert_allclose(ours, model.encode(texts[:900]), atol=1e-5)
+    (folder / "again.jsonl").write_text("\n".join([json.dumps({"text": texts[5]})] * 2))
+    refused(cluster.run(words), "2 of 902 rows repeat", "corpus build")
+
+
 class Milvus:
     """A server on the bridge's address, where every node reaches it."""
 
@@ -339,7 +394,7 @@ class Milvus:
         server = str(Path(sys.executable).with_name("milvus-lite"))
         self.process = subprocess.Popen(
             [
-                "ip", "netns", "exec", self.cluster.nodes[0].name, server, "server",
+                *self.cluster.nodes[0].inside, server, "server",
                 "--data-dir", str(self.folder), "--host", self.host, "--port", str(self.port),
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -431,7 +486,7 @@ def test_the_whole_chain_is_one_job_and_the_next_keeps_all_of_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(run=tmp_path / "run"))
+    config.write_text(CONFIG.format(run=f"file://{tmp_path}/run"))
     submit = [
         "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", ".",
         "--", sys.executable, "-m", "cluster.pipeline", "--config", str(config),

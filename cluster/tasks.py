@@ -1,0 +1,66 @@
+"""Work on a run folder as a task of some worker, so that the head stays free.
+
+on_worker(run, ("corpus.parquet",), ("base",), work, Needs(cpus=8, gpu=True), "the base LLM")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cllm.console import set_up_logging
+from cllm.errors import InputError, WorkError
+from cllm.run import RunFolder
+from cluster.remote import contents, fetched, give_back
+
+NOTES = "report.json"
+RETRIES = 2  # after a node is lost
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a task gets of one node, and how many seconds it may wait for such a node."""
+
+    cpus: float = 1
+    gpu: bool = False
+    wait: float = 30
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray counts them."""
+        return {"CPU": self.cpus} | ({"GPU": 1.0} if self.gpu else {})
+
+
+def on_worker(
+    run: str, reads: Sequence[str], makes: Sequence[str], work: Callable[[RunFolder], None],
+    needs: Needs, what: str,
+) -> None:  # fmt: skip
+    """Do `work` on a copy of the run folder's parts; what it makes goes back into the folder.
+
+    InputError, WorkError: the work's own, or no node has what it needs.
+    """
+    import ray
+
+    from cluster.joining import require
+
+    require(needs.resources, 1, what, needs.wait)
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), max_retries=RETRIES)(_task)
+    told = ray.get(task.remote(run, tuple(reads), tuple(makes), work))
+    if told:
+        status, message = told
+        raise (InputError if status == InputError.exit_status else WorkError)(message)
+
+
+def _task(
+    run: str, reads: tuple[str, ...], makes: tuple[str, ...], work: Callable[[RunFolder], None]
+) -> tuple[int, str] | None:
+    set_up_logging()
+    try:
+        there = [part for part in {*reads, NOTES} if contents(f"{run}/{part}")]
+        folder = fetched(run, there)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        work(folder)
+        give_back(folder, run, (*makes, NOTES))
+    except (InputError, WorkError) as error:
+        return error.exit_status, str(error)
+    return None
