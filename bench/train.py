@@ -31,7 +31,7 @@ from cllm.base import BaseLM
 from cllm.batches import Batch, TokenTexts
 from cllm.codecs import make_codec
 from cllm.corpus import Corpus, built_in_corpus
-from cllm.engines import make_optimizer
+from cllm.engines import halved, make_optimizer
 from cllm.losses import Restoring, text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
 from cllm.model import CLLM
@@ -119,7 +119,7 @@ def _bare(task: Restoring, texts: TokenTexts, settings: LoopSettings) -> float:
     device = task.model.device
     begun = time.perf_counter()
     for step, batch in enumerate(batches):
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with halved(device):
             loss = task.losses(batch.to(device), step)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

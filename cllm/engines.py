@@ -23,6 +23,12 @@ from cllm.workers import Workers
 
 Weights = dict[str, Tensor]
 Losses = Callable[[], Mapping[str, Tensor]]
+HALVED = ("cuda",)  # kinds of device where products are in bfloat16; weights stay float32
+
+
+def halved(device: torch.device) -> Any:  # noqa: ANN401 - a context
+    """A context in which products are in bfloat16, where the device is good at that."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type in HALVED)
 
 
 class Engine(Protocol):
@@ -104,7 +110,8 @@ class Torch:
 
     def forward(self, losses: Losses) -> Mapping[str, Tensor]:
         """What `losses` gives."""
-        return losses()
+        with halved(next(self.module.parameters()).device):
+            return losses()
 
     def backward(self, loss: Tensor) -> None:
         """Add gradients."""
@@ -158,8 +165,9 @@ class Inside(nn.Module):
         self.module = module
 
     def forward(self, losses: Losses) -> Mapping[str, Tensor]:
-        """What `losses` gives."""
-        return losses()
+        """What `losses` gives; DeepSpeed would end an autocast that began outside."""
+        with halved(next(self.module.parameters()).device):
+            return losses()
 
 
 class DeepSpeed:
@@ -178,19 +186,11 @@ class DeepSpeed:
             )
         deepspeed = _deepspeed()
         self.module, self.workers, self.stage = module, workers, parallel.zero
-        self.kept = {  # DeepSpeed casts them with the weights; they are no weights
-            name: buffer.detach().to("cpu", copy=True) for name, buffer in module.named_buffers()
-        }
         self.engine, *_ = deepspeed.initialize(
             model=Inside(module),
             optimizer=make_optimizer(module, settings),
-            config=parallel.deepspeed(settings, bf16=torch.cuda.is_available()),
+            config=parallel.deepspeed(settings, pinned=torch.cuda.is_available()),
         )
-        self._restore_buffers()
-
-    def _restore_buffers(self) -> None:
-        for name, buffer in self.module.named_buffers():
-            buffer.data = self.kept[name].to(buffer.device)
 
     def forward(self, losses: Losses) -> Mapping[str, Tensor]:
         """What `losses` gives; DeepSpeed gathers weights as they are needed."""
@@ -253,7 +253,6 @@ class DeepSpeed:
         found, _ = self.engine.load_checkpoint(str(folder), tag=self.TAG)
         if found is None:
             raise ValueError(f"{folder} holds no shards of DeepSpeed")
-        self._restore_buffers()
 
     def release(self, weights: Weights) -> None:
         """Take the module out of DeepSpeed's hands."""
@@ -262,7 +261,6 @@ class DeepSpeed:
             _deepspeed().zero.GatheredParameters(list(self.module.parameters())).__enter__()
         for name, weight in self.module.named_parameters():
             weight.data = weights.get(name, weight.data.cpu()).float().to(weight.device)
-        self._restore_buffers()
         self.engine.destroy()
 
 

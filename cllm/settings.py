@@ -60,11 +60,14 @@ class ParallelSettings(Settings):
             raise ValueError("parallel.offload needs parallel.zero of 1, 2 or 3")
         return self
 
-    def deepspeed(self, loop: LoopSettings, *, bf16: bool) -> dict[str, Any]:
-        """DeepSpeed's configuration; batches are ours, so a micro batch counts as one."""
+    def deepspeed(self, loop: LoopSettings, *, pinned: bool) -> dict[str, Any]:
+        """DeepSpeed's configuration; batches are ours, so a micro batch counts as one.
+
+        It leaves weights in float32: it would cast those that it trains and not the frozen base.
+        """
         zero: dict[str, Any] = {"stage": self.zero}
         if self.offload:
-            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": bf16}
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
         return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": self.pieces,
@@ -72,7 +75,6 @@ class ParallelSettings(Settings):
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": bf16},
             "steps_per_print": 10**9,
         }
 

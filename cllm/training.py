@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cllm.batches import Batch, TokenTexts
 from cllm.checkpoints import Checkpoints, Folder, Place, Progress
-from cllm.engines import Engine, make_engine
+from cllm.engines import Engine, halved, make_engine
 from cllm.errors import WorkError
 from cllm.files import replacing
 from cllm.settings import LoopSettings, ParallelSettings
@@ -167,11 +167,10 @@ def train_step(
     device = next(task.module.parameters()).device
     pieces = [piece.to(device) for piece in pieces]
     parts: dict[str, Tensor] = {}
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with halved(device):
         task.prepare(pieces, step)
     for piece in pieces:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            found = engine.forward(partial(task.losses, piece, step))
+        found = engine.forward(partial(task.losses, piece, step))
         _require_finite("loss", found["loss"], piece, step)
         engine.backward(found["loss"])
         for name, value in found.items():

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("id", "split", "text")
 MODEL = ("model", "base")
 LINE_SECONDS = 10.0
+TASK_ROWS = 20_000  # that a writer reads and sends to Milvus at a time; Ray's own choice is all
 ACCOUNTED = 0.5  # of the models' CPUs in Ray's books: what reads and writes must find room too
 
 
@@ -294,7 +295,10 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     )  # fmt: skip
     begun = time.monotonic()
     columns = ["id", "split", "vector"]
-    dataset = ray.data.read_parquet(f"{run}/latents/{version}", columns=columns)
+    dataset = ray.data.read_parquet(
+        f"{run}/latents/{version}", columns=columns,
+        override_num_blocks=max(means.actors, -(-note["rows"] // TASK_ROWS)),
+    )  # fmt: skip
     if is_lite(uri):  # a file of this machine
         own = {"num_cpus": 0, "scheduling_strategy": this_node()}
         dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)

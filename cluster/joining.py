@@ -39,7 +39,7 @@ def joined(address: str | None = None) -> Iterator[None]:
         ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
         raise InputError(_refused(address, error)) from error
-    _quietly()
+    _set_up_data()
     try:
         yield
     except RayError as error:
@@ -51,12 +51,17 @@ def joined(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _quietly() -> None:
-    """Leave progress to our own lines."""
+def _set_up_data() -> None:
+    """Ray Data leaves progress to our own lines, and reads Parquet in as many tasks as it is told.
+
+    Its newer reader takes one task, and lists files at 60 ms each (Ray 2.60).
+    """
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.use_datasource_v2 = False
 
 
 def require(each: Mapping[str, float], count: int, what: str, seconds: float) -> None:

@@ -160,12 +160,11 @@ def plan(job: Job) -> dict[str, Any]:
 def memory(
     job: Job, frozen: int, trained: int, counted: Mapping[str, int], there: float
 ) -> dict[str, Any]:
-    """GiB a GPU by ZeRO stage: the frozen base in bfloat16, states of what is trained, activations.
+    """GiB a GPU by ZeRO stage: the frozen base, states of what is trained, activations.
 
-    Stages 2 and 3 by DeepSpeed's own estimators, 0 and 1 by their sums (Rajbhandari et al. 2020,
-    figure 1: 2 + 2 + 12 bytes a weight).
+    Weights are in float32, the base's too; only products are in bfloat16.
     """
-    base, live = frozen * BF16 / GIB, counted["activation_bytes"] / GIB
+    base, live = frozen * FP32 / GIB, counted["activation_bytes"] / GIB
     found: dict[str, Any] = {"base": base, "activations_a_text": live, "there": there}
     for stage in range(4):
         states = states_bytes(trained, counted["largest_layer"], job.gpus, stage) / GIB
@@ -185,10 +184,10 @@ def communication_share(
     """Of a training step's seconds, those that gradients and weights travel; none are hidden.
 
     ZeRO 0 to 2 send each worker's gradients once and its weights once (Rajbhandari et al. 2020,
-    section 7), in bfloat16, over the slowest link between workers.
+    section 7), in float32, over the slowest link between workers.
     """
     speed = gpu["link_gb_s"] if job.gpus <= NODE_GPUS else gpu["network_gb_s"]
-    sent = 2 * BF16 * trained * (job.gpus - 1) / job.gpus
+    sent = 2 * FP32 * trained * (job.gpus - 1) / job.gpus
     seconds = sent / (speed * 1e9)
     return float(seconds / (seconds + compute_seconds))
 
@@ -204,28 +203,32 @@ def void_search(job: Job) -> dict[str, float]:
 
 
 def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> float:
-    """Weights, gradients and Adam's states of a GPU, bytes."""
+    """Weights, gradients and Adam's states of a GPU in float32, bytes (Rajbhandari et al. 2020).
+
+    Stages 2 and 3 by DeepSpeed's own estimators, whose weights and gradients have 16 bits each:
+    what they lack to 32 is added.
+    """
     if stage == 0:
         return 16.0 * trained
     if stage == 1:
-        return 4.0 * trained + 12.0 * trained / gpus
+        return 8.0 * trained + 12.0 * trained / gpus
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # only its sums are wanted
     try:
         from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
     except ImportError:  # the same sums, where it is not installed
-        return 2.0 * trained + 14.0 * trained / gpus if stage == 2 else 16.0 * trained / gpus
+        return 4.0 * trained + 12.0 * trained / gpus if stage == 2 else 16.0 * trained / gpus
     if stage == 2:
         _, bytes_ = estimate_zero2_model_states_mem_needs(
             trained, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
             additional_buffer_factor=1,
         )  # fmt: skip
-        return float(bytes_)
+        return float(bytes_) + 2.0 * trained
     _, bytes_, _ = estimate_zero3_model_states_mem_needs(
         trained, largest_layer, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
         cpu_offload_params=False, zero_init=True, additional_buffer_factor=1,
     )  # fmt: skip
-    return float(bytes_)
+    return float(bytes_) + 2.0 * largest_layer
 
 
 # ---- counting --------------------------------------------------------------------------

@@ -73,11 +73,6 @@ class MilvusSink(Datasink[int]):
         finally:
             store.close()
 
-    @property
-    def min_rows_per_write(self) -> int:
-        """A request of its own for each batch."""
-        return BATCH
-
     def _open(self, *, create: bool) -> VectorStore:
         return _retried(
             lambda: VectorStore.open(

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cllm import pipeline
+from cllm import engines, pipeline
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
@@ -122,19 +122,21 @@ def test_zero_without_a_process_group_is_refused(new_cllm: Callable[..., CLLM]) 
 
 
 def _work(
-    rank: int, count: int, folder: Path, base: Path, zero: int, pieces: int, steps: int
-) -> None:
+    rank: int, count: int, folder: Path, base: Path, steps: int, how: dict[str, Any],
+    halved: tuple[str, ...] = (),
+) -> None:  # fmt: skip
     """One worker of a training; the first writes the weights it ends with, and the model."""
     from torch import distributed as dist
 
     torch.set_num_threads(1)
+    engines.HALVED = halved
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(count)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count
     )
     model, texts = started(base)
-    spread = Spread(ParallelSettings(zero=zero, pieces=pieces), Workers.here())
+    spread = Spread(ParallelSettings(**how), Workers.here())
     weights = trained(model, texts, folder, spread, settings(steps))
     if rank == 0:
         torch.save(weights, folder / "weights")
@@ -176,25 +178,40 @@ def alone(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.mark.chain
 @pytest.mark.parametrize(
-    ("count", "zero", "pieces"),
-    [(2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 2, 2), (3, 2, 1), (4, 2, 1)],
-)
+    ("count", "how"),
+    [
+        (2, {"zero": 0}), (2, {"zero": 1}), (2, {"zero": 2}), (2, {"zero": 3}),
+        (2, {"zero": 2, "pieces": 2}), (2, {"zero": 2, "offload": True}), (3, {"zero": 2}),
+        (4, {"zero": 2}),
+    ],
+)  # fmt: skip
 def test_workers_train_as_one_process_does(
     alone: tuple[Any, np.ndarray], base_folder: Path, tmp_path: Path,
-    count: int, zero: int, pieces: int,
+    count: int, how: dict[str, Any],
 ) -> None:  # fmt: skip
-    mp.spawn(_work, (count, tmp_path, base_folder, zero, pieces, STEPS), nprocs=count)
+    mp.spawn(_work, (count, tmp_path, base_folder, STEPS, how), nprocs=count)
     weights, losses = alone
     np.testing.assert_allclose(curve(tmp_path), losses, rtol=1e-3)
     found = torch.load(tmp_path / "weights", weights_only=True)
     for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4, msg=name)
     assert len(losses) == STEPS
     reloaded, texts = (
         CLLM.load(tmp_path / "model", BaseLM.load(base_folder)),
         started(base_folder)[1],
     )
     np.testing.assert_array_equal(reloaded.encode_tokens(texts), np.load(tmp_path / "vectors.npy"))
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("zero", [0, 3])
+def test_products_in_bfloat16_as_on_a_gpu(
+    alone: tuple[Any, np.ndarray], base_folder: Path, tmp_path: Path, zero: int
+) -> None:
+    mp.spawn(_work, (2, tmp_path, base_folder, STEPS, {"zero": zero}, ("cpu",)), nprocs=2)
+    found, losses = curve(tmp_path), alone[1]
+    np.testing.assert_allclose(found, losses, rtol=0.02)
+    assert not np.array_equal(found, losses)
 
 
 @pytest.mark.slow
@@ -205,7 +222,7 @@ def test_two_hundred_steps_of_two_workers_follow_those_of_one_process(
     for folder in (one, two):
         folder.mkdir()
     trained(*started(base_folder), one, Spread(), settings(200))
-    mp.spawn(_work, (2, two, base_folder, 2, 1, 200), nprocs=2)
+    mp.spawn(_work, (2, two, base_folder, 200, {"zero": 2}), nprocs=2)
     assert len(curve(one)) == 200
     np.testing.assert_allclose(curve(two), curve(one), rtol=1e-3)
 
