@@ -53,7 +53,10 @@ def vectors_of(folder: Path, rows: int, dim: int = 32) -> Path:
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(part_MD.reshape(-1)), dim),
         })  # fmt: skip
         pq.write_table(table, version / f"part-{first:08d}.parquet")
-    note = {"version": version.name, "model_hash": f"of{rows}", "rows": rows, "dim": dim}
+    note = {
+        "version": version.name, "model_hash": f"of{rows}", "corpus": "random", "rows": rows,
+        "dim": dim,
+    }  # fmt: skip
     (folder / "latents/manifest.json").write_text(json.dumps(note))
     return folder
 

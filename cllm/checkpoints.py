@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _DAMAGE = (OSError, ValueError, RuntimeError, SafetensorError, KeyError, TypeError)
 KEPT = 2  # the newest and, should it be damaged, the one before
-NOTE, BEST = "progress.json", "best"
+NOTE, BEST, METRICS = "progress.json", "best", "metrics.jsonl"
 
 
 @dataclass
@@ -117,9 +117,10 @@ class Checkpoints:
     """The checkpoints of one training, recognised by its settings, texts and task."""
 
     def __init__(
-        self, place: Place, settings: LoopSettings, texts: TokenTexts, task: str, workers: Workers
-    ) -> None:
-        self.place, self.workers = place, workers
+        self, place: Place, settings: LoopSettings, texts: TokenTexts, task: str, workers: Workers,
+        metrics: Path,
+    ) -> None:  # fmt: skip
+        self.place, self.workers, self.metrics = place, workers, metrics
         same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
         self.identity = digest(task, same, *texts.names, *(row.tobytes() for row in texts.rows))
 
@@ -139,6 +140,8 @@ class Checkpoints:
                 save_folder(room / BEST, module, best)
                 note = {"identity": self.identity, "workers": self.workers.count}
                 (room / NOTE).write_text(json.dumps(note | progress.note()))
+                if self.metrics.exists():  # for a worker that begins elsewhere
+                    shutil.copyfile(self.metrics, room / METRICS)
             if self.place.shared:
                 self.workers.wait()
             if first or not self.place.shared:  # who sees files answers for them
@@ -174,7 +177,11 @@ class Checkpoints:
         """What is wrong with the files that this worker answers for; "" where nothing is."""
         rank = 0 if self.place.shared else self.workers.rank
         try:
-            read_json(path / NOTE)
+            note = read_json(path / NOTE)
+        except (OSError, InputError) as error:
+            return str(error).partition(";")[0]
+        self._require_same(path, note)
+        try:
             for name, wanted in read_json(path / f"files-{rank}.json").items():
                 if file_digest(path / name) != wanted:
                     return f"{name} is not what was written"
@@ -182,19 +189,22 @@ class Checkpoints:
             return str(error).partition(";")[0]
         return ""
 
-    def _put_back(self, path: Path, engine: Engine, module: nn.Module) -> Progress:
-        note = read_json(path / NOTE)
-        identity, workers = note.pop("identity"), note.pop("workers")
-        if identity != self.identity:
+    def _require_same(self, path: Path, note: dict[str, Any]) -> None:
+        if note["identity"] != self.identity:
             raise InputError(
                 f"an unfinished training with other settings or texts lies in {self.place}; "
                 "finish it with the command that began it, or delete that folder"
             )
-        if workers != self.workers.count:
+        if note["workers"] != self.workers.count:
             raise InputError(
-                f"{path} was written by {workers} workers, and its shards fit no other number; "
-                f"go on with {workers}, or delete {self.place} to start the training anew"
+                f"{path} was written by {note['workers']} workers, and its shards fit no other "
+                f"number; go on with {note['workers']}, or delete {self.place} to start the "
+                "training anew"
             )
+
+    def _put_back(self, path: Path, engine: Engine, module: nn.Module) -> Progress:
+        note = read_json(path / NOTE)
+        del note["identity"], note["workers"]
         try:
             engine.load(path)
             state = load_file(path / f"random-{self.workers.rank}.safetensors")
@@ -207,6 +217,8 @@ class Checkpoints:
         torch.set_rng_state(state["torch"])
         if "cuda" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
+        if self.workers.first and not self.metrics.exists() and (path / METRICS).exists():
+            shutil.copyfile(path / METRICS, self.metrics)
         trained = {name for name, weight in module.named_parameters() if weight.requires_grad}
         best = {name: weight for name, weight in best.items() if name in trained}
         return Progress(**note, best=best if note["best_step"] >= 0 else {})

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _UPSERT_ROWS = 1000
+MAX_SPLIT_BYTES = 16
 _MAX_HITS = 16384  # a Milvus server's limit; Lite takes more
 _NORMALISATION = "unit"
 
@@ -198,6 +199,14 @@ class VectorStore:
             else:
                 self._client.create_alias(self.collection, alias)
 
+    def shown_by(self, alias: str) -> bool:
+        """Whether an alias names this collection."""
+        with _milvus_errors(self._uri):
+            if alias not in self._client.list_aliases()["aliases"]:
+                return False
+            named: str = self._client.describe_alias(alias)["collection_name"]
+        return named == self.collection
+
     def search(
         self, vectors_QD: npt.NDArray[Any], k: int, filter: str = ""
     ) -> list[list[tuple[str, float]]]:
@@ -271,7 +280,7 @@ class VectorStore:
 
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.VARCHAR, max_length=MAX_ID_BYTES, is_primary=True)
-        schema.add_field("split", DataType.VARCHAR, max_length=16)
+        schema.add_field("split", DataType.VARCHAR, max_length=MAX_SPLIT_BYTES)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dim)
         index = self._client.prepare_index_params()
         # FLAT: graph indexes overestimate distances exactly where a cloud is empty.
@@ -332,7 +341,11 @@ def _milvus_errors(uri: str) -> Iterator[None]:
             hint = "another process may hold it: stop that one, or choose another Milvus path"
         else:
             hint = "check that the server runs and the address is right"
-        raise InputError(f"Milvus at {uri}: {reason}; {hint}") from error
+        raise NoAnswer(f"Milvus at {uri}: {reason}; {hint}") from error
+
+
+class NoAnswer(InputError):
+    """Milvus did not do what it was asked; it may be away for a while."""
 
 
 def is_lite(uri: str) -> bool:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from cllm.batches import Batch, TokenTexts
-from cllm.checkpoints import Checkpoints, Folder, Place, Progress
+from cllm.checkpoints import METRICS, Checkpoints, Folder, Place, Progress
 from cllm.engines import Engine, halved, make_engine
 from cllm.errors import WorkError
 from cllm.files import replacing
@@ -127,7 +127,8 @@ def fit(
     workers.align(task.module)
     engine = make_engine(task.module, settings, spread.settings, workers)
     place = spread.place or Folder(folder / "checkpoint", workers)
-    checkpoints = Checkpoints(place, settings, texts, task.identity, workers)
+    metrics = folder / METRICS
+    checkpoints = Checkpoints(place, settings, texts, task.identity, workers, metrics)
     if not resume:
         checkpoints.remove()
     progress = checkpoints.load(engine, task.module)
@@ -305,7 +306,7 @@ class _Log:
         self.on, self.reports = on, [report for report in reports if report]
         if not on:
             return
-        path, board = folder / "metrics.jsonl", folder / "tensorboard"
+        path, board = folder / METRICS, folder / "tensorboard"
         if from_step is None:
             shutil.rmtree(board, ignore_errors=True)
         kept = _lines_up_to(path, from_step) if from_step is not None else ""
@@ -313,7 +314,10 @@ class _Log:
             new.write_text(kept)
         self.file = path.open("a")
         later = None if from_step is None else from_step + 1
+        drawn = board.exists()
         self.board = SummaryWriter(str(board), purge_step=later)
+        for line in [] if drawn else kept.splitlines():
+            self._draw(json.loads(line))
 
     def write(self, line: dict[str, Any]) -> None:
         if self.on:
@@ -329,6 +333,9 @@ class _Log:
             raise WorkError(
                 f"cannot write {self.file.name}: {error.strerror}; free some disk space"
             ) from error
+        self._draw(line)
+
+    def _draw(self, line: dict[str, Any]) -> None:
         for name, value in line.items():
             if name != "step":
                 self.board.add_scalar(name, value, line["step"])

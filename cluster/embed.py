@@ -15,7 +15,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +26,8 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.reading import clean_text
-from cllm.store import is_lite, require_reachable
-from cluster.remote import absolute, fetched, lasting, listed, reached, write_text
+from cllm.store import MAX_ID_BYTES, MAX_SPLIT_BYTES, is_lite, require_reachable
+from cluster.remote import absolute, fetched, lasting, listed, reached, read_text, write_text
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ class Means:
     rows: int  # of a batch; texts are sorted by length within it
     wait: float
 
+    def __post_init__(self) -> None:
+        """InputError: none of something."""
+        for name in ("actors", "cpus", "rows"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be more than 0")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Embed what is not embedded yet, fill Milvus, print one JSON object."""
@@ -60,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = lasting(options.run)
         texts = [absolute(text) for text in options.texts] or [f"{run}/corpus.parquet"]
         means = Means(options.actors, options.gpu, options.cpus, options.rows, options.wait)
-        milvus = options.milvus and absolute(options.milvus)
+        milvus = options.milvus and lasting(options.milvus)
         if milvus:
             require_reachable(milvus)
         with joined(options.address):
@@ -93,9 +99,10 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     """
     import ray
 
-    from cluster.joining import require
+    from cluster.joining import require, require_seen
     from cluster.parts import BESIDE, Parts
 
+    require_seen(run)
     model = fetched(run, MODEL).load_model()
     version = version_of(texts, model.hash)
     folder = f"{run}/latents/{version}"
@@ -108,7 +115,8 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
     if there < rows:
         blocks = parts.missing(dataset).repartition(target_num_rows_per_block=means.rows)
-        with _watched(folder, there, rows):
+        known: dict[str, int] = {}  # rows of files that were looked at
+        with watched(lambda: count_rows(folder, known), "embedded", there, rows):
             blocks.map_batches(
                 Embedder,
                 fn_constructor_kwargs={"run": run, "threads": max(1, int(means.cpus))},
@@ -124,24 +132,29 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
             f"{folder} has {found} rows of {rows}; run the same command again, and if that does "
             "not help, delete that folder"
         )
-    note = {"version": version, "model_hash": model.hash, "rows": rows, "dim": model.config.dim}
+    note = {
+        "version": version, "model_hash": model.hash, "corpus": digest(*texts), "rows": rows,
+        "dim": model.config.dim,
+    }  # fmt: skip
     write_text(f"{run}/latents/manifest.json", json.dumps(note))
     log.info("%d texts in %.0f s (%.0f a second)", rows - there, seconds, (rows - there) / seconds)
     return note | {"embedded": rows - there, "seconds": round(seconds, 2)}
 
 
 @contextmanager
-def _watched(folder: str, before: int, rows: int) -> Iterator[None]:
+def watched(count: Callable[[], int], what: str, before: int, rows: int) -> Iterator[None]:
     """Every few seconds a line: rows that are there, rows a second, time left."""
     ended, begun = threading.Event(), time.monotonic()
-    known: dict[str, int] = {}  # rows of files that were looked at
 
     def watch() -> None:
         while not ended.wait(LINE_SECONDS):
-            there = count_rows(folder, known)
+            try:
+                there = count()
+            except InputError:  # a server that is away; the work itself says so
+                continue
             speed = (there - before) / (time.monotonic() - begun)
             left = f", {(rows - there) / speed:.0f} s left" if speed else ""
-            log.info("embedded %d of %d texts, %.0f a second%s", there, rows, speed, left)
+            log.info("%s %d of %d texts, %.0f a second%s", what, there, rows, speed, left)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -171,7 +184,9 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
             raise InputError(f"{place} does not exist; name files that every node sees")
     first = listed(*reached(texts[0]))[0].base_name
     kind = first.removesuffix(".gz").rsplit(".", 1)[-1].lower()
-    dataset = readers.get(kind, ray.data.read_parquet)(list(texts), ray_remote_args=BESIDE)
+    if kind not in readers:
+        raise InputError(f"{first} is none of {', '.join(readers)}; name files of one such kind")
+    dataset = readers[kind](list(texts), ray_remote_args=BESIDE)
     schema = dataset.schema()
     if schema is None:
         raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")
@@ -191,8 +206,16 @@ def rows_of(dataset: Any, place: str) -> int:  # noqa: ANN401 - a Ray dataset
     from cluster.parts import BESIDE
 
     keys = dataset.map_batches(keyed, batch_format="pyarrow", **BESIDE)
-    found = [batch["key"] for batch in keys.iter_batches(batch_size=None, batch_format="numpy")]
-    keys_N = np.concatenate([*found, np.empty(0, np.uint64)])
+    found, wide = [np.empty(0, np.uint64)], 0
+    for batch in keys.iter_batches(batch_size=None, batch_format="numpy"):
+        found.append(batch["key"])
+        wide += int(batch["wide"].sum())
+    keys_N = np.concatenate(found)
+    if wide:
+        raise InputError(
+            f"{place}: {wide} rows have no id of 1 to {MAX_ID_BYTES} bytes, or a split of more "
+            f"than {MAX_SPLIT_BYTES}; give them shorter ones"
+        )
     if not len(keys_N):
         raise InputError(f"{place}: no rows; name files that hold texts")
     again = len(keys_N) - len(np.unique(keys_N))
@@ -206,12 +229,16 @@ def rows_of(dataset: Any, place: str) -> int:  # noqa: ANN401 - a Ray dataset
 
 
 def keyed(table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
-    """64 bits for each id."""
+    """64 bits for each id, and whether it or the split is longer than a store takes."""
     import pyarrow as pa
 
     from cluster.parts import keys_of
 
-    return pa.table({"key": pa.array(keys_of(table["id"]))})
+    wide = [
+        not 0 < len(name.encode()) <= MAX_ID_BYTES or len(split.encode()) > MAX_SPLIT_BYTES
+        for name, split in zip(table["id"].to_pylist(), table["split"].to_pylist(), strict=True)
+    ]
+    return pa.table({"key": pa.array(keys_of(table["id"])), "wide": pa.array(wide, pa.bool_())})
 
 
 def version_of(texts: Sequence[str], model_hash: str) -> str:
@@ -225,15 +252,18 @@ def version_of(texts: Sequence[str], model_hash: str) -> str:
 
 
 def cleaned(table: Any) -> Any:  # noqa: ANN401 - a pyarrow table
-    """Cleaned texts with their ids and splits; empty ones are left out."""
+    """Cleaned texts with their ids and splits, by default a digest and `train`; no empty ones."""
     import pyarrow as pa
 
     texts = [clean_text(str(text or "")) for text in table["text"].to_pylist()]
-    names = table.column_names
-    ids = (
-        [*map(str, table["id"].to_pylist())] if "id" in names else [digest(text) for text in texts]
+    names, splits = (
+        table[name].to_pylist() if name in table.column_names else [None] * len(texts)
+        for name in ("id", "split")
     )
-    splits = [*map(str, table["split"].to_pylist())] if "split" in names else ["train"] * len(texts)
+    ids = [
+        digest(text) if name is None else str(name) for name, text in zip(names, texts, strict=True)
+    ]
+    splits = [str(split or "train") for split in splits]
     rows = [row for row in zip(ids, splits, texts, strict=True) if row[2]]
     columns = zip(*rows, strict=True) if rows else ((), (), ())
     return pa.table(
@@ -288,11 +318,15 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
     note = manifest(run)
     version = note["version"]
     uri = absolute(uri)
-    alias = f"texts_{note['model_hash']}"
+    alias = f"texts_{note['corpus']}_{note['model_hash']}"
     sink = MilvusSink(
         uri, f"{alias}_{version.replace('-', '')}", alias, note["model_hash"], note["dim"],
         note["rows"],
     )  # fmt: skip
+    told = {"collection": sink.collection, "alias": alias}
+    if sink.is_done():
+        log.info("%s has all %d rows already", alias, note["rows"])
+        return told | {"milvus_seconds": 0.0}
     begun = time.monotonic()
     columns = ["id", "split", "vector"]
     dataset = ray.data.read_parquet(
@@ -303,20 +337,16 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
         own = {"num_cpus": 0, "scheduling_strategy": this_node()}
         dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)
     else:
-        dataset.write_datasink(sink, concurrency=means.actors)
-    return {
-        "collection": sink.collection, "alias": alias,
-        "milvus_seconds": round(time.monotonic() - begun, 2),
-    }  # fmt: skip
+        with watched(sink.count, "Milvus has", 0, note["rows"]):
+            dataset.write_datasink(sink, concurrency=means.actors)
+    return told | {"milvus_seconds": round(time.monotonic() - begun, 2)}
 
 
 def manifest(run: str) -> dict[str, Any]:
     """What `latents/manifest.json` says; InputError where nothing was embedded."""
-    system, path = reached(f"{run}/latents/manifest.json")
     try:
-        with system.open_input_stream(path) as file:
-            note: dict[str, Any] = json.loads(file.read())
-    except (OSError, ValueError) as error:
+        note: dict[str, Any] = json.loads(read_text(f"{run}/latents/manifest.json") or "")
+    except ValueError as error:
         raise InputError(f"{run} holds no vectors; run `python -m cluster.embed`") from error
     return note
 

@@ -3,7 +3,8 @@
     with joined(options.address):
         require({"CPU": 2}, 2, "2 workers", seconds=30)
 
-Without an address: that of a job (RAY_ADDRESS), else a cluster of this machine alone.
+Without an address: that of a job (RAY_ADDRESS), else a cluster that runs on this machine, else
+one started for the purpose.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cllm.errors import InputError, WorkError
+from cluster.remote import Marker, is_there
 
 log = logging.getLogger(__name__)
 
 REACHED_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # between looks for resources
+EPSILON = 1e-4  # Ray counts in ten-thousandths
+# without it Ray shows all GPUs of a node to work that asked for none
+HIDE_GPUS = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 
 
 @contextmanager
@@ -36,7 +41,10 @@ def joined(address: str | None = None) -> Iterator[None]:
     if address and address not in ("auto", "local"):
         _require_listener(address)
     try:
-        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        ray.init(
+            address=address, log_to_driver=True, logging_level=logging.WARNING,
+            runtime_env=HIDE_GPUS,
+        )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
         raise InputError(_refused(address, error)) from error
     _set_up_data()
@@ -47,7 +55,6 @@ def joined(address: str | None = None) -> Iterator[None]:
             f"the cluster could not do it: {_short(error)}; see its logs; the same command goes on"
         ) from error
     finally:
-        _take_back_requests()
         ray.shutdown()
 
 
@@ -67,30 +74,70 @@ def _set_up_data() -> None:
 def require(each: Mapping[str, float], count: int, what: str, seconds: float) -> None:
     """Wait until nodes have room for `count` times these resources, asking an autoscaler for them.
 
-    InputError after that many seconds: says what is missing.
+    InputError after that many seconds: says what is missing, or in use.
     """
-    begun = time.monotonic()
+    if min(each.values()) <= 0:
+        raise InputError(f"{what} of {_listed(each)} each; give each more than 0")
+    begun, all_ = time.monotonic(), {k: n * count for k, n in each.items()}
     asked = False
-    while (room := places(each)) < count:
-        if not asked:
-            _ask_autoscaler(each, count)
-            log.info("waiting %.0f s for %s: there is room for %d of them", seconds, what, room)
-            asked = True
-        if time.monotonic() - begun > seconds:
-            there = ray.cluster_resources()
-            raise InputError(
-                f"{what} need {_listed({k: n * count for k, n in each.items()})}, "
-                f"{_listed(each)} each on one node; the cluster has "
-                f"{_listed({k: there.get(k, 0.0) for k in each})}, room for {room} of them; add "
-                "nodes, ask for less, or wait longer with --wait"
-            )
-        time.sleep(LOOK_SECONDS)
+    try:
+        while (room := places(each)) < count or _busy(all_):
+            _ask_autoscaler(each, count)  # again and again: another job's request replaces ours
+            if not asked:
+                log.info("waiting %.0f s for %s: room for %d of them", seconds, what, room)
+                asked = True
+            if time.monotonic() - begun > seconds:
+                there = ray.cluster_resources()
+                raise InputError(
+                    f"{what} need {_listed(all_)}, {_listed(each)} each on one node; the cluster "
+                    f"has {_listed({k: there.get(k, 0.0) for k in each})}, room for {room} of them"
+                    f"{_busy(all_)}; add nodes, ask for less, or wait longer with --wait"
+                )
+            time.sleep(LOOK_SECONDS)
+    finally:
+        if asked:
+            _take_back_requests()
+
+
+def _busy(all_: Mapping[str, float]) -> str:
+    """What is missing only because other work has it; "" where nothing is."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    used = {k: there.get(k, 0.0) - free.get(k, 0.0) for k in all_}
+    short = any(free.get(k, 0.0) < n - EPSILON for k, n in all_.items())
+    return f", {_listed(used)} in use" if short and any(used.values()) else ""
 
 
 def places(each: Mapping[str, float]) -> int:
     """How often these resources fit on the nodes that are alive, whatever is in use there."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(min(int(node.get(k, 0.0) / n) for k, n in each.items() if n) for node in nodes)
+
+
+def require_seen(place: str) -> None:
+    """InputError where some node that works does not see a place, or nobody can write there."""
+    marker = Marker(place)
+    marker.write()
+    look = ray.remote(num_cpus=0)(_sees)
+    try:
+        found = {
+            node["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(place, marker.name)
+            for node in ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU")
+        }
+        blind = [address for address, seen in found.items() if not ray.get(seen)]
+    finally:
+        marker.remove()
+    if blind:
+        raise InputError(
+            f"not every node sees {place} ({', '.join(blind)} does not); give a path that all "
+            "nodes share, or a URL such as s3://bucket/run"
+        )
+
+
+def _sees(place: str, name: str) -> bool:
+    return is_there(f"{place}/{name}")
 
 
 def on_this_node(what: type) -> Any:  # noqa: ANN401 - an actor's handle

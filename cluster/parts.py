@@ -52,7 +52,7 @@ class Parts(Datasink[list[str]]):
                 keys[file.base_name] = keys_of(
                     pq.read_table(file.path, columns=["id"], filesystem=system)["id"]
                 )
-            except (OSError, ValueError):  # its writer was killed
+            except pa.ArrowInvalid:  # its writer was killed
                 system.delete_file(file.path)
         for name in _repeating(keys):
             system.delete_file(f"{path}/{name}")

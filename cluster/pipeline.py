@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cllm.console import one_line_errors, set_up_logging
-from cllm.errors import InputError
+from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
@@ -96,8 +97,9 @@ class Config(Settings):
     @property
     def own_base(self) -> str:
         """A base that lies in a folder or at a URL, not on a hub; "" where it does not."""
-        base = self.base or ""
-        return absolute(base) if is_url(base) or Path(base).is_dir() else ""
+        if self.base in (None, "", SHIPPED_BASE):
+            return ""
+        return absolute(self.base) if is_url(self.base) or Path(self.base).is_dir() else ""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_logging()
     logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
-        from cluster.joining import joined
+        from cluster.joining import joined, require_seen
 
         config = load(options.config, options.run)
         with joined(options.address):
+            require_seen(config.run)
             told = chain(config)
         print(json.dumps(told))
 
@@ -142,7 +145,11 @@ def load(path: Path, run: str | None = None) -> Config:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is no configuration ({reason}); see cluster/configs") from error
     corpus = config.corpus if config.corpus == BUILT_IN else absolute(config.corpus)
-    places = {"run": lasting(config.run), "corpus": corpus, "base": config.own_base or config.base}
+    milvus = config.milvus and lasting(config.milvus)
+    places = {
+        "run": lasting(config.run), "corpus": corpus, "base": config.own_base or config.base,
+        "milvus": milvus,
+    }  # fmt: skip
     config = config.model_copy(update=places)
     config.settings  # noqa: B018 - what does not fit is said now
     return config
@@ -161,14 +168,38 @@ def chain(config: Config) -> dict[str, Any]:
             log.info("%s: kept", stage.name)
             told["kept"].append(stage.name)
             continue
+        if not told["made"]:
+            require_all(config)
         log.info("%s: begins", stage.name)
         begun = time.monotonic()
-        stage.work(config)
+        try:
+            stage.work(config)
+        except InputError as error:
+            raise (WorkError if told["made"] else InputError)(str(error)) from error
         made = {part: contents(f"{config.run}/{part}") for part in stage.makes}
+        if not all(made.values()):
+            raise WorkError(f"stage {stage.name} left no {' or '.join(made)} in {config.run}")
         write_text(note, json.dumps({"inputs": inputs, "made": made}))
         told["made"][stage.name] = round(time.monotonic() - begun, 1)
         log.info("%s: done in %.0f s", stage.name, told["made"][stage.name])
     return told
+
+
+def require_all(config: Config) -> None:
+    """InputError, before anything is begun, where a later stage could not be done."""
+    from cllm.store import require_reachable
+    from cluster.joining import require
+
+    t, e, v = config.train, config.embed, config.voids
+    for means, count, what in (
+        (config.step, 1, "stages"), (t, t.workers, "workers"), (e, e.actors, "actors"),
+    ):  # fmt: skip
+        needs = tasks.Needs(means.cpus, means.gpu)
+        if count:
+            require(needs.resources, count, f"{count} {what}", config.wait)
+    require({"CPU": v.cpus}, v.shards, f"{v.shards} shards", config.wait)
+    if config.milvus:
+        require_reachable(config.milvus)
 
 
 def _is_done(config: Config, stage: Stage, inputs: str, note: str | None) -> bool:
@@ -205,11 +236,13 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
 
 
 def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
+    """A model that was trained on another base is trained again by the next stage."""
     from cllm import pipeline
 
     if base == SHIPPED_BASE:
         pipeline.borrow_base(run, SHIPPED / "base")
         return
+    shutil.rmtree(run.model, ignore_errors=True)
     if base is None:
         pipeline.make_base(run, settings.base, reuse=True)
     else:
@@ -269,7 +302,10 @@ CORPUS = Stage(
 )  # fmt: skip
 BASE = Stage(
     "base", ("corpus.parquet",), ("base",), 
-    lambda c: [c.base, c.own_base and contents(c.own_base), c.settings.base.model_dump()],
+    lambda c: [
+        c.base, c.own_base and contents(c.own_base), c.settings.base.model_dump(),
+        c.settings.reference_seconds, c.settings.train.loop.model_dump(),
+    ],
     lambda c: on_worker(c, BASE, _base, base=c.base),
 )  # fmt: skip
 TRAIN = Stage(

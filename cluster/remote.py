@@ -8,10 +8,12 @@ A node works on a copy of what it needs; a local path that the node sees is used
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,11 +24,16 @@ from cllm.files import digest, replacing
 from cllm.run import RunFolder
 
 CARD = "README.md"
+FINISHED = "training.json"  # in a model's folder: what it was made from (`cllm.pipeline.finished`)
 JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
 
 
 def absolute(place: str) -> str:
-    """The same place as every node must be told: URLs as they are, paths from the root."""
+    """The same place as every node must be told: URLs as they are, paths from the root.
+
+    Variables of the environment, as in $CLLM_RUNS/mine, are put in.
+    """
+    place = os.path.expandvars(place).rstrip("/") or "/"
     return place if "://" in place else str(Path(place).expanduser().resolve())
 
 
@@ -111,13 +118,26 @@ def _bring(system: fs.FileSystem, path: str, target: Path) -> None:
 
 
 def put(source: Path, place: str) -> None:
-    """Copy a file or folder of this machine to a place."""
+    """Copy a file or folder of this machine to a place, instead of what is there.
+
+    Locally in one go. In an object store the file that says "finished" goes first and comes last.
+    """
     system, path = reached(place)
-    if source.is_dir():
-        system.create_dir(path, recursive=True)
-    fs.copy_files(
-        str(source), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
-    )
+    if isinstance(system, fs.LocalFileSystem):
+        with replacing(Path(path)) as new:
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, new)
+        return
+    inside = [str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()]
+    names = [""] if source.is_file() else sorted(inside, key=lambda name: name.endswith(FINISHED))
+    for file in listed(system, path):
+        if file.base_name == FINISHED or file.path[len(path) + 1 :] not in names:
+            system.delete_file(file.path)
+    for name in names:
+        here, there = (str(source / name), f"{path}/{name}") if name else (str(source), path)
+        system.create_dir(there.rpartition("/")[0], recursive=True)
+        fs.copy_files(
+            here, there, source_filesystem=fs.LocalFileSystem(), destination_filesystem=system
+        )
 
 
 def give_back(run: RunFolder, place: str, parts: Sequence[str]) -> None:
@@ -126,6 +146,13 @@ def give_back(run: RunFolder, place: str, parts: Sequence[str]) -> None:
         return
     for part in parts:
         put(run.path / part, f"{place}/{part}")
+
+
+def remove(place: str) -> None:
+    """Delete a file, if it is there."""
+    system, path = reached(place)
+    if system.get_file_info(path).type == fs.FileType.File:
+        system.delete_file(path)
 
 
 def listed(system: fs.FileSystem, path: str) -> list[fs.FileInfo]:
@@ -166,6 +193,11 @@ def read_text(place: str) -> str | None:
         return bytes(file.read()).decode()
 
 
+def is_there(place: str) -> bool:
+    """Whether a file, or a folder with files, lies there."""
+    return bool(listed(*reached(place)))
+
+
 def contents(place: str) -> str:
     """A digest of a file, or of a folder's manifest or else of all its files; "" if not there.
 
@@ -179,7 +211,7 @@ def contents(place: str) -> str:
     files = [file for file in listed(system, path) if file.base_name != CARD]
     for file in files:
         state.update(file.path.removeprefix(path).encode())
-        with system.open_input_stream(file.path) as stream:
+        with system.open_input_stream(file.path, compression=None) as stream:
             while block := stream.read(1 << 20):
                 state.update(block)
     return state.hexdigest() if files else ""
@@ -210,9 +242,10 @@ class Marker:
         return bool(system.get_file_info(f"{path}/{self.name}").type == fs.FileType.File)
 
     def remove(self) -> None:
-        """Take it away."""
+        """Take it away, where that can be done."""
         system, path = reached(self.place)
-        system.delete_file(f"{path}/{self.name}")
+        with suppress(OSError):
+            system.delete_file(f"{path}/{self.name}")
 
 
 def _node() -> str:

@@ -17,7 +17,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource.datasink import WriteResult
 
 from cllm.errors import InputError, WorkError
-from cllm.store import VectorStore
+from cllm.store import NoAnswer, VectorStore
 
 BATCH = 1000
 RETRIED_SECONDS = 120.0  # a server that restarts is waited for
@@ -59,6 +59,27 @@ class MilvusSink(Datasink[int]):
         del write_result
         _retried(self._publish)
 
+    def is_done(self) -> bool:
+        """Whether all rows are there and readers see them."""
+        try:
+            store = self._open(create=False)
+        except NoAnswer:
+            raise
+        except InputError:  # no such collection
+            return False
+        try:
+            return store.count() == self.rows and store.shown_by(self.alias)
+        finally:
+            store.close()
+
+    def count(self) -> int:
+        """Rows that are there now."""
+        store = self._open(create=False)
+        try:
+            return store.count()
+        finally:
+            store.close()
+
     def _publish(self) -> None:
         store = self._open(create=False)
         try:
@@ -87,7 +108,7 @@ class MilvusSink(Datasink[int]):
         def send() -> None:
             try:
                 holder[0].upsert_rows(rows)
-            except InputError:
+            except NoAnswer:
                 holder[0].close()
                 holder[0] = self._open(create=False)
                 raise
@@ -102,7 +123,7 @@ def _retried(call: Any) -> Any:  # noqa: ANN401 - what it gives
     while True:
         try:
             return call()
-        except InputError:
+        except NoAnswer:
             if time.monotonic() - begun > RETRIED_SECONDS:
                 raise
             time.sleep(wait)

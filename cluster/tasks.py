@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from cllm.console import set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
-from cluster.remote import contents, fetched, give_back
+from cluster.remote import fetched, give_back, is_there
 
-NOTES = "report.json"
+NOTES = ("report.json", "model/README.md")  # what any work may add to
 RETRIES = 2  # after a node is lost
 
 
@@ -56,11 +56,12 @@ def _task(
 ) -> tuple[int, str] | None:
     set_up_logging()
     try:
-        there = [part for part in {*reads, NOTES} if contents(f"{run}/{part}")]
+        there = [part for part in {*reads, "report.json"} if is_there(f"{run}/{part}")]
         folder = fetched(run, there)
         folder.path.mkdir(parents=True, exist_ok=True)
         work(folder)
-        give_back(folder, run, (*makes, NOTES))
+        noted = [name for name in NOTES if (folder.path / name).exists()]
+        give_back(folder, run, (*makes, *noted))
     except (InputError, WorkError) as error:
         return error.exit_status, str(error)
     return None

@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyarrow import fs
 
@@ -25,14 +26,17 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.remote import Marker, contents, fetched, give_back, lasting, reached
+from cluster.remote import fetched, give_back, is_there, lasting, reached
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
+    from cllm.workers import Workers
 
 log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 NEEDED = ("corpus.parquet", "base", "report.json")
+PLACED_SECONDS = 60  # after which Ray Train gives up to place workers, and tries again
 POLL_SECONDS = "0.25"  # Ray looks for reports so often, and a worker waits until its own is seen
 TIMEOUT = 600.0
 MADE = ("model", "metrics.jsonl", "tensorboard", "report.json")
@@ -125,7 +129,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
-    from cluster.joining import on_this_node, require
+    from cluster.joining import on_this_node, require, require_seen
     from cluster.network import Reachable
     from cluster.tracking import tracking
 
@@ -134,15 +138,15 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         settings = settings.model_copy(update={"parallel": changed})
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
     require(each, means.workers, f"{means.workers} workers", means.wait)
-    marker, verdict = Marker(means.storage), on_this_node(Verdict)
-    marker.write()
+    callbacks = tracking(means.storage, means.name, means.track)
+    require_seen(means.storage)
+    verdict = on_this_node(Verdict)
     trainer = TorchTrainer(
         work,
         train_loop_config={
             "run": run,
             "settings": settings.model_dump_json(),
             "storage": means.storage,
-            "marker": marker.name,
             "name": means.name,
             "verdict": verdict,
         },
@@ -155,20 +159,22 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         run_config=ray_train.RunConfig(
             name=means.name,
             storage_path=means.storage,
-            failure_config=ray_train.FailureConfig(max_failures=means.retries),
+            failure_config=ray_train.FailureConfig(
+                max_failures=means.retries,
+                controller_failure_limit=means.retries + math.ceil(means.wait / PLACED_SECONDS),
+            ),
             checkpoint_config=ray_train.CheckpointConfig(num_to_keep=2),
-            callbacks=tracking(means.storage, means.name, means.track),
+            callbacks=callbacks,
             worker_runtime_env={"env_vars": _worker_variables(means)},
         ),
     )
     try:
         told = trainer.fit().return_value
+        told = ray.get(verdict.said.remote()) or told
     except ray_train.TrainingFailedError as error:
         told = ray.get(verdict.said.remote())
         if told is None:
             raise WorkError(_failed(error, means)) from error
-    finally:
-        marker.remove()
     if "error" in told:
         raise (InputError if told["status"] == InputError.exit_status else WorkError)(told["error"])
     _forget_checkpoints(f"{means.storage}/{means.name}")
@@ -206,9 +212,9 @@ class Verdict:
     def __init__(self) -> None:
         self._told: dict[str, Any] | None = None
 
-    def say(self, told: dict[str, Any]) -> None:
+    def say(self, error: str, status: int) -> None:
         """The first one counts."""
-        self._told = self._told or told
+        self._told = self._told or {"error": error, "status": status}
 
     def said(self) -> dict[str, Any] | None:
         """None while all is well."""
@@ -218,22 +224,21 @@ class Verdict:
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """One worker's part; what went wrong for good is told and not tried again.
 
-    What is wrong with the input all workers find, and return. In the midst of the work one may
-    fail alone while others wait for it: it raises, whereupon Ray ends and begins them all.
+    What is wrong with the input all workers find at once, and return. In the midst of the work one
+    may fail alone while others wait for it: it raises, whereupon Ray ends and begins them all.
     """
     import ray
 
     verdict = config["verdict"]
-    told: dict[str, Any] | None = ray.get(verdict.said.remote())
-    if told:
-        return told
+    if ray.get(verdict.said.remote()):
+        return {}
     try:
         return _train(config)
     except InputError as error:
-        return {"error": str(error), "status": error.exit_status}
+        ray.get(verdict.say.remote(str(error), error.exit_status))
+        return {}
     except WorkError as error:
-        told = {"error": str(error), "status": error.exit_status}
-        ray.get(verdict.say.remote(told))
+        ray.get(verdict.say.remote(str(error), error.exit_status))
         raise
 
 
@@ -247,16 +252,9 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
 
     workers = Workers.here()
     settings = RunSettings.model_validate_json(config["settings"])
-    marker = Marker(config["storage"])
-    marker.name = config["marker"]
-    if workers.any(not marker.seen()):
-        raise InputError(
-            f"not every node sees {config['storage']}; give --storage a path that all nodes share, "
-            "or a URL such as s3://bucket/checkpoints"
-        )
-    run = _together(lambda: _own_copy(config["run"]), workers)
+    run = _together(lambda: _own_copy(config["run"]), workers, config["verdict"])
     try:
-        _require_same_base(run, workers)
+        _require_same_base(run, workers, config["verdict"])
         spread = Spread(
             settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
             preempted=_preempted, report=lambda line: ray.train.report(line),
@@ -270,13 +268,16 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
         shutil.rmtree(run.path)
 
 
-def _together(make: Callable[[], RunFolder], workers: Any) -> RunFolder:  # noqa: ANN401
-    """What `make` gives, or an error on all workers: one that fails alone is waited for."""
+def _together(make: Callable[[], Made], workers: Workers, verdict: Any) -> Made:  # noqa: ANN401
+    """What `make` gives, or an error on all workers: one that fails alone would be waited for."""
+    import ray
+
     failed: InputError | WorkError | None = None
     try:
         made = make()
     except (InputError, WorkError) as error:
         failed = error
+        ray.get(verdict.say.remote(str(error), error.exit_status))
     if workers.any(failed is not None):
         raise failed or InputError("another worker cannot begin; its own line says why")
     return made
@@ -289,7 +290,7 @@ def _own_copy(place: str) -> RunFolder:
     for name in ("corpus.parquet", "base"):  # only read
         (own.path / name).symlink_to((source.path / name).resolve())
     shutil.copy(source.report, own.report)
-    if contents(f"{place}/model"):  # it may be the very one that is to be trained
+    if is_there(f"{place}/model"):  # it may be the very one that is to be trained
         shutil.copytree(fetched(place, ("model",)).model, own.model)
     return own
 
@@ -299,8 +300,8 @@ def _made(run: RunFolder) -> list[str]:
     return [name for name in MADE if (run.path / name).exists()]
 
 
-def _require_same_base(run: RunFolder, workers: Any) -> None:  # noqa: ANN401
-    mine = int(run.load_base().hash[:12], 16)
+def _require_same_base(run: RunFolder, workers: Workers, verdict: Any) -> None:  # noqa: ANN401
+    mine = int(_together(run.load_base, workers, verdict).hash[:12], 16)
     if workers.any(mine != int(workers.told([mine])[0])):
         raise InputError(
             f"the base LLM in {run.base} differs between nodes; give every node the same run folder"

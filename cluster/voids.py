@@ -27,7 +27,7 @@ from cllm.progress import counted
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, Floats, Ints, require_unit
 from cllm.voids import Job, VoidSearch, find_voids
-from cluster.remote import contents, lasting, read_text
+from cluster.remote import is_there, lasting, read_text, remove
 from cluster.tasks import Needs, on_worker
 
 log = logging.getLogger(__name__)
@@ -69,16 +69,18 @@ def search(
     run: str, seed: int, shards: int, cpus: float, *, quick: bool, wait: float
 ) -> dict[str, Any]:
     """The report's section on voids. InputError: resources or parts of the run are missing."""
-    from cluster.joining import require
+    from cluster.joining import require, require_seen
 
     if shards < 1:
         raise InputError(f"--shards is {shards}; it must be 1 or more")
     require({"CPU": cpus}, shards, f"{shards} shards", wait)
-    missing = [part for part in NEEDED if not contents(f"{run}/{part}")]
+    require_seen(run)
+    missing = [part for part in NEEDED if not is_there(f"{run}/{part}")]
     if missing:
         raise InputError(f"{run} has no {', '.join(missing)}; make it first (README, Step by step)")
     work = partial(_search, seed=seed, shards=shards, cpus=cpus, quick=quick)
     on_worker(run, NEEDED, MADE, work, Needs(cpus, wait=wait), "the void search")
+    remove(f"{run}/ideas.parquet")  # of other voids
     found: dict[str, Any] = json.loads(read_text(f"{run}/report.json") or "")["voids"]
     return found
 

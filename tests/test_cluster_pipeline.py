@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cllm.errors import InputError
+from cllm.errors import InputError, WorkError
 
 pytest.importorskip("ray")
 from cluster import pipeline
@@ -61,6 +62,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     stages = (stage("first", (), "a"), stage("second", ("a",), "b"))
     monkeypatch.setattr(pipeline, "STAGES", stages)
+    monkeypatch.setattr(pipeline, "require_all", lambda _: None)
     return done
 
 
@@ -72,6 +74,48 @@ def test_stages_that_are_done_are_kept(tmp_path: Path, done: list[str]) -> None:
     assert list(chain(config(tmp_path))["made"]) == ["first", "second"]
     assert chain(config(tmp_path))["kept"] == ["first", "second"]
     assert done == ["first", "second"]
+
+
+@pytest.mark.parametrize(("failing", "error"), [(0, InputError), (1, WorkError)])
+def test_bad_input_that_is_found_after_work_had_begun_is_a_failure(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch, failing: int,
+    error: type[Exception],
+) -> None:  # fmt: skip
+    def refuse(_: Config) -> None:
+        raise InputError("not like this")
+
+    stages = list(pipeline.STAGES)
+    stages[failing] = replace(stages[failing], work=refuse)
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    with pytest.raises(error, match="not like this"):
+        chain(config(tmp_path))
+
+
+def test_a_stage_that_leaves_nothing_here_is_said(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(pipeline.STAGES[0], work=lambda _: None)
+    monkeypatch.setattr(pipeline, "STAGES", (elsewhere,))
+    with pytest.raises(WorkError, match="stage first left no a in"):
+        chain(config(tmp_path))
+
+
+def test_a_base_of_ones_own_decides_by_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config.yaml"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text("{}")
+    told = []
+    for base in ("null", "google-t5/t5-small", "mine"):
+        file.write_text(f"run: r\nbase: {base}")
+        told.append((load(file).base, load(file).own_base))
+    mine = str(tmp_path / "mine")
+    assert told == [(None, ""), ("google-t5/t5-small", ""), (mine, mine)]
+    before = pipeline.BASE.decided_by(load(file))
+    (tmp_path / "mine/config.json").write_text('{"wider": 1}')
+    assert pipeline.BASE.decided_by(load(file)) != before
 
 
 def test_a_change_is_passed_on(tmp_path: Path, done: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from cllm.errors import InputError
 from cluster import remote, train
@@ -64,6 +65,35 @@ def test_what_is_put_can_be_fetched(url: str, tmp_path: Path) -> None:
     (made / "inner/weights").write_bytes(b"w")
     put(made, f"{url}/model")
     assert (fetched(url, ["model"]).model / "inner/weights").read_bytes() == b"w"
+
+
+def test_what_is_put_in_an_object_store_replaces_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its "finished" note comes last, so that half a copy never counts."""
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())  # not local, to `put`
+    monkeypatch.setattr(remote, "reached", lambda _: (store, "run/model"))
+    model, there = tmp_path / "model", tmp_path / "run/model"
+    for folder, names in ((model, ("a", "training.json", "z/b")), (there, ("old", "a"))):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"{folder}")
+    order: list[str] = []
+    copy = fs.copy_files
+    monkeypatch.setattr(
+        remote.fs, "copy_files", lambda here, *a, **k: (order.append(here), copy(here, *a, **k))
+    )
+    put(model, "s3://bucket/run/model")
+    assert {str(p.relative_to(there)) for p in there.rglob("*") if p.is_file()} == {
+        "a", "training.json", "z/b",
+    }  # fmt: skip
+    assert (there / "a").read_text() == str(model)
+    assert order[-1].endswith("training.json")
+
+
+def test_variables_of_the_environment_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLLM_RUNS", "s3://bucket/runs")
+    assert absolute("$CLLM_RUNS/mine/") == "s3://bucket/runs/mine"
 
 
 def test_an_unknown_kind_of_place_is_said() -> None:

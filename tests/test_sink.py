@@ -11,7 +11,7 @@ import pytest
 
 from cllm.errors import InputError, WorkError
 from cllm.sphere import unit
-from cllm.store import VectorStore
+from cllm.store import NoAnswer, VectorStore
 
 pytest.importorskip("ray")
 from cluster import sink as module
@@ -78,7 +78,7 @@ def test_a_server_that_went_away_is_waited_for(
     def failing(self: VectorStore, rows: list[dict[str, Any]]) -> None:
         failures[0] += 1
         if failures[0] <= 2:
-            raise InputError("Milvus: no answer")
+            raise NoAnswer("Milvus: no answer")
         plain(self, rows)
 
     monkeypatch.setattr(VectorStore, "upsert_rows", failing)
@@ -95,7 +95,7 @@ def test_a_server_that_stays_away_is_given_up(
     sink.on_write_start()
 
     def failing(*_: object) -> None:
-        raise InputError("Milvus: no answer")
+        raise NoAnswer("Milvus: no answer")
 
     monkeypatch.setattr(VectorStore, "upsert_rows", failing)
     monkeypatch.setattr(module, "RETRIED_SECONDS", 0.05)
