@@ -160,6 +160,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert driver.returncode == 0, err[-3000:]
     assert "going on at step" in err
     same_weights(undisturbed, run / "model")
+    assert trained_steps(run) == list(range(5, STEPS + 1, 5))
 
 
 def killed_after(cluster: Cluster, run: Path, count: int) -> list[Path]:
@@ -187,6 +188,7 @@ def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, r
     kept = killed_after(cluster, run, 1)
     goes_on(cluster, run, max(map(step_of, kept)))
     same_weights(undisturbed, run / "model")
+    assert trained_steps(run) == list(range(5, STEPS + 1, 5))
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(

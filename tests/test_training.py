@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,16 +126,20 @@ def test_a_budget_of_seconds_ends_it(texts: TokenTexts, tmp_path: Path) -> None:
 
 
 def test_scoring_is_not_counted_as_training_time(texts: TokenTexts, tmp_path: Path) -> None:
+    begun, scoring = time.perf_counter(), 0.0
+
     class Slow(Counting):
         def score(self) -> float:
+            nonlocal scoring
             torch.randn(10)  # scoring may draw numbers
-            import time
-
+            before = time.perf_counter()
             time.sleep(0.2)
+            scoring += time.perf_counter() - before
             return super().score()
 
     ended = fit(Slow(), texts, loop(evaluations=3), tmp_path)
-    assert ended.seconds < 0.6
+    assert scoring >= 0.6
+    assert ended.seconds <= time.perf_counter() - begun - scoring
 
 
 @pytest.mark.parametrize("scores", [[5.0, 9.0, 1.0], [9.0, 9.0, 9.0], [1.0, 2.0, 3.0]])
@@ -344,6 +350,29 @@ def stopped(texts: TokenTexts, tmp_path: Path) -> Path:
 
 def newest(folder: Path) -> Path:
     return sorted((folder / "checkpoint").glob("step-*"))[-1]
+
+
+def test_a_checkpoint_of_more_workers_is_said_to_be_that(texts: TokenTexts, stopped: Path) -> None:
+    note = newest(stopped) / "progress.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"workers": 2}))
+    with pytest.raises(InputError, match=r"was written by 2 workers.*go on with 2"):
+        fit(Counting(), texts, loop(), stopped)
+
+
+def test_metrics_go_along_to_another_machine(
+    texts: TokenTexts, stopped: Path, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(stopped / "checkpoint", elsewhere / "checkpoint")
+    for folder in (stopped, elsewhere):
+        fit(Counting(), texts, loop(), folder)
+    steps = [[line["step"] for line in lines(folder)] for folder in (stopped, elsewhere)]
+    assert steps[0] == steps[1]
+    board = EventAccumulator(str(elsewhere / "tensorboard")).Reload()
+    shown = [event.step for event in board.Scalars("loss")]
+    assert shown == [line["step"] for line in lines(elsewhere) if "loss" in line]
 
 
 @pytest.mark.parametrize("left", [0, 40, -20])
