@@ -1,4 +1,4 @@
-"""How the cost of a CLLM grows with the length of its texts; a part of `bench.train`."""
+"""What the benchmarks share, and how cost grows with the length of texts (`bench.train`)."""
 
 # Shapes: B texts, T tokens, H width.
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def memory_of(tokens: int, dim: int) -> float | None:
     there_and_back(model, tokens)
     highest = re.search(r"VmHWM:\s+(\d+)", status.read_text())
     return (int(highest[1]) - int(before[1])) / 1024 if highest and before else None
+
+
+def in_turns(sides: Mapping[str, Any], repeat: int) -> list[tuple[str, Any]]:
+    """The sides of a ratio, the other one first each time."""
+    return list(sides.items())[:: -1 if repeat % 2 else 1]
+
+
+def matmul_rate(size: int, device: str, dtype: torch.dtype) -> float:
+    """FLOPs a second of a large square product."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(3):
+        a @ b
+    wait()
+    begun = time.perf_counter()
+    for _ in range(20):
+        a @ b
+    wait()
+    return 20 * 2 * size**3 / (time.perf_counter() - begun)
 
 
 def say(line: str) -> None:

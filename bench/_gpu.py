@@ -7,6 +7,7 @@ A part of `bench.cluster`; needs torch and transformers, and DeepSpeed for the Z
 # Shapes: B texts, T tokens.
 from __future__ import annotations
 
+import gc
 import os
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench._context import say
+from bench._context import matmul_rate, say
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.engines import make_engine
@@ -44,7 +45,7 @@ def measure(steps: int, folder: Path) -> dict[str, Any]:
         torch.distributed.init_process_group(
             "nccl", init_method="tcp://127.0.0.1:29511", rank=0, world_size=1
         )
-    peak = matmul_peak()
+    peak = matmul_rate(MATMUL, "cuda", torch.bfloat16)
     say(f"matmul peak {peak / 1e12:.0f} TFLOPS")
     rows = []
     for stage in STAGES:
@@ -61,21 +62,9 @@ def measure(steps: int, folder: Path) -> dict[str, Any]:
     return {"gpu": torch.cuda.get_device_name(), "matmul_tflops": peak / 1e12, "rows": rows}
 
 
-def matmul_peak() -> float:
-    """FLOPs a second of a large bfloat16 product on this GPU."""
-    a, b = (torch.randn(MATMUL, MATMUL, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    torch.cuda.synchronize()
-    return 20 * 2 * MATMUL**3 / (time.perf_counter() - begun)
-
-
 def one(stage: int | None, batch: int, steps: int) -> dict[str, Any]:
     """One stage and batch: tokens and FLOPs a second, GiB at most."""
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     task, texts = subject(batch)
@@ -95,6 +84,7 @@ def one(stage: int | None, batch: int, steps: int) -> dict[str, Any]:
         taken += [time.perf_counter() - begun] if step >= 5 else []
         tokens = pieces[0].whole.tokens
     seconds = float(np.median(taken))
+    engine.release({})  # or its buffers count in the next row
     return {
         "zero": stage, "batch": batch, "tokens_a_second": tokens / seconds,
         "flops_a_second": flops / seconds, "peak_gib": torch.cuda.max_memory_allocated() / 2**30,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._context import say
+from bench._context import in_turns, say
 
 
 def filled(rows: int, repeats: int, folder: Path) -> dict[str, list[float]]:
@@ -22,7 +22,7 @@ def filled(rows: int, repeats: int, folder: Path) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {"sink": [], "loop": []}
     for repeat in range(repeats):
         with milvus_server(folder / f"milvus{repeat}") as uri:
-            for name, fill in (("loop", BARE), ("sink", SINK)):
+            for name, fill in in_turns({"loop": BARE, "sink": SINK}, repeat):
                 taken = [_seconds(fill, run, uri) for run in (few, many)]
                 rates[name].append(9 * rows / (taken[1] - taken[0]))
         say(f"milvus {repeat}: {rates}")
@@ -73,11 +73,23 @@ def milvus_server(folder: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        time.sleep(5)
+        wait_for(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
+
+
+def wait_for(port: int) -> None:
+    """Until something listens there."""
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise SystemExit("the Milvus server did not start")
 
 
 SINK = """

@@ -5,28 +5,17 @@ One core, float32, the shipped base: its matmul rate stands for the GPU's peak.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 
+from bench._context import matmul_rate
 from cllm.run import SHIPPED, RunFolder
 from cluster.plan import FP32, ROW_BYTES, Job, count, skeleton
 
 MATMUL = 1024
-
-
-def matmul_rate() -> float:
-    """FLOPs a second of a large float32 product on one core."""
-    torch.set_num_threads(1)
-    a, b = torch.randn(MATMUL, MATMUL), torch.randn(MATMUL, MATMUL)
-    a @ b
-    begun = time.perf_counter()
-    for _ in range(20):
-        a @ b
-    return 20 * 2 * MATMUL**3 / (time.perf_counter() - begun)
 
 
 def beside(run: RunFolder, trained: float, embedded: float, store: Path) -> dict[str, Any]:
@@ -38,7 +27,9 @@ def beside(run: RunFolder, trained: float, embedded: float, store: Path) -> dict
     tokens = model.tokens(texts)
     mean = round(sum(map(len, tokens.rows)) / len(tokens.rows))
     job = Job(str(SHIPPED / "base"), len(texts), 1, "", tokens=mean)
-    counted, rate = count(skeleton(job), mean), matmul_rate()
+    torch.set_num_threads(1)
+    rate = matmul_rate(MATMUL, "cpu", torch.float32)
+    counted = count(skeleton(job), mean)
     (vectors,) = {path.parent for path in run.path.glob("latents/v-*/*.parquet")}
     row = FP32 * model.config.dim + ROW_BYTES
     pairs = {

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bench._context import say
+from bench._context import in_turns, say
 
 PARTS = ("embed", "peer", "train", "memory", "resume", "milvus", "planned")
 BATCH = 64
@@ -97,7 +96,7 @@ def embed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     small, large = (run_of(folder / str(n), n) for n in (options.texts // 4, options.texts))
     rates: dict[str, list[float]] = {"ray": [], "plain": []}
     for repeat in range(options.repeats):
-        for name, seconds in (("ray", _by_ray), ("plain", _by_torch)):
+        for name, seconds in in_turns({"ray": _by_ray, "plain": _by_torch}, repeat):
             taken = seconds(large) - seconds(small)
             rates[name].append((options.texts - options.texts // 4) / taken)
         say(f"embed {repeat}: {rates}")
@@ -157,10 +156,11 @@ def peer(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     texts = list(built_in_corpus("plain", options.texts, 0).texts)
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     for repeat in range(options.repeats + 1):
-        for name, encode in (
-            ("ours", lambda: ours.encode(texts, BATCH)),
-            ("theirs", lambda: theirs.encode(texts, batch_size=BATCH)),
-        ):
+        sides = {
+            "ours": lambda: ours.encode(texts, BATCH),
+            "theirs": lambda: theirs.encode(texts, batch_size=BATCH),
+        }
+        for name, encode in in_turns(sides, repeat):
             begun = time.perf_counter()
             encode()
             rates[name] += [len(texts) / (time.perf_counter() - begun)] if repeat else []
@@ -175,7 +175,7 @@ def train(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Tokens a second: Ray Train with DeepSpeed on two workers, over one process of two threads."""
     rates: dict[str, list[float]] = {"ray": [], "plain": []}
     for repeat in range(options.repeats):
-        for name, workers, threads in (("ray", 2, 1), ("plain", 0, 2)):
+        for name, (workers, threads) in in_turns({"ray": (2, 1), "plain": (0, 2)}, repeat):
             run = _to_train(folder / f"{name}-{repeat}", options.texts)
             command(
                 "-m", "cluster.train", "--run", str(run), "--workers", str(workers),
@@ -215,15 +215,16 @@ def resume(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "--set", f"train.loop.checkpoint_seconds={interval}", "--set", "train.loop.report_every=1",
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    driver = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    log = (folder.parent / "resume.log").open("wb")
+    driver = subprocess.Popen(words, env=env, stderr=log, stdout=log)
     kept = run / "training/ray/model/checkpoint_manager_snapshot.json"
     while not (kept.exists() and json.loads(kept.read_text())["checkpoint_results"]):
         if driver.poll() is not None:
-            raise SystemExit(driver.communicate()[1].decode()[-3000:])
+            raise SystemExit(Path(log.name).read_text(errors="replace")[-3000:])
         time.sleep(0.2)
     time.sleep(0.7 * interval)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
+    driver.kill()
+    driver.wait()
     name = json.loads(kept.read_text())["checkpoint_results"][-1]["checkpoint_dir_name"]
     progress = json.loads((kept.parent / name / "progress.json").read_text())
     lost = _steps_reached(kept.parent) - progress["step"]

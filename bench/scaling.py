@@ -48,6 +48,8 @@ def row(job: Job) -> dict[str, Any]:
         "token_matrices_gb": told["storage_gb"]["token_matrices"],
         "vectors_gb": told["storage_gb"]["vectors_parquet"],
         "milvus_gb": told["storage_gb"]["milvus"],
+        "training_host_gib": told["host_memory_gib"]["training_worker"],
+        "embedding_driver_gib": told["host_memory_gib"]["embedding_driver"],
         "void_core_hours": told["voids"]["core_hours"],
         "void_driver_gib": told["voids"]["driver_gib"],
     }

@@ -39,6 +39,8 @@ NODE_GPUS = 8  # that a fast link joins
 VOID_DIM, VOID_QUERIES = 8, 33_000  # of one search; few more with more texts (docs/scaling.md)
 SEARCHES = 58  # the cloud and 19 null clouds of three kinds
 CORE_DISTANCES = 3e8  # a second, of so many coordinates, of a core (the same)
+TEXT_BYTES, TOKEN_BYTES = 260, 13  # in a training worker: Python's objects; characters and an id
+KEY_BYTES = 16  # of a text in an embedding's driver: 8, and as many to sort them
 SPARE_GIB = 4  # CUDA context, fragmentation, buckets
 
 # Published shapes, so that no download is needed: width, layers of encoder and decoder, feed
@@ -140,6 +142,10 @@ def plan(job: Job) -> dict[str, Any]:
         "parameters": {"base_frozen": frozen, "cllm_trained": trained},
         "flops_a_text": {"training": step_flops, "embedding": embed_flops},
         "memory_gib_a_gpu": memory(job, frozen, trained, counted, gpu["memory_gib"]),
+        "host_memory_gib": {  # every training worker holds the whole corpus
+            "training_worker": job.texts * (TEXT_BYTES + TOKEN_BYTES * job.tokens) / GIB,
+            "embedding_driver": job.texts * KEY_BYTES / GIB,
+        },
         "tokens_a_second": rate * job.gpus / step_flops * job.tokens * (1 - share),
         "communication_share": share,
         "steps": job.texts * job.epochs / (job.batch * job.gpus),

@@ -31,9 +31,13 @@ JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
 def absolute(place: str) -> str:
     """The same place as every node must be told: URLs as they are, paths from the root.
 
-    Variables of the environment, as in $CLLM_RUNS/mine, are put in.
+    Variables of the environment, as in $CLLM_RUNS/mine, are put in; InputError: one is not set.
     """
     place = os.path.expandvars(place).rstrip("/") or "/"
+    if place.startswith("$"):
+        raise InputError(
+            f"{place}: {place.split('/')[0][1:]} is not set; export it, or name a path"
+        )
     return place if "://" in place else str(Path(place).expanduser().resolve())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,22 +62,43 @@ def test_images_have_the_pinned_ray(config: dict) -> None:
     assert f"FROM rayproject/ray:{version}-" in docker
 
 
-# The fields we use of KubeRay's API reference (ray.io/v1).
-FIELDS = {
-    "RayCluster": {
-        "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "authOptions",
-        "headGroupSpec", "workerGroupSpecs",
-    },
+# What we use of the operator's CRDs, with their types (ray-project/kuberay at e4c2a23e42bd,
+# ray-operator/config/crd and helm-chart/kuberay-operator/crds).
+GROUP = {
+    "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int,
+    "rayStartParams": {"*": str}, "template": dict,
+}  # fmt: skip
+CLUSTER = {
+    "rayVersion": str, "enableInTreeAutoscaling": bool, "authOptions": {"mode": str},
+    "autoscalerOptions": {"idleTimeoutSeconds": int},
+    "headGroupSpec": {"rayStartParams": {"*": str}, "template": dict},
+    "workerGroupSpecs": [GROUP],
+}  # fmt: skip
+KINDS = {
+    "RayCluster": CLUSTER,
     "RayJob": {
-        "entrypoint", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
-        "backoffLimit", "runtimeEnvYAML", "rayClusterSpec",
+        "entrypoint": str, "submissionMode": str, "shutdownAfterJobFinishes": bool,
+        "ttlSecondsAfterFinished": int, "backoffLimit": int, "runtimeEnvYAML": str,
+        "rayClusterSpec": CLUSTER,
     },
-    "RayService": {"upgradeStrategy", "serveConfigV2", "rayClusterConfig"},
-    "head": {"rayStartParams", "template"},
-    "group": {
-        "groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template",
+    "RayService": {
+        "upgradeStrategy": {"type": str}, "serveConfigV2": str, "rayClusterConfig": CLUSTER,
     },
 }  # fmt: skip
+
+
+def misfits(value: Any, schema: Any, place: str) -> list[str]:
+    """Where a file says what the operator does not know."""
+    if isinstance(schema, list):
+        pairs = [(one, schema[0], f"{place}[{i}]") for i, one in enumerate(value)]
+    elif isinstance(schema, dict):
+        known = {name: schema.get(name, schema.get("*")) for name in value}
+        pairs = [(value[name], inner, f"{place}.{name}") for name, inner in known.items()]
+    elif schema is None:
+        return [f"{place} is unknown"]
+    else:
+        return [] if type(value) is schema else [f"{place} is no {schema.__name__}"]
+    return [found for pair in pairs for found in misfits(*pair)]
 
 
 def test_there_is_a_file_for_each_kind() -> None:
@@ -90,25 +112,30 @@ def test_kubernetes_files_have_documented_fields_and_tokens(path: Path) -> None:
     file = yaml.safe_load(path.read_text("utf-8"))
     assert file["apiVersion"] == "ray.io/v1"
     spec = file["spec"]
-    assert spec.keys() <= FIELDS[file["kind"]]
+    assert misfits(spec, KINDS[file["kind"]], "spec") == []
     cluster = {
         "RayCluster": lambda: spec,
         "RayJob": lambda: spec["rayClusterSpec"],
         "RayService": lambda: spec["rayClusterConfig"],
     }[file["kind"]]()
-    assert cluster.keys() <= FIELDS["RayCluster"]
-    assert cluster["headGroupSpec"].keys() <= FIELDS["head"]
     assert cluster["rayVersion"] == pinned("ray")
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in cluster["workerGroupSpecs"]:
-        assert group.keys() <= FIELDS["group"]
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         assert group["template"]["spec"]["containers"]
     if file["kind"] == "RayService":  # Serve's own schema, not KubeRay's
         from ray.serve.schema import ServeDeploySchema
 
         ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+
+
+def test_a_field_that_the_operator_does_not_know_is_found() -> None:
+    spec = {"rayVersion": 2, "authOptions": {"modes": "token"}, "workerGroupSpecs": [{"a": 1}]}
+    assert misfits(spec, CLUSTER, "spec") == [
+        "spec.rayVersion is no str", "spec.authOptions.modes is unknown",
+        "spec.workerGroupSpecs[0].a is unknown",
+    ]  # fmt: skip
 
 
 def test_what_a_job_reads_is_sent_with_it() -> None:

@@ -17,6 +17,19 @@ from cluster.remote import write_text
 RECIPES = Path(__file__).parents[1] / "cluster/configs/recipes.yaml"
 
 
+def test_the_configuration_for_gpus_wants_them_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLLM_RUNS", raising=False)
+    file = RECIPES.with_name("gpu.yaml")
+    with pytest.raises(InputError, match="CLLM_RUNS is not set"):
+        load(file)
+    monkeypatch.setenv("CLLM_RUNS", "s3://bucket/runs")
+    config = load(file)
+    assert config.run == "s3://bucket/runs/recipes"
+    assert config.step.gpu
+    assert config.train.gpu
+    assert config.embed.gpu
+
+
 def test_the_shipped_configuration_is_sound(tmp_path: Path) -> None:
     config = load(RECIPES)
     assert Path(config.run).is_absolute()
