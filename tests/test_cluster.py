@@ -444,7 +444,8 @@ def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
         alias = json.loads(out.splitlines()[-1])["alias"]
         check = (
             "import sys; from cllm.store import VectorStore; "
-            "s = VectorStore.open(sys.argv[1], sys.argv[2], sys.argv[2][6:], 32, create=False); "
+            "model = sys.argv[2].rpartition('_')[2]; "
+            "s = VectorStore.open(sys.argv[1], sys.argv[2], model, 32, create=False); "
             "print(s.count())"
         )
         seen = cluster.run(["-c", check, milvus.uri, alias])

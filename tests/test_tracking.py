@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,8 +39,38 @@ def test_only_numbers_are_drawn() -> None:
 
 def test_mlflow_is_asked_for_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(tracking("/s", "n", "")) == 1
-    import sys
-
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match="pip install mlflow"):
         tracking("/s", "n", "http://127.0.0.1:5000")
+
+
+class FakeMlflow:
+    """What is used of MLflow's client."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.logged: list[tuple[str, str, float, int]] = []
+
+    def get_experiment_by_name(self, _: str) -> None:
+        return None
+
+    def create_experiment(self, name: str) -> str:
+        return f"{name}-id"
+
+    def create_run(self, experiment: str, run_name: str) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id=f"{experiment}/{run_name}"))
+
+    def log_metric(self, run: str, name: str, value: float, step: int) -> None:
+        self.logged.append((run, name, value, step))
+
+
+def test_mlflow_gets_the_first_workers_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", SimpleNamespace(MlflowClient=FakeMlflow))
+    _, tracker = tracking("/s", "mine", "http://127.0.0.1:5000")
+    for step in (1, 2):
+        tracker.after_report(None, [{"step": step, "loss": 1.0 / step}, {"loss": 9.0}], None)
+    assert tracker.client.uri == "http://127.0.0.1:5000"
+    assert tracker.client.logged == [
+        ("cllm-id/mine", "loss", 1.0, 1), ("cllm-id/mine", "loss", 0.5, 2),
+    ]  # fmt: skip
