@@ -175,18 +175,15 @@ class Checkpoints:
 
     def _damage(self, path: Path) -> str:
         """What is wrong with the files that this worker answers for; "" where nothing is."""
-        rank = 0 if self.place.shared else self.workers.rank
         try:
-            note = read_json(path / NOTE)
-        except (OSError, InputError) as error:
-            return str(error).partition(";")[0]
-        self._require_same(path, note)
-        try:
+            writers = int(read_json(path / NOTE)["workers"])
+            alone = self.place.shared or self.workers.rank >= writers
+            rank = 0 if alone else self.workers.rank
             for name, wanted in read_json(path / f"files-{rank}.json").items():
                 if file_digest(path / name) != wanted:
                     return f"{name} is not what was written"
-        except (OSError, InputError) as error:
-            return str(error).partition(";")[0]
+        except (OSError, InputError, KeyError, ValueError, TypeError) as error:
+            return str(error).partition(";")[0] or type(error).__name__
         return ""
 
     def _require_same(self, path: Path, note: dict[str, Any]) -> None:
@@ -204,6 +201,7 @@ class Checkpoints:
 
     def _put_back(self, path: Path, engine: Engine, module: nn.Module) -> Progress:
         note = read_json(path / NOTE)
+        self._require_same(path, note)
         del note["identity"], note["workers"]
         try:
             engine.load(path)

@@ -12,24 +12,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cllm.errors import InputError, WorkError
-from cluster.remote import Marker, is_there
+from cluster.remote import Marker
 
 log = logging.getLogger(__name__)
 
 REACHED_SECONDS = 5.0
-LOOK_SECONDS = 1.0  # between looks for resources
-EPSILON = 1e-4  # Ray counts in ten-thousandths
+LOOK_SECONDS = 3.0  # before it is said that something is missing
 # without it Ray shows all GPUs of a node to work that asked for none
 HIDE_GPUS = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 
@@ -72,39 +71,29 @@ def _set_up_data() -> None:
 
 
 def require(each: Mapping[str, float], count: int, what: str, seconds: float) -> None:
-    """Wait until nodes have room for `count` times these resources, asking an autoscaler for them.
+    """Wait until nodes have these resources free `count` times; an autoscaler hears of it.
 
     InputError after that many seconds: says what is missing, or in use.
     """
     if min(each.values()) <= 0:
         raise InputError(f"{what} of {_listed(each)} each; give each more than 0")
-    begun, all_ = time.monotonic(), {k: n * count for k, n in each.items()}
-    asked = False
+    room = placement_group([dict(each)] * count)  # only to see whether it could be had
     try:
-        while (room := places(each)) < count or _busy(all_):
-            _ask_autoscaler(each, count)  # again and again: another job's request replaces ours
-            if not asked:
-                log.info("waiting %.0f s for %s: room for %d of them", seconds, what, room)
-                asked = True
-            if time.monotonic() - begun > seconds:
-                there = ray.cluster_resources()
-                raise InputError(
-                    f"{what} need {_listed(all_)}, {_listed(each)} each on one node; the cluster "
-                    f"has {_listed({k: there.get(k, 0.0) for k in each})}, room for {room} of them"
-                    f"{_busy(all_)}; add nodes, ask for less, or wait longer with --wait"
-                )
-            time.sleep(LOOK_SECONDS)
+        if room.wait(LOOK_SECONDS):
+            return
+        log.info("waiting %.0f s for %s: room for %d of them", seconds, what, places(each))
+        if room.wait(seconds):
+            return
+        there, free = ray.cluster_resources(), ray.available_resources()
+        used = {k: there.get(k, 0.0) - free.get(k, 0.0) for k in each}
+        raise InputError(
+            f"{what} need {_listed({k: n * count for k, n in each.items()})}, {_listed(each)} each "
+            f"on one node; the cluster has {_listed({k: there.get(k, 0.0) for k in each})}, "
+            f"{_listed(used)} in use, room for {places(each)} of them; add nodes, ask for less, or "
+            "wait longer with --wait"
+        )
     finally:
-        if asked:
-            _take_back_requests()
-
-
-def _busy(all_: Mapping[str, float]) -> str:
-    """What is missing only because other work has it; "" where nothing is."""
-    there, free = ray.cluster_resources(), ray.available_resources()
-    used = {k: there.get(k, 0.0) - free.get(k, 0.0) for k in all_}
-    short = any(free.get(k, 0.0) < n - EPSILON for k, n in all_.items())
-    return f", {_listed(used)} in use" if short and any(used.values()) else ""
+        remove_placement_group(room)
 
 
 def places(each: Mapping[str, float]) -> int:
@@ -122,7 +111,7 @@ def require_seen(place: str) -> None:
         found = {
             node["NodeManagerAddress"]: look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(place, marker.name)
+            ).remote(marker)
             for node in ray.nodes()
             if node["Alive"] and node["Resources"].get("CPU")
         }
@@ -136,8 +125,8 @@ def require_seen(place: str) -> None:
         )
 
 
-def _sees(place: str, name: str) -> bool:
-    return is_there(f"{place}/{name}")
+def _sees(marker: Marker) -> bool:
+    return marker.seen()
 
 
 def on_this_node(what: type) -> Any:  # noqa: ANN401 - an actor's handle
@@ -179,20 +168,6 @@ def _is_about_tokens(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _ask_autoscaler(each: Mapping[str, float], count: int) -> None:
-    from ray.autoscaler.sdk import request_resources
-
-    request_resources(bundles=[dict(each)] * count)
-
-
-def _take_back_requests() -> None:
-    """What was asked of an autoscaler stays asked for, and paid, until somebody asks for less."""
-    from ray.autoscaler.sdk import request_resources
-
-    with suppress(RayError, RuntimeError):  # the cluster may be gone
-        request_resources(bundles=[])
 
 
 def _short(error: BaseException) -> str:

@@ -29,7 +29,16 @@ from cllm.files import digest
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import Aim, Preset, RunSettings, Settings, overridden
 from cluster import embed, tasks, train, voids
-from cluster.remote import absolute, contents, copied, is_url, lasting, read_text, write_text
+from cluster.remote import (
+    absolute,
+    contents,
+    copied,
+    forget_hashes,
+    is_url,
+    lasting,
+    read_text,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_logging()
     logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
-        from cluster.joining import joined, require_seen
+        from cluster.joining import joined
 
         config = load(options.config, options.run)
         with joined(options.address):
-            require_seen(config.run)
             told = chain(config)
         print(json.dumps(told))
 
@@ -169,13 +177,14 @@ def chain(config: Config) -> dict[str, Any]:
             told["kept"].append(stage.name)
             continue
         if not told["made"]:
-            require_all(config)
+            require_all(config, STAGES[STAGES.index(stage) :])
         log.info("%s: begins", stage.name)
         begun = time.monotonic()
         try:
             stage.work(config)
         except InputError as error:
             raise (WorkError if told["made"] else InputError)(str(error)) from error
+        forget_hashes()  # on some file systems a file looks unchanged for a while
         made = {part: contents(f"{config.run}/{part}") for part in stage.makes}
         if not all(made.values()):
             raise WorkError(f"stage {stage.name} left no {' or '.join(made)} in {config.run}")
@@ -185,21 +194,23 @@ def chain(config: Config) -> dict[str, Any]:
     return told
 
 
-def require_all(config: Config) -> None:
-    """InputError, before anything is begun, where a later stage could not be done."""
+def require_all(config: Config, stages: Sequence[Stage]) -> None:
+    """InputError, before anything is begun, where one of these stages could not be done."""
     from cllm.store import require_reachable
-    from cluster.joining import require
+    from cluster.joining import require, require_seen
 
-    t, e, v = config.train, config.embed, config.voids
-    for means, count, what in (
-        (config.step, 1, "stages"), (t, t.workers, "workers"), (e, e.actors, "actors"),
-    ):  # fmt: skip
+    step, t, e, v = config.step, config.train, config.embed, config.voids
+    for stage in stages:
+        means, count, what = {
+            TRAIN: (t, t.workers, "workers"), EMBED: (e, e.actors, "actors"),
+            VOIDS: (Step(cpus=v.cpus), v.shards, "shards"),
+        }.get(stage, (step, 1, f"worker for stage {stage.name}"))  # fmt: skip
         needs = tasks.Needs(means.cpus, means.gpu)
         if count:
             require(needs.resources, count, f"{count} {what}", config.wait)
-    require({"CPU": v.cpus}, v.shards, f"{v.shards} shards", config.wait)
-    if config.milvus:
-        require_reachable(config.milvus)
+        if stage is EMBED and config.milvus:
+            require_reachable(config.milvus)
+    require_seen(config.run)
 
 
 def _is_done(config: Config, stage: Stage, inputs: str, note: str | None) -> bool:

@@ -223,7 +223,8 @@ def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> flo
         from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
         from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
     except ImportError:  # the same sums, where it is not installed
-        return 4.0 * trained + 12.0 * trained / gpus if stage == 2 else 16.0 * trained / gpus
+        shared = 18.0 * trained / gpus
+        return shared + (4.0 * trained if stage == 2 else 8.0 * largest_layer)
     if stage == 2:
         _, bytes_ = estimate_zero2_model_states_mem_needs(
             trained, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
@@ -234,7 +235,7 @@ def states_bytes(trained: int, largest_layer: int, gpus: int, stage: int) -> flo
         trained, largest_layer, num_gpus_per_node=gpus, num_nodes=1, cpu_offload=False,
         cpu_offload_params=False, zero_init=True, additional_buffer_factor=1,
     )  # fmt: skip
-    return float(bytes_) + 2.0 * largest_layer
+    return float(bytes_) + 4.0 * largest_layer
 
 
 # ---- counting --------------------------------------------------------------------------
@@ -287,8 +288,9 @@ def count(model: CLLM, tokens: int, *, checkpointing: bool = False) -> dict[str,
     kept: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
-        if not isinstance(x, nn.Parameter):
-            kept[id(x)] = x.numel() * BF16
+        whole = x if x._base is None else x._base  # a view keeps what it is a view of
+        if not isinstance(whole, nn.Parameter):
+            kept[id(whole)] = whole.numel() * BF16
         return x
 
     with step:

@@ -94,7 +94,8 @@ def fetched(place: str, parts: Sequence[str]) -> RunFolder:
                 raise InputError(f"{place} has no {part}; make it first (README, Your own texts)")
             stamp = folder / f".stamp-{part}"
             version = digest(*(f"{file.path} {file.size} {file.mtime_ns}" for file in files))
-            if not (stamp.exists() and stamp.read_text() == version):
+            known = stamp.exists() and stamp.read_text() == version
+            if not (known and (folder / part).exists()):
                 _bring(system, f"{path}/{part}", folder / part)
                 stamp.write_text(version)
     return RunFolder(folder)
@@ -219,6 +220,11 @@ def contents(place: str) -> str:
 _HASHES: dict[tuple[str, int, int | None], str] = {}  # of files that were read, as they were then
 
 
+def forget_hashes() -> None:
+    """Read files again that look as they were."""
+    _HASHES.clear()
+
+
 def _hash(system: fs.FileSystem, file: fs.FileInfo) -> str:
     """Of a file's bytes, which are read once however many stages ask."""
     key = (f"{system.type_name} {file.path}", file.size, file.mtime_ns)
@@ -247,7 +253,7 @@ class Marker:
         except OSError as error:
             raise InputError(
                 f"{self.place} cannot be written: {' '.join(str(error).split())}; choose another "
-                "--storage"
+                "place"
             ) from error
 
     def seen(self) -> bool:

@@ -13,7 +13,7 @@ from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cluster.remote import fetched, give_back, is_there
 
-NOTES = ("report.json", "model/README.md")  # what any work may add to
+NOTES = ("report.json", "model/README.md")  # what work may add to, where it has read the model
 RETRIES = 2  # after a node is lost
 
 
@@ -60,7 +60,8 @@ def _task(
         folder = fetched(run, there)
         folder.path.mkdir(parents=True, exist_ok=True)
         work(folder)
-        noted = [name for name in NOTES if (folder.path / name).exists()]
+        notes = NOTES if "model" in reads else NOTES[:1]
+        noted = [name for name in notes if (folder.path / name).exists()]
         give_back(folder, run, (*makes, *noted))
     except (InputError, WorkError) as error:
         return error.exit_status, str(error)

@@ -48,7 +48,8 @@ class Board(UserCallback):
         self.writer.flush()
         due = time.monotonic() - self.copied > COPY_SECONDS or "loss" not in metrics[0]
         if is_url(self.place) and due:  # a training ends with a held-out score
-            put(Path(self.folder), self.place)
+            for file in Path(self.folder).iterdir():  # beside those of earlier sessions
+                put(file, f"{self.place}/{file.name}")
             self.copied = time.monotonic()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 NEEDED = ("corpus.parquet", "base", "report.json")
-PLACED_SECONDS = 60  # after which Ray Train gives up to place workers, and tries again
+PLACED_SECONDS = 60.0  # that Ray Train waits for workers to be placed, by default
 POLL_SECONDS = "0.25"  # Ray looks for reports so often, and a worker waits until its own is seen
 TIMEOUT = 600.0
 MADE = ("model", "metrics.jsonl", "tensorboard", "report.json")
@@ -125,6 +124,8 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         WorkError: it failed more often than it may be tried again.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_SECONDS)
+    placed = str(max(PLACED_SECONDS, means.wait))  # time for a machine that replaces a lost one
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", placed)
     import ray
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
@@ -160,8 +161,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
             name=means.name,
             storage_path=means.storage,
             failure_config=ray_train.FailureConfig(
-                max_failures=means.retries,
-                controller_failure_limit=means.retries + math.ceil(means.wait / PLACED_SECONDS),
+                max_failures=means.retries, controller_failure_limit=means.retries
             ),
             checkpoint_config=ray_train.CheckpointConfig(num_to_keep=2),
             callbacks=callbacks,
@@ -198,8 +198,8 @@ def _worker_variables(means: Means) -> dict[str, str]:
 def _failed(error: Exception, means: Means) -> str:
     reason = " ".join(str(error).split())
     return (
-        f"the training failed {means.retries + 1} times ({reason[-300:]}); its last checkpoint is "
-        f"in {means.storage}/{means.name}, and the same command goes on from there"
+        f"the training failed, after up to {means.retries} retries ({reason[-300:]}); its last "
+        f"checkpoint is in {means.storage}/{means.name}, and the same command goes on from there"
     )
 
 

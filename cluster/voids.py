@@ -91,12 +91,13 @@ def _search(folder: RunFolder, seed: int, shards: int, cpus: float, *, quick: bo
 
     # spread, so that no node's memory holds two where another holds none
     actor = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Shard)
-    actors = [actor.remote(max(1, int(cpus))) for _ in range(shards)]
-    find = partial(
-        find_voids,
-        index_of=lambda cloud_ND: ShardedIndex(cloud_ND, actors),
-        each=partial(in_tasks, actors, cpus),
-    )
+    actors: list[Any] = []
+
+    def index_of(cloud_ND: Floats) -> ShardedIndex:
+        actors.extend(actor.remote(max(1, int(cpus))) for _ in range(shards - len(actors)))
+        return ShardedIndex(cloud_ND, actors)  # waits for them, and so makes room
+
+    find = partial(find_voids, index_of=index_of, each=partial(in_tasks, actors, cpus))
     discovery.search_voids(folder, seed, quick=quick, find=find)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from nodes import RAY, Cluster, cluster_of
+from nodes import RAY, Cluster, cluster_of, possible
 from safetensors.numpy import load_file
 
 from cllm import pipeline
@@ -202,7 +202,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
 
 
 def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
-    own_cluster: Cluster, undisturbed: Path, run: Path
+    namespaces: None, own_cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
     own_cluster.wait(own_cluster.add(2))  # to take its place
     driver = own_cluster.start([*TRAINING, "--run", str(run)])
@@ -230,7 +230,9 @@ subprocess.run([sys.argv[2], "drain-node", "--address", sys.argv[3], "--node-id"
 """
 
 
-def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(own_cluster: Cluster, run: Path) -> None:
+def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(
+    namespaces: None, own_cluster: Cluster, run: Path
+) -> None:
     never = ["--steps", "2000", "--set", "train.loop.checkpoint_seconds=100000"]
     driver = own_cluster.start([*TRAINING, "--run", str(run), *never])
     eventually(lambda: list((run / PLACE / "tensorboard").glob("*")))
@@ -244,7 +246,13 @@ def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(own_cluster: Cluster, r
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def namespaces() -> None:
+    if not possible():
+        pytest.skip("needs root and network namespaces (iproute2)")
+
+
+@pytest.fixture
+def small_disk(namespaces: None, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", folder], check=True)

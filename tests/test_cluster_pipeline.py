@@ -75,7 +75,7 @@ def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     stages = (stage("first", (), "a"), stage("second", ("a",), "b"))
     monkeypatch.setattr(pipeline, "STAGES", stages)
-    monkeypatch.setattr(pipeline, "require_all", lambda _: None)
+    monkeypatch.setattr(pipeline, "require_all", lambda *_: None)
     return done
 
 

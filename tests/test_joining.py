@@ -41,45 +41,56 @@ def nodes_of(*resources: dict[str, float]) -> list[dict[str, object]]:
     return [{"Alive": True, "Resources": one} for one in resources]
 
 
-def test_missing_resources_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+class Room:
+    """A placement group that is there after so many looks."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks, self.waited, self.removed = looks, [], False
+
+    def wait(self, seconds: float) -> bool:
+        self.waited.append(seconds)
+        return len(self.waited) > self.looks
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    """Of a cluster of 2 + 2 CPUs, one in use, and a node that is gone."""
+    room = Room(looks=float("inf"))
     two = [*nodes_of({"CPU": 2.0}, {"CPU": 2.0}), {"Alive": False, "Resources": {"CPU": 9.0}}]
     monkeypatch.setattr(joining.ray, "nodes", lambda: two)
     monkeypatch.setattr(joining.ray, "cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(joining.ray, "available_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(joining, "_take_back_requests", lambda: asked.append("back"))
-    monkeypatch.setattr(joining, "_ask_autoscaler", lambda *what: asked.append(what))
-    require({"CPU": 1.0}, 4, "4 workers", 0)
-    assert not asked
-    with pytest.raises(InputError, match=r"9 workers need 9 CPU, 9 GPU, .*has 4 CPU, 0 GPU, room"):
-        require({"CPU": 1.0, "GPU": 1.0}, 9, "9 workers", 0)
-    with pytest.raises(InputError, match=r"3 CPU each on one node.*room for 0 of them"):
-        require({"CPU": 3.0}, 1, "1 worker", 0)
-    assert asked == [({"CPU": 1.0, "GPU": 1.0}, 9), "back", ({"CPU": 3.0}, 1), "back"]
+    monkeypatch.setattr(joining.ray, "available_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(joining, "placement_group", lambda bundles: room)
+    monkeypatch.setattr(
+        joining, "remove_placement_group", lambda room: setattr(room, "removed", True)
+    )
+    return room
 
 
-def test_what_other_work_uses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining.ray, "nodes", lambda: nodes_of({"CPU": 4.0}))
-    monkeypatch.setattr(joining.ray, "cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(joining.ray, "available_resources", lambda: {"CPU": 1.0})
-    for name in ("_ask_autoscaler", "_take_back_requests"):
-        monkeypatch.setattr(joining, name, lambda *_: None)
-    require({"CPU": 1.0}, 1, "1 worker", 0)
-    with pytest.raises(InputError, match="room for 4 of them, 3 CPU in use; add nodes"):
-        require({"CPU": 1.0}, 2, "2 workers", 0)
+@pytest.mark.parametrize(
+    ("each", "count", "words"),
+    [
+        ({"CPU": 1.0, "GPU": 1.0}, 9, r"9 workers need 9 CPU, 9 GPU, .*has 4 CPU, 0 GPU, 1 CPU"),
+        ({"CPU": 3.0}, 1, r"3 CPU each on one node.*1 CPU in use, room for 0 of them"),
+        ({"CPU": 1.0}, 4, r"has 4 CPU, 1 CPU in use, room for 4 of them; add nodes"),
+    ],
+)
+def test_missing_resources_are_listed(
+    room: Room, each: dict[str, float], count: int, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        require(each, count, f"{count} workers", 5)
+    assert room.waited == [joining.LOOK_SECONDS, 5]
+    assert room.removed
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_nodes_that_come_are_waited_for(room: Room, looks: int) -> None:
+    room.looks = looks
+    require({"CPU": 1.0}, 8, "8 workers", 60)
+    assert room.removed
 
 
 def test_no_cpu_at_all_is_refused() -> None:
     with pytest.raises(InputError, match="2 shards of 0 CPU each; give each more than 0"):
         require({"CPU": 0.0}, 2, "2 shards", 0)
-
-
-def test_nodes_that_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = iter([[], [], nodes_of({"GPU": 8.0})])
-    monkeypatch.setattr(joining.ray, "nodes", lambda: next(there))
-    for name in ("cluster_resources", "available_resources"):
-        monkeypatch.setattr(joining.ray, name, lambda: {"GPU": 8.0})
-    for name in ("_ask_autoscaler", "_take_back_requests"):
-        monkeypatch.setattr(joining, name, lambda *_: None)
-    monkeypatch.setattr(joining, "LOOK_SECONDS", 0.0)
-    require({"GPU": 1.0}, 8, "8 workers", 60)

@@ -22,6 +22,7 @@ from cllm import checkpoints
 from cllm.batches import Batch, TokenTexts
 from cllm.engines import Torch, make_optimizer, trained_weights
 from cllm.errors import InputError, WorkError
+from cllm.files import file_digest
 from cllm.settings import LoopSettings
 from cllm.training import Fit, Spread, fit, learning_rate, train_step
 
@@ -355,6 +356,9 @@ def newest(folder: Path) -> Path:
 def test_a_checkpoint_of_more_workers_is_said_to_be_that(texts: TokenTexts, stopped: Path) -> None:
     note = newest(stopped) / "progress.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"workers": 2}))
+    listed = note.with_name("files-0.json")
+    digests = json.loads(listed.read_text()) | {"progress.json": file_digest(note)}
+    listed.write_text(json.dumps(digests))
     with pytest.raises(InputError, match=r"was written by 2 workers.*go on with 2"):
         fit(Counting(), texts, loop(), stopped)
 
