@@ -51,7 +51,7 @@ def row(job: Job) -> dict[str, Any]:
         "training_host_gib": told["host_memory_gib"]["training_worker"],
         "embedding_driver_gib": told["host_memory_gib"]["embedding_driver"],
         "void_core_hours": told["voids"]["core_hours"],
-        "void_driver_gib": told["voids"]["driver_gib"],
+        "void_finder_gib": told["voids"]["finder_gib"],
     }
 
 

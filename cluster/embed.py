@@ -108,13 +108,12 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
     require(each, means.actors, f"{means.actors} actors", means.wait)
     require_seen(run)
-    dataset = read(texts)
-    rows = rows_of(dataset, ", ".join(texts))
+    rows = rows_of(read(texts), ", ".join(texts))
     begun, parts = time.monotonic(), Parts.found(folder)
     there = len(parts.keys_N)
     log.info("%d of %d texts are embedded already, in %s", there, rows, folder)
     if there < rows:
-        blocks = parts.missing(dataset).repartition(target_num_rows_per_block=means.rows)
+        blocks = parts.missing(read(texts, blocks=-(-rows // means.rows)))
         known: dict[str, int] = {}  # rows of files that were looked at
         with watched(lambda: count_rows(folder, known), "embedded", there, rows):
             blocks.map_batches(
@@ -165,8 +164,8 @@ def watched(count: Callable[[], int], what: str, before: int, rows: int) -> Iter
         watcher.join()
 
 
-def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
-    """Cleaned `id, split, text` of Parquet, JSONL or CSV files, or folders of them.
+def read(texts: Sequence[str], blocks: int | None = None) -> Any:  # noqa: ANN401 - a Ray dataset
+    """Cleaned `id, split, text` of Parquet, JSONL or CSV files, or folders of them, in blocks.
 
     Texts without an id get a digest of themselves; without a split they count as `train`.
     InputError: no such file, another kind of file, or no column `text`.
@@ -186,7 +185,7 @@ def read(texts: Sequence[str]) -> Any:  # noqa: ANN401 - a Ray dataset
     kind = first.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     if kind not in readers:
         raise InputError(f"{first} is none of {', '.join(readers)}; name files of one such kind")
-    dataset = readers[kind](list(texts), ray_remote_args=BESIDE)
+    dataset = readers[kind](list(texts), override_num_blocks=blocks, **BESIDE)
     schema = dataset.schema()
     if schema is None:
         raise InputError(f"{', '.join(texts)}: no rows; name files that hold texts")

@@ -204,7 +204,7 @@ def void_search(job: Job) -> dict[str, float]:
     return {
         "core_hours": SEARCHES * VOID_QUERIES * job.texts / CORE_DISTANCES / 3600,
         "shards_gib": cloud,
-        "driver_gib": cloud,  # it keeps the coordinates (`cluster.voids.ShardedIndex`)
+        "finder_gib": cloud,  # it keeps the coordinates (`cluster.voids.ShardedIndex`)
     }
 
 

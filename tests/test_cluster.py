@@ -547,7 +547,9 @@ def test_a_wrong_token(cluster: Cluster, run: Path, token: str) -> None:
 def test_more_workers_than_there_is_room_for(cluster: Cluster, run: Path) -> None:
     ended = cluster.run([*TRAINING, "--run", str(run), "--workers", "9", "--wait", "2"], seconds=60)
     refused(
-        ended, "9 workers need 18 CPU, 2 CPU each on one node; the cluster has 4 CPU, room for 2"
+        ended,
+        "9 workers need 18 CPU, 2 CPU each on one node; the cluster has 4 CPU, "
+        "0 CPU in use, room for 2",
     )
 
 
