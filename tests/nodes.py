@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379
 START_SECONDS = 90
+TOKEN = secrets.token_hex(32)  # of all clusters of a process, which reads it once
 _COUNT = itertools.count()
 
 
@@ -259,7 +260,7 @@ def cluster_of(workers: int = 2, cpus: int = 2) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="cl", dir="/tmp"))  # Ray's sockets want short paths
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env |= {"TMPDIR": str(folder / "tmp")}
     (folder / "tmp").mkdir()
     kind = _in_namespaces if possible() else _side_by_side
