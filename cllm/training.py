@@ -170,8 +170,13 @@ def train_step(
     parts: dict[str, Tensor] = {}
     with halved(device):
         task.prepare(pieces, step)
+
+    def losses(piece: Batch) -> Mapping[str, Tensor]:
+        with halved(device):  # here, as DeepSpeed ends an autocast that began outside its forward
+            return task.losses(piece, step)
+
     for piece in pieces:
-        found = engine.forward(partial(task.losses, piece, step))
+        found = engine.forward(partial(losses, piece))
         _require_finite("loss", found["loss"], piece, step)
         engine.backward(found["loss"])
         for name, value in found.items():

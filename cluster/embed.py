@@ -28,6 +28,7 @@ from cllm.files import digest
 from cllm.reading import clean_text
 from cllm.store import MAX_ID_BYTES, MAX_SPLIT_BYTES, is_lite, require_reachable
 from cluster.remote import absolute, fetched, lasting, listed, reached, read_text, write_text
+from cluster.tasks import Needs
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def embed(run: str, texts: Sequence[str], means: Means) -> dict[str, Any]:
     model = fetched(run, MODEL).load_model()
     version = version_of(texts, model.hash)
     folder = f"{run}/latents/{version}"
-    each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
+    each = Needs(means.cpus, means.gpu).resources
     require(each, means.actors, f"{means.actors} actors", means.wait)
     require_seen(run)
     rows = rows_of(read(texts), ", ".join(texts))
@@ -318,7 +319,6 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
 
     note = manifest(run)
     version = note["version"]
-    uri = absolute(uri)
     alias = f"texts_{note['corpus']}_{note['model_hash']}"
     sink = MilvusSink(
         uri, f"{alias}_{version.replace('-', '')}", alias, note["model_hash"], note["dim"],

@@ -67,22 +67,16 @@ class MilvusSink(Datasink[int]):
             raise
         except InputError:  # no such collection
             return False
-        try:
+        with store:
             return store.count() == self.rows and store.shown_by(self.alias)
-        finally:
-            store.close()
 
     def count(self) -> int:
         """Rows that are there now."""
-        store = self._open(create=False)
-        try:
+        with self._open(create=False) as store:
             return store.count()
-        finally:
-            store.close()
 
     def _publish(self) -> None:
-        store = self._open(create=False)
-        try:
+        with self._open(create=False) as store:
             store.flush()
             found = store.count()
             if found != self.rows:
@@ -91,8 +85,6 @@ class MilvusSink(Datasink[int]):
                     f"{self.rows}; run the same command again"
                 )
             store.publish(self.alias)
-        finally:
-            store.close()
 
     def _open(self, *, create: bool) -> VectorStore:
         return _retried(

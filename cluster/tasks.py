@@ -47,8 +47,12 @@ def on_worker(
     task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), max_retries=RETRIES)(_task)
     told = ray.get(task.remote(run, tuple(reads), tuple(makes), work))
     if told:
-        status, message = told
-        raise (InputError if status == InputError.exit_status else WorkError)(message)
+        raise told_error(*told)
+
+
+def told_error(status: int, message: str) -> InputError | WorkError:
+    """The error that another process told of by its exit status and line."""
+    return (InputError if status == InputError.exit_status else WorkError)(message)
 
 
 def _task(
@@ -56,7 +60,7 @@ def _task(
 ) -> tuple[int, str] | None:
     set_up_logging()
     try:
-        there = [part for part in {*reads, "report.json"} if is_there(f"{run}/{part}")]
+        there = [part for part in {*reads, NOTES[0]} if is_there(f"{run}/{part}")]
         folder = fetched(run, there)
         folder.path.mkdir(parents=True, exist_ok=True)
         work(folder)

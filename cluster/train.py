@@ -26,6 +26,7 @@ from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cluster.remote import fetched, give_back, is_there, lasting, reached
+from cluster.tasks import Needs, told_error
 
 if TYPE_CHECKING:
     from cllm.checkpoints import Progress
@@ -137,7 +138,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
     if settings.parallel.zero is None and means.workers > 1:
         changed = settings.parallel.model_copy(update={"zero": 0})  # fastest, where it fits
         settings = settings.model_copy(update={"parallel": changed})
-    each = {"CPU": means.cpus} | ({"GPU": 1.0} if means.gpu else {})
+    each = Needs(means.cpus, means.gpu).resources
     require(each, means.workers, f"{means.workers} workers", means.wait)
     callbacks = tracking(means.storage, means.name, means.track)
     require_seen(means.storage)
@@ -176,7 +177,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
         if told is None:
             raise WorkError(_failed(error, means)) from error
     if "error" in told:
-        raise (InputError if told["status"] == InputError.exit_status else WorkError)(told["error"])
+        raise told_error(told["status"], told["error"])
     _forget_checkpoints(f"{means.storage}/{means.name}")
     return dict(told)
 
