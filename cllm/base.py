@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cllm.errors import InputError
+
+if TYPE_CHECKING:
+    from cllm.arrays import TokenArrays
+    from cllm.batches import Batch
 
 Tokens = list[list[int]]
 # what saving writes into a configuration: no part of what the model is
@@ -66,6 +70,7 @@ class BaseLM:
         # T5 counts positions relatively and has no limit
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
         self.recomputing = False  # activations, rather than keeping them
+        self.known: TokenArrays | None = None  # token embeddings that need no encoder any more
         self._write_plainly()
 
     @classmethod
@@ -188,6 +193,13 @@ class BaseLM:
         output = self.encoder(input_ids=ids_BT, attention_mask=mask_BT.long())
         hidden_BTH: Tensor = output.last_hidden_state
         return hidden_BTH
+
+    def arrays(self, batch: Batch) -> Tensor:
+        """Token embeddings (B, T, H) of a batch, looked up where all its texts are `known`."""
+        found = self.known.find(batch) if self.known else None
+        if found is None:
+            return self.embed(batch.ids_BT, batch.mask_BT)
+        return found.to(batch.ids_BT.device)
 
     def cross_entropy(
         self,

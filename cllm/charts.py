@@ -42,7 +42,7 @@ def null_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
         return
     title = "Void score: the emptiest place of each null cloud, and the voids"
     names = [*nulls, "voids"]
-    with _drawing(title) as (axes, svg):
+    with drawing(title) as (axes, svg):
         for row, name in enumerate(names):
             scores = [score for score in nulls.get(name, mine) if score > 0]
             colour = COLOURS[1] if name == "voids" else COLOURS[0]
@@ -61,7 +61,7 @@ def arm_chart(report: Mapping[str, Any]) -> Iterator[Drawing]:
     if len(known) < 2:
         return
     title = "Yield by arm: valid, new, and nearer to its place than to any text"
-    with _drawing(title) as (axes, svg):
+    with drawing(title) as (axes, svg):
         for row, name in enumerate(reversed(known)):
             low, high = arms[name]["yield_ci"]
             colour = COLOURS[1] if name == "void" else COLOURS[0]
@@ -83,7 +83,7 @@ def calibration_chart() -> Iterator[Drawing]:
     measured = read_json(CALIBRATION)
     clouds = min(found["clouds"] for found in measured.values())
     title = f"P-values of {clouds} synthetic clouds of each null (of the method, not of this run)"
-    with _drawing(title) as (axes, svg):
+    with drawing(title) as (axes, svg):
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
         for colour, (kind, found) in zip(COLOURS, measured.items(), strict=False):
             share = np.cumsum([0, *found["histogram"]]) / found["clouds"]
@@ -120,7 +120,7 @@ def _points(metrics: Sequence[Mapping[str, float]], name: str) -> list[tuple[flo
 
 
 def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], along: str) -> str:
-    with _drawing(title) as (axes, svg):
+    with drawing(title) as (axes, svg):
         for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=name)
         axes.set_xlabel(along)
@@ -129,20 +129,20 @@ def _draw_curve(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], 
     return svg.text
 
 
-class _Svg:
+class Svg:
     """Filled when the drawing is finished."""
 
     text = ""
 
 
 @contextmanager
-def _drawing(title: str) -> Iterator[tuple[Axes, _Svg]]:
+def drawing(title: str) -> Iterator[tuple[Axes, Svg]]:
     """Axes whose ink is the page's own text colour, so that it is readable on dark and light."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    svg = _Svg()
+    svg = Svg()
     # Text stays text (the page's font and size), and the same numbers give the same ids.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure = Figure(figsize=(4.6, 2.6), layout="constrained", facecolor="none")

@@ -46,9 +46,11 @@ class Progress:
     best_score: float = float("-inf")
     best_step: int = -1
     enough: bool = False  # the task said so
+    plateau: float = 0.0  # share of the budget at which the score was found to rise no more
+    scores: list[tuple[int, float]] = field(default_factory=list)  # (step, best held-out score)
     best: Weights = field(default_factory=dict, repr=False)
 
-    def note(self) -> dict[str, float]:
+    def note(self) -> dict[str, Any]:
         """What is written down of it: all but weights."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "best"}
 
@@ -121,7 +123,9 @@ class Checkpoints:
         metrics: Path,
     ) -> None:  # fmt: skip
         self.place, self.workers, self.metrics = place, workers, metrics
-        same = settings.model_dump_json(include={"batch", "lr", "weight_decay", "clip", "seed"})
+        same = settings.model_dump_json(
+            include={"batch", "lr", "weight_decay", "clip", "seed", "plateau"}
+        )
         self.identity = digest(task, same, *texts.names, *(row.tobytes() for row in texts.rows))
 
     def save(self, engine: Engine, module: nn.Module, progress: Progress) -> None:

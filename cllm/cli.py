@@ -327,10 +327,13 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
 STUDIES = ("knows", "voidbench")
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+_ALL_OPTIONS: dict[str, Any] = {  # are another parser's
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+
+
+@app.command(**_ALL_OPTIONS)
 def study(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help=f"{', '.join(STUDIES)}; its own options follow")],
@@ -348,10 +351,7 @@ def study(
     import_module(f"studies.{name}").main(context.args)
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@app.command(**_ALL_OPTIONS)
 def plan(context: typer.Context) -> None:
     """Memory, hours, storage and cost of a training on a cluster, before it runs; --help."""
     from cluster import plan
@@ -359,7 +359,12 @@ def plan(context: typer.Context) -> None:
     plan.main(context.args)
 
 
-# ---- shared -----------------------------------------------------------------------------
+@app.command(**_ALL_OPTIONS)
+def tune(context: typer.Context) -> None:
+    """Search settings, choose the vector's dimension, or foretell it for a corpus; --help."""
+    from tune import main
+
+    main.main(context.args)
 
 
 def _settings(

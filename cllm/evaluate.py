@@ -90,9 +90,7 @@ def carried(
     dim = model.config.dim
     given_N = nats_given(model, tokens, vectors_ND)
     null_N, reference_N = null_nats(model, tokens), reference.nats(tokens)
-    without_N = min((null_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
-    if entropy is not None and entropy < without_N.mean():  # no text costs more than it must
-        without_N = np.full(len(tokens), entropy)
+    without_N = cheapest(null_N, reference_N, entropy)
     gain_N = without_N - given_N
     values = {
         "gain_nats": gain_N,
@@ -114,6 +112,24 @@ def carried(
         {name: bootstrap(values_N, rng) for name, values_N in values.items()},
         {k: bootstrap(values_N, rng) for k, values_N in (gains | {dim: gain_N}).items()},
     )
+
+
+def nats_without(
+    model: CLLM, reference: ReferenceLM | None, tokens: TokenTexts, entropy: float | None
+) -> NDArray[np.float64]:
+    """What each text costs without its vector, (N,) nats: what gains are counted from."""
+    null_N = null_nats(model, tokens)
+    return cheapest(null_N, null_N if reference is None else reference.nats(tokens), entropy)
+
+
+def cheapest(
+    null_N: NDArray[np.float64], reference_N: NDArray[np.float64], entropy: float | None
+) -> NDArray[np.float64]:
+    """The cheaper of the null vector and the reference LM; the exact entropy where it is known."""
+    without_N = min((null_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
+    if entropy is not None and entropy < without_N.mean():  # no text costs more than it must
+        without_N = np.full(len(null_N), entropy)
+    return without_N
 
 
 @torch.inference_mode()

@@ -102,7 +102,7 @@ class Restoring:
     @torch.no_grad()
     def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Token embeddings (B, T, H) as the encoder gets them, with tokens masked, and whole."""
-        array_BTH = self.model.base.embed(batch.ids_BT, batch.mask_BT)
+        array_BTH = self.model.base.arrays(batch)
         if not self.settings.token_noise:
             return array_BTH, array_BTH
         return self.model.base.embed(self._masked(batch, step), batch.mask_BT), array_BTH

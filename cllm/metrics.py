@@ -64,7 +64,7 @@ def bootstrap(
     Raises ValueError for an empty or non-finite array.
     """
     values_SN = _as_seeds_by_texts(values)
-    means = _resampled_means(_stretched(values_SN, level), rng, samples)
+    means = _resampled_means(stretched(values_SN, level), rng, samples)
     return _interval(float(values_SN.mean()), means, level, values_SN.size)
 
 
@@ -125,13 +125,13 @@ def _as_seeds_by_texts(values: Array) -> Floats:
     return values_SN
 
 
-def _stretched(values_SN: Floats, level: float) -> Floats:
+def stretched(values_SN: Floats, level: float = 0.95) -> Floats:
     """Stretch the deviations of seeds (of texts, if one seed) so that few of them count as few."""
     one_seed = len(values_SN) == 1
     units = values_SN.shape[1] if one_seed else len(values_SN)
     unit_means = values_SN if one_seed else values_SN.mean(axis=1, keepdims=True)
-    stretched: Floats = values_SN + (few(units, level) - 1) * (unit_means - values_SN.mean())
-    return stretched
+    wider: Floats = values_SN + (few(units, level) - 1) * (unit_means - values_SN.mean())
+    return wider
 
 
 def few(units: int, level: float = 0.95) -> float:

@@ -215,7 +215,7 @@ class CLLM(PreTrainedModel):
         for first in range(0, sample, batch):
             part = texts.gather(chosen_N[first : first + batch]).to(self.device)
             place = slice(first, first + len(part)), slice(part.ids_BT.shape[1])
-            arrays_NTH[place] = self.base.embed(part.ids_BT, part.mask_BT) * part.mask_BT[..., None]
+            arrays_NTH[place] = self.base.arrays(part) * part.mask_BT[..., None]
             mask_NT[place] = part.mask_BT
         return arrays_NTH, mask_NT
 
@@ -254,7 +254,7 @@ class CLLM(PreTrainedModel):
 
     def vectors_of(self, batch: Batch) -> Tensor:
         """Unit vectors (B, D) of a batch."""
-        return self.encode_array(self.base.embed(batch.ids_BT, batch.mask_BT), batch.mask_BT)
+        return self.encode_array(self.base.arrays(batch), batch.mask_BT)
 
     # ---- texts -----------------------------------------------------------------------
 

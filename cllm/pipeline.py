@@ -18,17 +18,18 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from cllm.arrays import TokenArrays
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.cards import command_line, write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
+from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, replacing, write_json
-from cllm.losses import Restoring, null_nats, text_nats
+from cllm.losses import Restoring, text_nats
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.pretrain import (
-    fitted_texts,
     held_out_texts,
     new_base,
     restored_tokens,
@@ -38,10 +39,10 @@ from cllm.pretrain import (
 from cllm.progress import training_progress
 from cllm.reference import reference_rate, train_reference
 from cllm.run import RunFolder, training_facts
-from cllm.settings import BaseSettings, RunSettings, TrainSettings
+from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, save_latents
-from cllm.swaps import swapped_texts
 from cllm.training import Spread, fit
+from cllm.training_texts import TrainingTexts
 
 log = logging.getLogger(__name__)
 
@@ -220,11 +221,12 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
 
 def train_model(
     run: RunFolder, settings: RunSettings, *, allow_weak: bool = False, reuse: bool = False,
-    spread: Spread | None = None,
+    spread: Spread | None = None, known: TokenArrays | None = None,
 ) -> None:  # fmt: skip
     """Train a CLLM over the run's base on its corpus; keeps the best by held-out gain.
 
-    With several workers all call it; the first one writes what comes of it.
+    With several workers all call it; the first one writes what comes of it. `known` token
+    embeddings, of the same base, are not worked out again.
     """
     spread = spread or Spread(settings.parallel)
     first = spread.workers.first
@@ -234,6 +236,7 @@ def train_model(
         raise InputError(
             f"{run.base} is not the base that was tested; make it again with `cllm pretrain`"
         )
+    base.known = known
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
     made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
@@ -242,36 +245,34 @@ def train_model(
             run.note("model", training_facts(run.model))
         return
     require_enough_texts(corpus, settings.model.dim)
-    train_part = corpus.select("train")
-    texts, context = fitted_texts(base, train_part, run.notes()["base"]["context"])
-    log.info("the CLLM takes texts of up to %d tokens", context)
+    texts = TrainingTexts.of(base, corpus, settings.train, run.notes()["base"]["context"])
+    log.info("the CLLM takes texts of up to %d tokens", texts.context)
     torch.manual_seed(settings.train.loop.seed)
-    model = CLLM.from_base(base, context=context, **settings.model.model_dump())
+    model = CLLM.from_base(base, context=texts.context, **settings.model.model_dump())
     model.config.nested = settings.train.nested
-    model.start(texts)
+    model.start(texts.real)
     if spread.settings.checkpointing:
         model.recompute()
-    held_out = held_out_texts(base, corpus, context)
-    copies = swapped_copies(train_part, settings.train)
-    if copies:
-        texts = with_copies(base, texts, copies, context)
-    task = Restoring(model, settings.train, held_out, spread.workers)
+    task = Restoring(model, settings.train, texts.held_out, spread.workers)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
         folder = run.path / "training" / "model"
-        result = fit(task, texts, settings.train.loop, folder, report, spread=spread)
+        result = fit(task, texts.both, settings.train.loop, folder, report, spread=spread)
     if not first:
         return
     model.train(False)
     model.config.void_dim = settings.void_dim or choose_void_dim(
-        run, model, held_out, task.prefixes
+        run, model, texts.held_out, task.prefixes
     )
     facts = model_facts(model) | {
         "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
         "seconds": round(result.seconds, 1),
     }  # fmt: skip
-    if copies:
-        facts |= {"copies": len(copies), "withheld_in_copies": len(train_part.withheld_in(copies))}
+    if settings.train.loop.plateau:
+        facts |= {"plateau": result.plateau}
+    if texts.copies:
+        named = len(corpus.withheld_in(texts.copies))
+        facts |= {"copies": len(texts.copies), "withheld_in_copies": named}
     run.forget("reconstruction", "voids", "ideas")
     with replacing(run.model) as new:
         model.save_pretrained(new)
@@ -285,25 +286,6 @@ def train_model(
     run.note("model", facts)
     run.note("seed", settings.seed)
     run.time("train", begun)
-
-
-def swapped_copies(corpus: Corpus, settings: TrainSettings) -> list[str]:
-    """Copies of training texts with words swapped, to make up the share of `settings.swaps`.
-
-    Blind to what a corpus withholds: a copy may name a combination that no text has.
-    """
-    if not settings.swaps:
-        return []
-    count = round(len(corpus) * settings.swaps / (1 - settings.swaps))
-    return swapped_texts(corpus.texts, count, np.random.default_rng([settings.loop.seed, 4]))
-
-
-def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context: int) -> TokenTexts:
-    """The texts and the copies, as one."""
-    log.info("%d texts with words swapped join %d real ones", len(copies), len(texts))
-    names = (*texts.names, *(f"swap-{number}" for number in range(len(copies))))
-    rows = [row.tolist() for row in texts.rows] + base.tokenize(list(copies))
-    return TokenTexts.of(names, rows, base.pad, context)
 
 
 def require_same_texts(run: RunFolder, corpus: Corpus) -> None:
@@ -334,10 +316,8 @@ def choose_void_dim(
     dim: int = model.config.dim
     if not model.config.nested:
         return dim
-    without_N = null_nats(model, validation)
-    if run.reference.is_dir():
-        reference_N = run.load_reference(model.base).nats(validation)
-        without_N = min((without_N, reference_N), key=lambda nats_N: float(nats_N.mean()))
+    reference = run.load_reference(model.base) if run.reference.is_dir() else None
+    without_N = nats_without(model, reference, validation, None)
     for k in trained:
         if k >= 4:
             gain_N = without_N - text_nats(model, validation, k)
@@ -379,13 +359,18 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
     collection = f"texts_{corpus.hash}_{model.hash}" if uri else "texts"
-    log.info("embedding %d texts", len(corpus))
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, collection, model.hash, model.config.dim, replace=replace
     ) as store:
-        tokens = model.tokens(corpus.texts)
-        vectors_ND = model.encode_tokens(tokens)
-        save_latents(run.latents, corpus.ids, corpus.splits, vectors_ND, corpus.texts, model.hash)
+        write_latents(run, model, corpus)
         store.upsert(run.load_latents(model))
-    run.note("corpus", run.notes().get("corpus", {}) | {"tokens": tokens.tokens, "cut": tokens.cut})
     run.time("embed", begun)
+
+
+def write_latents(run: RunFolder, model: CLLM, corpus: Corpus) -> None:
+    """Vectors of every text into latents/."""
+    log.info("embedding %d texts", len(corpus))
+    tokens = model.tokens(corpus.texts)
+    vectors_ND = model.encode_tokens(tokens)
+    save_latents(run.latents, corpus.ids, corpus.splits, vectors_ND, corpus.texts, model.hash)
+    run.note("corpus", run.notes().get("corpus", {}) | {"tokens": tokens.tokens, "cut": tokens.cut})

@@ -86,6 +86,18 @@ class RunFolder:
         """Whether this is the run that came with the project; it is never written to."""
         return self.path.resolve() == SHIPPED.resolve()
 
+    def branch(self, path: Path) -> RunFolder:
+        """Another run over the same corpus and base, which are only pointed to."""
+        path.mkdir(parents=True, exist_ok=True)
+        for part in (self.corpus, self.base):
+            there = path / part.name
+            there.unlink(missing_ok=True)
+            there.symlink_to(part.resolve())
+        shared = {name: self.notes().get(name, {}) for name in ("corpus", "base")}
+        branch = RunFolder(path)
+        write_json(branch.report, branch.notes() | shared)
+        return branch
+
     def load_corpus(self) -> Corpus:
         """The corpus."""
         from cllm.corpus import Corpus

@@ -36,6 +36,11 @@ class LoopSettings(Settings):
     batch: int = Field(64, ge=1, description="texts a step, over all workers")
     lr: float = Field(2e-3, gt=0, description="AdamW's peak learning rate")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training spent warming up")
+    plateau: float = Field(
+        0.0, ge=0,
+        description="ends, cooled down, once the last quarter of the steps has raised the held-out "
+        "score by less than this, nats a text; 0 = off",
+    )  # fmt: skip
     weight_decay: float = Field(0.01, ge=0, description="AdamW's; 0 = off")
     clip: float = Field(1.0, gt=0, description="gradient norm is cut to this")
     evaluations: int = Field(8, ge=1, description="held-out scores over the whole training")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import signal
 import time
@@ -28,6 +27,7 @@ from cllm.checkpoints import METRICS, Checkpoints, Folder, Place, Progress
 from cllm.engines import Engine, halved, make_engine
 from cllm.errors import WorkError
 from cllm.files import replacing
+from cllm.schedule import COOLING, learning_rate, rises_no_more
 from cllm.settings import LoopSettings, ParallelSettings
 from cllm.workers import ALONE, Workers
 
@@ -62,6 +62,7 @@ class Fit:
     best_score: float
     best_step: int
     checkpoint: Place  # remove it once the result is safe
+    plateau: bool = False  # the score rose no more
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,10 @@ def fit(
     finally:
         log.close()
     engine.release(progress.best)
-    return Fit(progress.step, progress.seconds, progress.best_score, progress.best_step, place)
-
-
-def learning_rate(settings: LoopSettings, done: float) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak; `done` is the share trained, 0..1."""
-    if done < settings.warmup:
-        return settings.lr * (0.02 + 0.98 * done / settings.warmup)
-    falling = (done - settings.warmup) / (1 - settings.warmup)
-    return settings.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(falling, 1.0))))
+    return Fit(
+        progress.step, progress.seconds, progress.best_score, progress.best_step, place,
+        bool(progress.plateau),
+    )  # fmt: skip
 
 
 def train_step(
@@ -218,10 +214,14 @@ class _Run:
 
     @property
     def done(self) -> float:
-        """Share of the budget used, 0..1."""
+        """Share of the budget used, 0..1; a plateau cuts the budget, so that the rate falls."""
+        return min(1.0, self._spent * COOLING / (self.progress.plateau or COOLING))
+
+    @property
+    def _spent(self) -> float:
         seconds = self.settings.seconds
         by_time = self.progress.seconds / seconds if seconds else 0.0
-        return min(1.0, max(self.progress.step / self.settings.steps, by_time))
+        return max(self.progress.step / self.settings.steps, by_time)
 
     def train(self, stop: Stop) -> None:
         settings, progress, workers = self.settings, self.progress, self.spread.workers
@@ -281,12 +281,16 @@ class _Run:
             self.task.module.eval()
             score, enough = self.spread.workers.told([self.task.score(), self.task.enough])
             self.task.module.train()
-        progress.evaluations = int(self.done * self.settings.evaluations)
         progress.scored_step = progress.step
         progress.enough = bool(enough)
         if score > progress.best_score:
             progress.best_score, progress.best_step = score, progress.step
             progress.best = self.engine.weights()
+        if self.settings.plateau and not progress.plateau and self.done < COOLING:
+            progress.scores.append((progress.step, progress.best_score))
+            if rises_no_more(progress.scores, self.settings.plateau):
+                progress.plateau = self._spent
+        progress.evaluations = int(self.done * self.settings.evaluations)
         took = time.perf_counter() - begun
         self.started += took
         self.meter.since += took

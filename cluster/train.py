@@ -117,8 +117,13 @@ def alone(run: str, settings: RunSettings) -> dict[str, Any]:
     return dict(folder.notes()["model"])
 
 
-def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
+def train(
+    run: str, settings: RunSettings, means: Means,
+    also: Sequence[Any] = (), known: Any = None,  # noqa: ANN401 - callbacks of Ray, its reference
+) -> dict[str, Any]:  # fmt: skip
     """Train over the workers of a cluster that was joined; the model's facts.
+
+    `also` are callbacks of Ray Train; `known` refers to token embeddings that all workers share.
 
     Raises:
         InputError: resources are missing, or a node does not see the storage or another base.
@@ -151,6 +156,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
             "storage": means.storage,
             "name": means.name,
             "verdict": verdict,
+            "known": known,
         },
         torch_config=Reachable(
             backend="nccl" if means.gpu else "gloo", timeout_s=int(means.timeout)
@@ -165,7 +171,7 @@ def train(run: str, settings: RunSettings, means: Means) -> dict[str, Any]:
                 max_failures=means.retries, controller_failure_limit=means.retries
             ),
             checkpoint_config=ray_train.CheckpointConfig(num_to_keep=2),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *also],
             worker_runtime_env={"env_vars": _worker_variables(means)},
         ),
     )
@@ -260,7 +266,8 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
             settings.parallel, workers, Reported(f"{config['storage']}/{config['name']}"),
             preempted=_preempted, report=lambda line: ray.train.report(line),
         )  # fmt: skip
-        pipeline.train_model(run, settings, reuse=True, spread=spread)
+        known = ray.get(config["known"]) if config["known"] is not None else None
+        pipeline.train_model(run, settings, reuse=True, spread=spread, known=known)
         if workers.first:
             give_back(run, config["run"], _made(run))
             return dict(run.notes()["model"])

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from cllm import pipeline
 from cllm.arms import Field
@@ -32,6 +31,7 @@ from cllm.recipes.grammar import Grammar
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
 from cllm.sphere import angle, prefix
+from cllm.unseen import auroc as auroc_of
 from cllm.voids import VoidSettings, find_voids, overlap, void_scores
 
 Scores = NDArray[np.float64]
@@ -349,10 +349,7 @@ def _auroc(one: dict[str, dict[str, Scores]], pairs: dict[str, list[str]] | None
         np.concatenate([one[kind][pair] for pair in (pairs or one)[kind] if pair in one[kind]])
         for kind in KINDS
     ]
-    emitted, withheld = map(len, both)
-    ranks = rankdata(np.concatenate(both))[emitted:].sum()
-    # by Mann & Whitney's U: a bootstrap has no time for scikit-learn's checks
-    return float((ranks - withheld * (withheld + 1) / 2) / (emitted * withheld))
+    return auroc_of(*both)
 
 
 def told(interval: Interval) -> dict[str, Any]:

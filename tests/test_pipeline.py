@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cllm import discovery, pipeline
+from cllm import discovery, evaluate, pipeline
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
-from cllm.corpus import Corpus, built_in_corpus
+from cllm.corpus import built_in_corpus
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
@@ -49,7 +49,7 @@ def chosen(
             (run.base / "reference").mkdir(parents=True)
         monkeypatch.setattr(RunFolder, "load_reference", lambda *_: Reference())
         monkeypatch.setattr(pipeline, "text_nats", nats)
-        monkeypatch.setattr(pipeline, "null_nats", lambda _, texts: np.full(len(texts), NULL))
+        monkeypatch.setattr(evaluate, "null_nats", lambda _, texts: np.full(len(texts), NULL))
         return pipeline.choose_void_dim(run, model, texts, trained)
 
     return choose
@@ -151,31 +151,6 @@ def test_vectors_longer_than_the_corpus_are_refused() -> None:
     pipeline.require_enough_texts(corpus, len(corpus.select("train")))
     with pytest.raises(InputError, match="would only number them"):
         pipeline.require_enough_texts(corpus, len(corpus.select("train")) + 1)
-
-
-def test_swapped_copies_join_the_real_texts(tiny_base: BaseLM, corpus: Corpus) -> None:
-    texts = TokenTexts.of(corpus.ids, tiny_base.tokenize(corpus.texts), tiny_base.pad, 80)
-    settings = overridden("quick", changes=["train.swaps=0.25"]).train
-    copies = pipeline.swapped_copies(corpus, settings)
-    assert sum(text in corpus.texts for text in copies) < len(copies) / 2
-    assert pipeline.swapped_copies(corpus, settings) == copies
-    both = pipeline.with_copies(tiny_base, texts, copies, 80)
-    assert len(both) == pytest.approx(len(texts) / 0.75, abs=1)
-    assert both.names[: len(texts)] == texts.names
-    assert len(set(both.names)) == len(both)
-    more = tiny_base.to_text([row.tolist()[:-1] for row in both.rows[len(texts) :]])
-    assert more[0] == copies[0]
-    none = overridden("quick", changes=["train.swaps=0"]).train
-    assert pipeline.swapped_copies(corpus, none) == []
-
-
-def test_withheld_combinations_that_copies_name_are_found() -> None:
-    train = built_in_corpus("plain", 2000, 0).select("train")
-    settings = overridden("quick", changes=["train.swaps=0.5"]).train
-    named = train.withheld_in(pipeline.swapped_copies(train, settings))
-    assert named
-    assert named <= {tuple(pair) for pair in train.info["withheld"]}
-    assert not train.withheld_in(train.texts)
 
 
 @pytest.mark.chain

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cllm import checkpoints
@@ -24,7 +22,7 @@ from cllm.engines import Torch, make_optimizer, trained_weights
 from cllm.errors import InputError, WorkError
 from cllm.files import file_digest
 from cllm.settings import LoopSettings
-from cllm.training import Fit, Spread, fit, learning_rate, train_step
+from cllm.training import Fit, Spread, fit, train_step
 
 VOCABULARY = 20
 
@@ -462,23 +460,6 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on_from_it(
 # ---- the optimizer's step ------------------------------------------------------------
 
 
-@given(
-    warmup=st.floats(0, 0.9), done=st.floats(0, 1), later=st.floats(0, 1), lr=st.floats(1e-6, 1.0)
-)
-def test_the_learning_rate_rises_then_falls_within_its_bounds(
-    warmup: float, done: float, later: float, lr: float
-) -> None:
-    settings = LoopSettings(lr=lr, warmup=warmup)
-    a, b = (learning_rate(settings, x) for x in sorted((done, later)))
-    assert 0.02 * lr * (1 - 1e-9) <= min(a, b) <= max(a, b) <= lr * (1 + 1e-9)
-    if max(done, later) < warmup:
-        assert a <= b
-    if min(done, later) >= warmup:
-        assert a >= b
-    assert learning_rate(settings, warmup) == pytest.approx(lr)
-    assert learning_rate(settings, 1.0) == pytest.approx(0.02 * lr)
-
-
 def test_the_gradient_is_clipped_and_small_weights_do_not_decay(texts: TokenTexts) -> None:
     task = Counting()
     optimizer = make_optimizer(task.module, loop(weight_decay=0.5))
@@ -500,3 +481,15 @@ def test_frozen_weights_are_left_alone(texts: TokenTexts, tmp_path: Path) -> Non
     before = task.module[0].weight.clone()
     fit(task, texts, loop(), tmp_path)
     assert torch.equal(task.module[0].weight, before)
+
+
+def test_a_training_ends_at_its_plateau_and_cools_down_first(
+    texts: TokenTexts, tmp_path: Path
+) -> None:
+    task = Counting(scores=[1.0] * 50)
+    settings = loop(steps=400, plateau=0.1, evaluations=40, report_every=1)
+    result = fit(task, texts, settings, tmp_path)
+    assert result.plateau
+    assert 30 < result.steps <= 100, "ends soon after it is seen"
+    rates = [line["lr"] for line in lines(tmp_path) if "lr" in line]
+    assert rates[-1] < 0.1 * max(rates)

@@ -1,0 +1,61 @@
+"""What a CLLM is trained on and scored by: token rows of a corpus, and of copies of its texts.
+
+texts = TrainingTexts.of(base, corpus, settings.train, limit=128)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cllm.base import BaseLM
+from cllm.batches import TokenTexts
+from cllm.corpus import Corpus
+from cllm.pretrain import fitted_texts, held_out_texts
+from cllm.settings import TrainSettings
+from cllm.swaps import swapped_texts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """Real training texts, swapped copies of some, and held-out texts, cut to one context."""
+
+    real: TokenTexts
+    copies: tuple[str, ...]
+    both: TokenTexts  # real ones, then copies
+    held_out: TokenTexts
+    context: int
+
+    @classmethod
+    def of(cls, base: BaseLM, corpus: Corpus, settings: TrainSettings, limit: int) -> TrainingTexts:
+        """Of a corpus; the context is the one that fits it, `limit` tokens at most."""
+        train = corpus.select("train")
+        real, context = fitted_texts(base, train, limit)
+        copies = swapped_copies(train, settings)
+        both = with_copies(base, real, copies, context) if copies else real
+        held_out = held_out_texts(base, corpus, context)
+        return cls(real, tuple(copies), both, held_out, context)
+
+
+def swapped_copies(corpus: Corpus, settings: TrainSettings) -> list[str]:
+    """Copies of training texts with words swapped, to make up the share of `settings.swaps`.
+
+    Blind to what a corpus withholds: a copy may name a combination that no text has.
+    """
+    if not settings.swaps:
+        return []
+    count = round(len(corpus) * settings.swaps / (1 - settings.swaps))
+    return swapped_texts(corpus.texts, count, np.random.default_rng([settings.loop.seed, 4]))
+
+
+def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context: int) -> TokenTexts:
+    """The texts and the copies, as one."""
+    log.info("%d texts with words swapped join %d real ones", len(copies), len(texts))
+    names = (*texts.names, *(f"swap-{number}" for number in range(len(copies))))
+    rows = [row.tolist() for row in texts.rows] + base.tokenize(list(copies))
+    return TokenTexts.of(names, rows, base.pad, context)

@@ -1,0 +1,83 @@
+"""The drawings of a sweep's report, as SVG in the page's own text colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cllm.charts import COLOURS, INK, Drawing, drawing
+from tune.choice import SHARE
+from tune.results import front
+
+NAMES = {
+    "gain_nats": "gain, nats a text", "auroc": "AUROC of ρ, withheld recipes",
+    "uniformity": "uniformity (0 = all alike)", "void_new": "new texts from voids",
+    "yield": "yield of the void arm", "radius_ratio": "radius ratio", "content_f1": "content F1",
+    "round_trip": "round trip", "valid": "valid, of texts from voids",
+}  # fmt: skip
+
+
+def name_of(measure: str) -> str:
+    """As a reader knows it."""
+    return NAMES.get(measure, measure)
+
+
+def front_chart(rows: Sequence[Mapping[str, Any]], emergence: str) -> Iterator[Drawing]:
+    """Reconstruction against void emergence, uniformity as colour; trials on the front ringed."""
+    axes_of = ("gain_nats", emergence, "uniformity")
+    known = [r for r in rows if r["state"] == "finished" and all(n in r for n in axes_of)]
+    if len(known) < 2:
+        return
+    best = {id(known[i]) for i in front(known, axes_of)}
+    with drawing(f"front {emergence}") as (axes, svg):
+        points = axes.scatter(
+            [r["gain_nats"] for r in known], [r[emergence] for r in known],
+            c=[r["uniformity"] for r in known], cmap="viridis", s=28,
+            linewidths=[1.6 if id(r) in best else 0 for r in known], edgecolors=COLOURS[1],
+        )  # fmt: skip
+        bar = axes.figure.colorbar(points, ax=axes)
+        bar.ax.tick_params(colors=INK)
+        bar.set_label(name_of("uniformity"), color=INK)
+        axes.set_xlabel(name_of("gain_nats"))
+        axes.set_ylabel(name_of(emergence), color=INK)
+    yield "Three-way front: ringed trials are beaten by none in all three", svg.text
+
+
+def curve_chart(
+    choice: Mapping[str, Any], separate: Mapping[int, float], fit: Mapping[str, Any] | None
+) -> Iterator[Drawing]:
+    """G(d) of the nested model, models of one size beside it, the law's curve, and the choice."""
+    with drawing("G(d)") as (axes, svg):
+        axes.plot(
+            choice["lengths"], choice["gain_L"], "o-", color=COLOURS[0], markersize=3,
+            label="prefixes of one nested model",
+        )  # fmt: skip
+        if separate:
+            axes.plot(
+                list(separate), list(separate.values()), "s", color=COLOURS[1], markersize=5,
+                label="models of one size",
+            )  # fmt: skip
+        if fit:
+            axes.plot(*fit["points"], color=COLOURS[2], linestyle="--", label="fitted law")
+        axes.axhline(SHARE * choice["gain_L"][-1], color=INK, linewidth=1, linestyle=":")
+        axes.axvline(choice["gain_d"], color=INK, linewidth=1, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(choice["lengths"][::2], [str(d) for d in choice["lengths"][::2]])
+        axes.minorticks_off()
+        axes.set_xlabel("coordinates")
+        axes.set_ylabel(name_of("gain_nats"), color=INK)
+        axes.legend(frameon=False, labelcolor=INK)
+    yield f"What d coordinates carry; dotted: {SHARE:.0%} of the most", svg.text
+
+
+def trip_chart(choice: Mapping[str, Any], limit: float) -> Iterator[Drawing]:
+    """The round trip by size, and its limit."""
+    with drawing("round trip") as (axes, svg):
+        axes.plot(choice["lengths"], choice["round_trip_L"], "o-", color=COLOURS[0], markersize=3)
+        axes.axhline(limit, color=INK, linewidth=1, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(choice["lengths"][::2], [str(d) for d in choice["lengths"][::2]])
+        axes.minorticks_off()
+        axes.set_xlabel("coordinates")
+        axes.set_ylabel("round trip", color=INK)
+    yield "How far texts move when they are written and encoded again; dotted: the limit", svg.text

@@ -1,0 +1,110 @@
+"""The corpora that the law of the dimension is measured on, and the one base they all share.
+
+Families are kinds of text; a family's smaller corpora are parts of its largest one, with the same
+held-out texts. One base for all of them, trained on all training texts, so that corpora differ in
+nothing but themselves.
+
+    for cell in CELLS: run = prepared(cell, corpora, out)
+"""
+
+# Shapes: none; texts only.
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+
+from cllm import pipeline
+from cllm.corpus import Corpus, build_corpus, built_in_corpus
+from cllm.errors import InputError
+from cllm.reading import read_rows
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+
+FILES = {  # families of real texts, and their files
+    "lists": "recipes_ingredients.jsonl.gz",
+    "recipes": "recipes_public_domain.jsonl.gz",
+    "products": "products.jsonl.gz",
+    "abstracts": "abstracts.jsonl.gz",
+}
+BUILT_IN = ("plain", "rich")  # one family: the same grammar, with fewer and with more words
+DRAWN = 18_000  # recipes of the built-in grammar
+SPLIT = (0.8, 0.15, 0.05)  # more held-out texts than usual: small corpora have few
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One corpus: of a kind of text, so many training texts of it at most."""
+
+    kind: str
+    texts: int
+
+    @property
+    def family(self) -> str:
+        """What is left out together when the law is tried."""
+        return "built-in" if self.kind in BUILT_IN else self.kind
+
+    @property
+    def name(self) -> str:
+        """As in tables and folders."""
+        return f"{self.kind}-{self.texts}"
+
+
+CELLS = (
+    *(Cell(kind, texts) for kind in BUILT_IN for texts in (1000, 4000, 14_000)),
+    Cell("lists", 4000), Cell("lists", 16_000), Cell("recipes", 700), Cell("products", 1300),
+    Cell("abstracts", 1500), Cell("abstracts", 5500),
+)  # fmt: skip
+
+
+def whole(kind: str, corpora: Path) -> Corpus:
+    """All texts of a kind; InputError where its file is not in the folder `corpora`."""
+    if kind in BUILT_IN:
+        return built_in_corpus(kind, DRAWN, 0)  # type: ignore[arg-type]  # one of its names
+    file = corpora / FILES[kind]
+    if not file.exists():
+        raise InputError(f"{file} does not exist; name the folder that holds it with --corpora")
+    return build_corpus(read_rows(file), split=SPLIT)
+
+
+def part(corpus: Corpus, texts: int) -> Corpus:
+    """`texts` of the training texts, drawn by id, and all held-out ones."""
+    kept = set(corpus.select("train").sample(texts).ids)
+    wanted = [s != "train" or i in kept for i, s in zip(corpus.ids, corpus.splits, strict=True)]
+    columns = (corpus.ids, corpus.texts, corpus.titles, corpus.groups, corpus.splits)
+    ids, all_texts, titles, groups, splits = (tuple(compress(c, wanted)) for c in columns)
+    return Corpus(ids, all_texts, titles, groups, splits, corpus.info)
+
+
+def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
+    """Training and validation texts of several kinds in one corpus, `most` of each."""
+    parts = []
+    for kind in kinds:
+        one = part(whole(kind, corpora), most)
+        seen = [split != "test" for split in one.splits]
+        named = replace(one, ids=tuple(f"{kind} {name}" for name in one.ids))
+        columns = (named.ids, named.texts, named.titles, named.groups, named.splits)
+        parts.append([tuple(compress(column, seen)) for column in columns])
+    ids, texts, titles, groups, splits = (
+        tuple(value for one in parts for value in one[column]) for column in range(5)
+    )
+    return Corpus(ids, texts, titles, groups, splits, {"source": "all families"})
+
+
+def shared_base(out: Path, corpora: Path, settings: RunSettings) -> Path:
+    """The base of all cells, trained once."""
+    run = RunFolder(out / "base")
+    if not run.corpus.exists():
+        pipeline.keep_corpus(run, union((*BUILT_IN, *FILES), corpora, max(c.texts for c in CELLS)))
+    pipeline.make_base(run, settings.base, reuse=True)
+    return run.base
+
+
+def prepared(cell: Cell, out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
+    """A cell's run folder, with its corpus, the shared base, and a reference LM of its own."""
+    run, base = RunFolder(out / cell.name), shared_base(out, corpora, settings)
+    if not run.base.is_dir():
+        pipeline.keep_corpus(run, part(whole(cell.kind, corpora), cell.texts))
+        pipeline.borrow_base(run, base)
+    pipeline.make_reference(run, settings, reuse=True)
+    return run

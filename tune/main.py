@@ -1,0 +1,276 @@
+"""`cllm tune`: search settings, choose the dimension, or say at once what it will come to.
+
+cllm tune --run runs/demo --trials 24 --json
+cllm tune --run runs/demo --choose --d-max 64      # no sweep: the curve, the rule, the window
+cllm tune --suggest --corpus texts.jsonl           # in seconds, by the law
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cllm.console import emit, one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.files import read_json, write_json
+from cllm.run import DEFAULT_RUN, RunFolder
+from tune.objectives import EARLY, OF_PART, PARTS, part_of
+from tune.space import DEFAULT, SHORT, Budget, Range, Space
+
+if TYPE_CHECKING:
+    from tune.sweep import How
+    from tune.trial import Plan
+
+log = logging.getLogger(__name__)
+
+FEW = 30  # validation texts: fewer decide nothing
+CARRIED = ("lr", "vector_noise", "cluster_weight", "cluster_floor")  # from a sweep to the curve
+KEPT = "tune.json"  # what the last sweep came to, for --apply
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the options ask for; print the outcome."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    logging.getLogger("tune").setLevel(logging.INFO)
+    with one_line_errors():
+        if options.suggest:
+            from tune.suggest import show, suggest
+
+            told = suggest(options.corpus)
+            emit(told, options.json, lambda: show(told))
+            return
+        run = RunFolder(options.run.resolve())
+        if options.apply:
+            emit(_apply(run, options), options.json)
+            return
+        _require_texts(run)
+        told = _choose(run, options) if options.choose else _sweep(run, options)
+        emit(told, options.json, lambda: _show(told))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `cllm tune`."""
+    p = argparse.ArgumentParser(
+        prog="cllm tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--run", type=Path, default=DEFAULT_RUN, help="with a corpus and a base")
+    p.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    p.add_argument("--seed", type=int, default=0)
+    what = p.add_argument_group("what to do, if not to search")
+    what.add_argument("--choose", action="store_true", help="only choose the dimension")
+    what.add_argument("--suggest", action="store_true", help="foretell it, by the law")
+    what.add_argument("--apply", action="store_true", help="train what the last sweep found best")
+    what.add_argument("--corpus", type=Path, help="a file of texts, for --suggest")
+    search = p.add_argument_group("the search")
+    search.add_argument(
+        "--space", action="append", default=[], metavar="NAME=VALUES",
+        help=f"dim=8,16,32 or lr=1e-3..4e-3:log; any setting by its place, and seed; "
+        f"[default: {' '.join(DEFAULT)}, as far as the corpus allows]",
+    )  # fmt: skip
+    search.add_argument("--trials", type=int, help="[default: 24; of a grid, all]")
+    search.add_argument("--search", choices=("optuna", "random", "grid"), default="optuna")
+    search.add_argument(
+        "--objectives", default=EARLY, help=f"one or more of {', '.join(part_of())}; by commas"
+    )
+    search.add_argument("--scheduler", choices=("asha", "none"), default="asha")
+    search.add_argument("--keep", type=int, default=3, help="ASHA: one of so many goes on")
+    search.add_argument(
+        "--measure", choices=PARTS, default="voids",
+        help="how much is measured of a trial that was not pruned: "
+        + "; ".join(f"{part}: {', '.join(OF_PART[part])}" for part in PARTS),
+    )  # fmt: skip
+    search.add_argument("--decodes", type=int, default=200, help="an arm, where voids are measured")
+    trial = p.add_argument_group("a trial")
+    trial.add_argument("--preset", choices=("quick", "standard", "full"), default="quick")
+    trial.add_argument("--aim", choices=("text", "voids"), default="text")
+    trial.add_argument("--seconds", type=float, help="of training")
+    trial.add_argument("--steps", type=int, help="of training, whatever time they take")
+    trial.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
+    trial.add_argument("--allow-weak-base", action="store_true")
+    size = p.add_argument_group("the dimension")
+    size.add_argument("--no-choice", action="store_true", help="do not choose one after a sweep")
+    size.add_argument("--d-max", type=int, default=64, help="fixed before anything is measured")
+    size.add_argument("--seeds", type=int, default=1, help="models that the curve is measured on")
+    size.add_argument("--separate", default="", help="sizes that get a model each, as a check")
+    size.add_argument("--cap", type=float, default=8, help="a model for the curve is trained to "
+                      "its plateau, but no longer than so many trials")  # fmt: skip
+    size.add_argument(
+        "--window", default="4,8,16", help="sizes that voids are sought in; '' = none"
+    )
+    cluster = p.add_argument_group("the cluster")
+    cluster.add_argument("--address", help="of a cluster; else the job's, else this machine")
+    cluster.add_argument("--workers", type=int, default=0, help="of Ray Train for each trial; "
+                         "0 = in the trial's own process")  # fmt: skip
+    cluster.add_argument("--cpus", type=float, default=1, help="of a trial or a worker")
+    cluster.add_argument("--gpu", action="store_true", help="one for each trial or worker")
+    cluster.add_argument("--wait", type=float, default=30, help="seconds for room to come free")
+    return p
+
+
+def plan_of(run: RunFolder, options: argparse.Namespace) -> Plan:
+    """What is the same for all trials."""
+    from tune.trial import Plan
+
+    o = options
+    budget = Budget(o.preset, o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
+    parts = PARTS[: PARTS.index(o.measure) + 1]
+    return Plan(run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base)
+
+
+def how_of(options: argparse.Namespace) -> How:
+    """How the space is searched."""
+    from tune.sweep import How
+
+    o = options
+    objectives = tuple(name.strip() for name in o.objectives.split(",") if name.strip())
+    if not objectives:
+        raise InputError("--objectives names none; write it like gain_nats,auroc")
+    if o.trials is not None and o.trials < 1:
+        raise InputError(f"--trials is {o.trials}; it must be 1 or more")
+    return How(
+        objectives, o.search, o.trials, o.scheduler == "asha", o.keep, seed=o.seed, cpus=o.cpus,
+        gpu=o.gpu, wait=o.wait,
+    )  # fmt: skip
+
+
+def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
+    """What was asked for, else the default as far as the corpus allows."""
+    if options.space:
+        return Space.parse(options.space)
+    space = Space.parse(DEFAULT)
+    texts = len(run.load_corpus().select("train"))
+    axes = dict(space.axes)
+    dims = axes["dim"]
+    if not isinstance(dims, Range):
+        fit = tuple(d for d in dims if isinstance(d, int) and d <= min(texts, options.d_max))
+        axes["dim"] = fit or (min(texts, options.d_max),)
+    if options.search == "grid":
+        axes = {name: axes[name] for name in ("dim", "cluster_weight")}
+    return Space(axes)
+
+
+def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
+    from cluster.joining import joined
+    from tune import report, results
+    from tune.sweep import sweep
+
+    space, plan, how = space_of(run, options), plan_of(run, options), how_of(options)
+    with joined(options.address):
+        found = sweep(space, plan, how)
+    rows = found.rows
+    states = [row["state"] for row in rows]
+    at = results.best(rows, how.objectives)
+    told: dict[str, Any] = {
+        "run": str(options.run), "sweep": found.name, "objectives": list(how.objectives),
+        "trials": len(rows),
+        "counts": {state: states.count(state) for state in ("finished", "pruned", "failed")},
+        "saved": results.saved(rows, plan.evaluations), "seconds": found.seconds,
+        "start_share": results.start_share(rows), "best": rows[at],
+        "front": [rows[i] for i in results.front(rows, how.objectives)],
+        "clustering": report.clustering_in_words(rows),
+        "settings": {"preset": options.preset, "aim": options.aim, "set": options.set},
+    }  # fmt: skip
+    write_json(run.path / "tune" / KEPT, told)
+    if not options.no_choice:
+        told |= _choose(run, options, rows[at]["point"])
+    folder = run.path / "tune" / found.name
+    results.save(folder / "trials.parquet", rows)
+    told["report"] = str(report.write(folder, told, rows))
+    return told
+
+
+def _choose(
+    run: RunFolder, options: argparse.Namespace, point: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The curve of nested models, the rule's choice, a check by separate models, the window.
+
+    Trained as a sweep's best `point` was, where there is one.
+    """
+    from cluster.joining import joined
+    from cluster.tasks import Needs
+    from tune import report
+    from tune.dimension import Sizes, dimension
+
+    o = options
+    taken = tuple(f"{SHORT[name]}={point[name]}" for name in CARRIED if name in (point or {}))
+    budget = replace(plan_of(run, o).budget, changes=(*o.set, *taken))
+    needs = Needs(o.cpus, o.gpu, o.wait)
+    how = Sizes(
+        o.d_max, o.seeds, _sizes("--separate", o.separate, o.d_max),
+        _sizes("--window", o.window, o.d_max), o.cap, o.decodes, o.allow_weak_base,
+    )  # fmt: skip
+    with joined(o.address):
+        told = dimension(run, budget, how, needs)
+    lines = report.choice_in_words(told)
+    folder = run.path / "tune"
+    if options.choose:
+        told |= {"run": str(options.run), "report": str(report.write(folder, told, []))}
+    return told | {"words": lines}
+
+
+def _sizes(option: str, written: str, d_max: int) -> tuple[int, ...]:
+    """Sizes of a vector, by commas; InputError for what is none."""
+    sizes = []
+    for word in filter(None, written.split(",")):
+        if not word.strip().isdigit() or not 2 <= int(word) <= d_max:
+            raise InputError(
+                f"{option} has {word!r}; sizes are numbers from 2 to {d_max} (--d-max)"
+            )
+        sizes.append(int(word))
+    return tuple(sizes)
+
+
+def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
+    """Train the best point of the last sweep with the whole budget of the preset asked for."""
+    from cllm import pipeline
+
+    kept = run.path / "tune" / KEPT
+    if not kept.exists():
+        raise InputError(f"{kept} does not exist; find something to apply with `cllm tune`")
+    told = read_json(kept)
+    changes = (*told["settings"]["set"], *options.set)
+    o, aim = options, told["settings"]["aim"]
+    budget = Budget(o.preset, aim, o.seed, o.seconds, o.steps, changes)
+    point: Mapping[str, Any] = told["best"]["point"]
+    log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
+    pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)
+    log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)
+    return dict(run.notes()["model"])
+
+
+def _require_texts(run: RunFolder) -> None:
+    """InputError where validation texts are too few to choose anything by."""
+    corpus = run.load_corpus()
+    held_out = len(corpus.select("validation"))
+    if held_out < FEW:
+        raise InputError(
+            f"{run.corpus} has {held_out} validation texts of {len(corpus)} in all; fewer than "
+            f"{FEW} decide nothing: give 600 texts or more, or take what `cllm tune --suggest` says"
+        )
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    from tune.report import short
+
+    console = Console()
+    if "best" in told:
+        point = ", ".join(f"{name} {short(v)}" for name, v in told["best"]["point"].items())
+        counts = ", ".join(f"{n} {state}" for state, n in told["counts"].items() if n)
+        console.print(f"{told['trials']} trials: {counts}; pruning saved {told['saved']:.0%}")
+        console.print(f"best by {', '.join(told['objectives'])}: {point}")
+        for line in told["clustering"]:
+            console.print(line)
+    for line in told.get("words", ()):
+        console.print(line)
+    console.print(f"report: {told['report']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What a sweep came to, in words, tables and drawings: report.html, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cllm.files import replacing
+from tune.charts import curve_chart, front_chart, name_of, trip_chart
+from tune.choice import NEAR, SHARE
+from tune.results import MEASURES, effects
+
+STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
+COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
+SHOWN = 60  # trials in the table
+
+
+def emergence_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What says whether voids arise: of the measures there are, the one that means most."""
+    for name in ("auroc", "void_new", "radius_ratio"):
+        if any(name in row for row in rows):
+            return name
+    return "uniformity"
+
+
+def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the clustering weight buys and costs, from trials that differ in nothing else."""
+    told = effects(rows, "cluster_weight", np.random.default_rng(0))
+    if not told:
+        return ["No two finished trials differ in the clustering weight alone, so nothing is known "
+                "of what it buys: try --search grid over it and seed."]  # fmt: skip
+    lines = [_bought_and_paid(one) for one in told]
+    collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
+    for row in collapsed:
+        point = ", ".join(f"{name} {value:g}" for name, value in row["point"].items())
+        lines.append(f"Vectors collapsed (uniformity {row['uniformity']:.3f}) with {point}.")
+    return lines
+
+
+def _bought_and_paid(one: Mapping[str, Any]) -> str:
+    changes = []
+    for name in MEASURES:
+        if name not in one:
+            continue
+        found = one[name]
+        text = f"{name_of(name)} {found['before']:.3g} to {found['after']:.3g}"
+        if "ci" in found:
+            low, high = found["ci"]
+            text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}])"
+        changes.append(text)
+    pairs = f"{one['pairs']} pair" + ("s" if one["pairs"] != 1 else "")
+    return (
+        f"Clustering weight {one['value']:g} instead of {one['against']:g}, {pairs} of trials: "
+        f"{'; '.join(changes)}. {_verdict(one)}"
+    )
+
+
+def _verdict(one: Mapping[str, Any]) -> str:
+    gain = one.get("gain_nats", {})
+    loss = -gain["change"] / gain["before"] if gain.get("before") else 0.0
+    raised = [name for name in ("auroc", "yield") if _above_zero(one.get(name))]
+    if raised:
+        names = " and ".join(name_of(name) for name in raised)
+        return f"It raises {names} and costs {100 * loss:.1f} % of the gain."
+    wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
+    holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
+    return f"It buys no void that can be told from chance, and costs {100 * loss:.1f} % of the gain.{holes}"  # noqa: E501
+
+
+def _above_zero(found: Mapping[str, Any] | None) -> bool:
+    return bool(found) and found.get("ci", [0.0])[0] > 0
+
+
+def choice_in_words(told: Mapping[str, Any]) -> list[str]:
+    """The two lines of the choice: how large the vector should be, and where voids are."""
+    choice, window = told["choice"], told.get("window")
+    gain = (
+        f"{SHARE:.0%} of the gain at {choice['d_max']} coordinates "
+        f"({choice['gain_L'][-1]:.1f} nats) is there from {choice['gain_d']} "
+        f"[{choice['gain_ci'][0]}, {choice['gain_ci'][1]}]"
+    )
+    if choice["d"] is None:
+        nearest = min(choice["round_trip_L"])
+        at = choice["lengths"][choice["round_trip_L"].index(nearest)]
+        line = (
+            f"Dimension: none. {gain}, but texts never come back within {NEAR:g} of the angle "
+            f"between neighbours: at best {nearest:.2f}, at {at}."
+        )
+    else:
+        ci = f" [{choice['d_ci'][0]}, {choice['d_ci'][1]}]" if choice["d_ci"] else ""
+        line = f"Dimension: {choice['d']}{ci}. {gain}; texts come back from {choice['trip_d']} on."
+    if window is None:
+        return [line]
+    if window["low"] is None:
+        return [line, "Void window: none. At no size are voids significant and decode to valid "
+                "text."]  # fmt: skip
+    gaps = f", but not at {', '.join(map(str, window['gaps']))}" if window["gaps"] else ""
+    return [line, f"Void window: {window['low']} to {window['high']} coordinates{gaps}: there "
+            "voids are significant and decode to valid text."]  # fmt: skip
+
+
+def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """report.html beside the sweep's trials; returns its path."""
+    import jinja2
+
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tune"), jinja2.PackageLoader("cllm")])
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    drawings = [*front_chart(rows, emergence_of(rows))]
+    if "choice" in told:
+        drawings += curve_chart(told["choice"], told.get("separate", {}), told.get("fit"))
+        drawings += trip_chart(told["choice"], NEAR)
+    point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
+    measures = [name for name in MEASURES if any(name in row for row in rows)]
+    page = environment.get_template("tune.html.j2").render(
+        told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows), drawings=drawings,
+        points=point_names, measures=measures, name_of=name_of, short=short,
+        clustering=clustering_in_words(rows) if rows else [],
+        choice=choice_in_words(told) if "choice" in told else [],
+        effects={name: found for name in STUDIED
+                 if (found := effects(rows, name, np.random.default_rng(0)))},
+    )  # fmt: skip
+    path = folder / "report.html"
+    with replacing(path) as new:
+        new.write_text(page, encoding="utf-8")
+    return path
+
+
+def _order(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return row["state"] != "finished", -row.get("gain_nats", float("-inf"))
+
+
+def short(value: object) -> str:
+    """A cell of a table."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,147 @@
+"""What a sweep came to: the trials as a table, the front of the best ones, the one to take.
+
+rows = sweep(...); told = summary(rows, objectives)
+"""
+
+# Shapes: T trials, O objectives.
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cllm.errors import WorkError
+from cllm.files import write_parquet
+from cllm.metrics import few
+from tune.objectives import is_low
+
+Row = Mapping[str, Any]
+MEASURES = ("gain_nats", "content_f1", "round_trip", "uniformity", "radius_ratio", "auroc", "yield",
+            "valid", "void_new", "withheld")  # fmt: skip
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """A trial as one row of a table: its point's values beside what was measured."""
+    point = {f"point_{name}": value for name, value in row["point"].items()}
+    return point | {name: value for name, value in row.items() if name != "point"}
+
+
+def save(path: Path, rows: Sequence[Row]) -> None:
+    """trials.parquet: one row a trial, failed and pruned ones too."""
+    names = sorted({name for row in rows for name in flat(row)})
+    columns = {name: [flat(row).get(name) for row in rows] for name in names}
+    write_parquet(path, pa.table({name: _column(values) for name, values in columns.items()}))
+
+
+def _column(values: list[Any]) -> pa.Array:
+    if any(isinstance(value, float) for value in values):
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # words beside numbers
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
+
+
+def finished(rows: Sequence[Row]) -> list[Row]:
+    """Those that were trained to the end and measured."""
+    return [row for row in rows if row["state"] == "finished"]
+
+
+def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[int]:
+    """Numbers of the finished rows that no other one beats in one objective and equals in the rest.
+
+    Rows that lack an objective are on no front.
+    """
+    whole = [
+        i for i, row in enumerate(rows)
+        if row["state"] == "finished" and all(row.get(name) is not None for name in objectives)
+    ]  # fmt: skip
+    value_TO = _values([rows[i] for i in whole], objectives)
+    beaten = [
+        bool(((value_TO >= mine).all(1) & (value_TO > mine).any(1)).any()) for mine in value_TO
+    ]
+    return [i for i, lost in zip(whole, beaten, strict=True) if not lost]
+
+
+def best(rows: Sequence[Row], objectives: Sequence[str]) -> int:
+    """The number of the row to take: of the front, the one nearest to the best of each objective.
+
+    Objectives are scaled to their range over the front; a single one is simply the best.
+    """
+    candidates = front(rows, objectives)
+    if not candidates:
+        raise WorkError(
+            f"no finished trial reports all of {', '.join(objectives)}; look at trials.parquet"
+        )
+    value_TO = _values([rows[i] for i in candidates], objectives)
+    span_O = np.maximum(np.ptp(value_TO, axis=0), 1e-12)
+    far_T = np.linalg.norm((value_TO.max(0) - value_TO) / span_O, axis=1)
+    return candidates[int(np.argmin(far_T))]
+
+
+def saved(rows: Sequence[Row], evaluations: int) -> float:
+    """The share of the full training of all trials that pruning has saved; failed ones left out."""
+    spent = [row.get("evaluation", 0) for row in rows if row["state"] != "failed"]
+    return 1 - sum(spent) / (evaluations * len(spent)) if spent else 0.0
+
+
+def start_share(rows: Sequence[Row]) -> float | None:
+    """Seconds until the first step over those of the trial, the median over trials that tell."""
+    shares = [
+        row["start_seconds"] / row["seconds"]
+        for row in rows if row.get("start_seconds") and row.get("seconds")
+    ]  # fmt: skip
+    return float(np.median(shares)) if shares else None
+
+
+def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What each value of a setting changes against its first, in trials that are alike otherwise.
+
+    Differences are paired, and their intervals are over pairs (bootstrap, few ones stretched).
+    """
+    values = list(dict.fromkeys(r["point"][name] for r in finished(rows) if name in r["point"]))
+    if len(values) < 2:
+        return []
+    values.sort(key=lambda value: (isinstance(value, str), value))
+    alike: dict[str, dict[Any, Row]] = {}
+    for row in finished(rows):
+        others = {k: v for k, v in row["point"].items() if k != name}
+        alike.setdefault(repr(sorted(others.items())), {})[row["point"][name]] = row
+    told = []
+    for value in values[1:]:
+        both = [one for one in alike.values() if {values[0], value} <= one.keys()]
+        pairs = [(one[values[0]], one[value]) for one in both]
+        changes = {name: found for name in MEASURES if (found := _change(pairs, name, rng))}
+        told.append({"value": value, "against": values[0], "pairs": len(pairs)} | changes)
+    return [one for one in told if one["pairs"]]
+
+
+def _change(
+    pairs: Sequence[tuple[Row, Row]], measure: str, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    known = [(a[measure], b[measure]) for a, b in pairs
+             if a.get(measure) is not None and b.get(measure) is not None]  # fmt: skip
+    if not known:
+        return None
+    before_P, after_P = np.array(known, float).T
+    change_P = after_P - before_P
+    told = {"before": float(before_P.mean()), "after": float(after_P.mean()),
+            "change": float(change_P.mean()), "pairs": len(known)}  # fmt: skip
+    if len(known) < 2:
+        return told
+    draws = rng.choice(change_P, (2000, len(known))).mean(1)
+    wide = change_P.mean() + few(len(known)) * (draws - change_P.mean())
+    low, high = np.quantile(wide, (0.025, 0.975))
+    return told | {"ci": [float(low), float(high)]}
+
+
+def _values(rows: Sequence[Row], objectives: Sequence[str]) -> NDArray[np.float64]:
+    """(T, O), higher is better."""
+    signs = [-1.0 if is_low(name) else 1.0 for name in objectives]
+    both = list(zip(objectives, signs, strict=True))
+    values = [[sign * row[name] for name, sign in both] for row in rows]
+    return np.array(values, float).reshape(len(rows), len(objectives))

@@ -1,0 +1,290 @@
+"""A sweep by Ray Tune: trials as its processes or as runs of Ray Train, pruned and resumed.
+
+    rows = sweep(space, plan, How(trials=24))
+
+Killed, the same call goes on: Tune keeps the state of the search in the run folder, and a trial
+that was finished is not run again (`tune.trial`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.logger import JsonLoggerCallback
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from cllm.errors import InputError, WorkError
+from cllm.files import digest
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cluster.joining import places
+from cluster.tasks import Needs
+from tune.objectives import EARLY, is_low, part_of
+from tune.progress import Table
+from tune.space import Point, Range, Space, Value
+from tune.trial import Plan, Shared, run_trial, share
+from tune.workers import by_workers
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_SECONDS = "5"  # between snapshots of the search
+RETRIES = 1  # of a trial that fails
+TRIALS = 24
+
+Search = Literal["optuna", "random", "grid"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class How:
+    """How the space is searched."""
+
+    objectives: tuple[str, ...] = (EARLY,)
+    search: Search = "optuna"
+    trials: int | None = None  # 24, or all of a grid
+    prune: bool = True
+    keep: int = 3  # of so many trials one gets on, where they are pruned
+    least: int = 2  # evaluations before a trial may be pruned
+    seed: int = 0
+    cpus: float = 1  # of a trial, or of each of its workers
+    gpu: bool = False
+    wait: float = 30
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sweep's trials, one row each, and how long this call took."""
+
+    name: str
+    rows: list[Row]
+    seconds: float
+
+
+def sweep(space: Space, plan: Plan, how: How) -> Found:
+    """Run the trials, over a cluster that was joined; one row each, failed ones too.
+
+    Raises:
+        InputError: the space or the objectives do not fit the corpus, there is no room for one
+            trial, or another sweep of that name lies there.
+        WorkError: every trial failed.
+    """
+    require_objectives(how, plan)
+    points = require_space(space, plan, how)
+    room = _room(plan, how)
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_SECONDS)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # most come at the end only
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    shared = _shared(plan, space, how)
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, plan=plan, shared=shared, how=how), _resources(plan, how)
+    )
+    name = "sweep-" + digest(repr(space), repr(plan), repr(how))[:8]
+    folder = plan.run / "tune" / name
+    count = len(points) or how.trials or TRIALS
+    log.info("%s: %d trials, %d at a time, in %s", name, count, room, folder)
+    if tune.Tuner.can_restore(str(folder)):
+        log.info("going on with the sweep that lies there")
+        tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True)
+    else:
+        table = Table(tuple(space.axes), how.objectives, count, plan.evaluations)
+        tuner = _tuner(trainable, space, points, plan, how, room, name, table)
+    begun = time.time()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
+        rows = [_row(result) for result in tuner.fit()]
+    return Found(name, _some_finished(rows), time.time() - begun)
+
+
+def require_objectives(how: How, plan: Plan) -> None:
+    """InputError for an objective that does not exist, or that no trial would ever report."""
+    known = part_of()
+    info = RunFolder(plan.run).load_corpus().info
+    for name in how.objectives:
+        if name not in known:
+            raise InputError(f"no objective {name!r}; there are {', '.join(sorted(known))}")
+        if known[name] not in plan.parts:
+            raise InputError(f"{name} would never appear; it needs --measure {known[name]}")
+        if name == "auroc" and "withheld" not in info:
+            raise InputError(
+                "auroc would never appear: this corpus withholds nothing; the built-in one does"
+            )
+
+
+def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
+    """The points of a grid, else none; InputError where a corner fits neither settings nor data."""
+    from cllm.pipeline import require_enough_texts
+
+    corpus = RunFolder(plan.run).load_corpus()
+    for corner in space.corners() or [{}]:
+        require_enough_texts(corpus, plan.budget.settings(corner).model.dim)
+    points = space.grid() if how.search == "grid" else []
+    if points and how.trials and how.trials < len(points):
+        raise InputError(
+            f"the grid has {len(points)} points and --trials allows {how.trials}; leave --trials "
+            "out, or search fewer values"
+        )
+    return points
+
+
+def _tuner(
+    trainable: Any, space: Space, points: list[Point], plan: Plan, how: How, room: int, name: str,  # noqa: ANN401
+    table: Table,
+) -> tune.Tuner:  # fmt: skip
+    if points:
+        domain: dict[str, Any] = {"point": tune.grid_search(points)}
+        search: Any = BasicVariantGenerator(random_state=how.seed)
+        trials = 1
+    else:
+        domain = {name: _domain(axis) for name, axis in space.axes.items()}
+        search = _search(how) if how.search == "optuna" else BasicVariantGenerator(
+            random_state=how.seed
+        )  # fmt: skip
+        trials = how.trials or TRIALS
+    return tune.Tuner(
+        trainable,
+        param_space=domain,
+        tune_config=tune.TuneConfig(
+            search_alg=search, scheduler=_scheduler(plan, how), num_samples=trials,
+            max_concurrent_trials=room, reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=name, storage_path=str(plan.run.resolve() / "tune"), verbose=0,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[table, JsonLoggerCallback()],
+        ),
+    )  # fmt: skip
+
+
+def _domain(axis: tuple[Value, ...] | Range) -> Any:  # noqa: ANN401 - one of Tune's
+    if isinstance(axis, tuple):
+        return tune.choice(list(axis))
+    if axis.whole:
+        draw = tune.lograndint if axis.log else tune.randint
+        return draw(int(axis.low), int(axis.high) + 1)
+    return (tune.loguniform if axis.log else tune.uniform)(axis.low, axis.high)
+
+
+def _scheduler(plan: Plan, how: How) -> TrialScheduler | None:
+    if not how.prune:
+        return None
+    return AsyncHyperBandScheduler(
+        time_attr="evaluation", metric=EARLY, mode="max", max_t=plan.evaluations,
+        grace_period=how.least, reduction_factor=how.keep,
+    )  # fmt: skip
+
+
+class Whole(OptunaSearch):
+    """Optuna's search, which learns of what a trial reports at its end only.
+
+    Trials that were pruned have no objectives but the gain; of several objectives they say nothing.
+    """
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Reports before the end are for pruning."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial without all objectives counts as one that failed."""
+        wanted = [self.metric] if isinstance(self.metric, str) else self.metric
+        if result and any(name not in result for name in wanted):
+            result, error = None, True
+        super().on_trial_complete(trial_id, result, error)
+
+
+def _search(how: How) -> Searcher:
+    modes = ["min" if is_low(name) else "max" for name in how.objectives]
+    if len(modes) == 1:
+        return Whole(metric=how.objectives[0], mode=modes[0], seed=how.seed)
+    return Whole(metric=list(how.objectives), mode=modes, seed=how.seed)
+
+
+def _room(plan: Plan, how: How) -> int:
+    """How many trials fit at a time; InputError where not even one does."""
+    from cluster.joining import require
+
+    each = Needs(how.cpus, how.gpu).resources
+    workers = max(1, plan.workers)
+    require(each, workers, "one trial" if workers == 1 else f"the {workers} workers of one trial",
+            how.wait)  # fmt: skip
+    return max(1, places(each) // workers)
+
+
+def _resources(plan: Plan, how: How) -> dict[str, float]:
+    """Of a trial's own process, which only waits where workers train."""
+    return {"CPU": 0.01} if plan.workers else Needs(how.cpus, how.gpu).resources
+
+
+def _shared(plan: Plan, space: Space, how: How) -> Any:  # noqa: ANN401 - a reference
+    """What trials share, in the object store; worked out by a worker."""
+    different: dict[tuple[float, int], RunSettings] = {}
+    for settings in map(plan.budget.settings, space.corners() or [{}]):
+        swaps = settings.train.swaps
+        different.setdefault((swaps, settings.seed if swaps else 0), settings)
+    task = ray.remote(num_cpus=how.cpus, num_gpus=int(how.gpu))(_share)
+    shared = task.remote(plan.run.resolve(), list(different.values()))
+    ray.wait([shared], fetch_local=False)
+    return shared
+
+
+def _share(run: Path, settings: list[RunSettings]) -> Shared:
+    return share(RunFolder(run), settings)
+
+
+def _trial(config: dict[str, Any], plan: Plan, shared: Shared, how: How) -> None:
+    """What Tune runs, in a process of its own."""
+    from cllm.console import set_up_logging
+
+    set_up_logging()
+    logging.getLogger("cllm").setLevel(logging.WARNING)
+    point = config.get("point", config)
+    needs = Needs(how.cpus, how.gpu)
+    reference = ray.put(shared) if plan.workers else None
+    elsewhere = by_workers(plan, needs, reference) if plan.workers else (None, None)
+    run_trial(point, plan, shared, tune.report, *elsewhere)
+
+
+def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
+    """Of a trial: its point, how it ended, and what was reported last."""
+    metrics = dict(result.metrics or {})
+    point = metrics.get("config", {})
+    point = point.get("point", point)
+    state = "failed" if result.error else "finished" if "folder" in metrics else "pruned"
+    kept = {*part_of(), "dim", "void_dim", "steps", "evaluation", "train_seconds",
+            "measure_seconds", "start_seconds", "void_texts", "withheld", "folder"}  # fmt: skip
+    row: Row = {"state": state, "seconds": metrics.get("time_total_s")} | {
+        name: value for name, value in metrics.items() if name in kept
+    }
+    if result.error:
+        row["error"] = _last_line(result.error)
+    return row | {"point": point}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+def _some_finished(rows: list[Row]) -> list[Row]:
+    """InputError or WorkError where no trial has come to its end."""
+    if any(row["state"] == "finished" for row in rows):
+        return rows
+    reasons = sorted({row.get("error", "it was stopped") for row in rows})
+    raise WorkError(
+        f"none of {len(rows)} trials finished: {'; '.join(reasons[:3])}; the same command tries "
+        "the failed ones again"
+    )

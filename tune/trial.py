@@ -1,0 +1,195 @@
+"""One trial of a sweep: train a CLLM with a point's settings, measure it on validation texts.
+
+A trial has a run folder of its own, named by its settings: what was finished there is not done
+again, and what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cllm import discovery, pipeline
+from cllm.arrays import TokenArrays
+from cllm.clouds import uniformity
+from cllm.evaluate import nats_without
+from cllm.files import digest, read_json, write_json
+from cllm.losses import text_nats
+from cllm.pretrain import held_out_texts, token_texts
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cllm.sphere import ExactIndex, prefix
+from cllm.training import Spread
+from cllm.training_texts import TrainingTexts
+from cllm.unseen import notices
+from tune.objectives import OF_PART
+from tune.space import Budget, Value
+
+Report = Callable[[dict[str, Any]], None]
+Train = Callable[[RunFolder, RunSettings, "Scores"], None]
+Measure = Callable[[RunFolder, RunSettings, "Plan", "Shared"], dict[str, float]]
+
+EVALUATED = 300  # validation texts that are restored
+RESULT = "result.json"
+METHOD = 1  # raised when a trial would be measured otherwise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all trials."""
+
+    run: Path
+    budget: Budget
+    parts: tuple[str, ...]
+    decodes: int  # an arm, where voids are measured
+    workers: int = 0  # of Ray Train, for each trial; 0 = in the trial's own process
+    weak: bool = False  # the base may restore less than it should
+
+    def folder(self, point: Mapping[str, Value]) -> RunFolder:
+        """Of a trial; the same for the same settings."""
+        settings = self.budget.settings(point)
+        name = digest(settings.model_dump_json(), str(self.workers))
+        return RunFolder(self.run / "tune" / "trials" / name)
+
+    @property
+    def evaluations(self) -> int:
+        """Held-out scores of a whole training."""
+        return self.budget.settings({}).train.loop.evaluations
+
+    @property
+    def identity(self) -> str:
+        """What a result was measured with."""
+        return digest(*self.parts, str(self.decodes), str(METHOD))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What trials share: token embeddings, and what held-out texts cost without a vector."""
+
+    arrays: TokenArrays
+    without_nats: float
+
+
+def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
+    """Work out once what all trials need; `settings`: those that differ in what is trained on."""
+    base, corpus = run.load_base(), run.load_corpus()
+    limit = run.notes()["base"]["context"]
+    several = [TrainingTexts.of(base, corpus, one.train, limit) for one in settings]
+    context = several[0].context
+    everything = [token_texts(base, corpus, context), *(texts.both for texts in several)]
+    reference = run.load_reference(base) if run.reference.is_dir() else None
+    held_out = held_out_texts(base, corpus, context)
+    entropy = corpus.info.get("entropy_nats")
+    costs = [] if reference is None else [float(reference.nats(held_out).mean())]
+    costs += [] if entropy is None else [float(entropy)]
+    return Shared(TokenArrays.of(base, everything), min(costs, default=0.0))
+
+
+def run_trial(
+    point: Mapping[str, Value], plan: Plan, shared: Shared, report: Report,
+    train: Train | None = None, measured: Measure | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train and measure; every held-out score is reported, and at the end all that was measured.
+
+    `train` and `measured` do so elsewhere.
+    """
+    folder, settings = plan.folder(point), plan.budget.settings(point)
+    kept = folder.path / RESULT
+    if kept.exists() and read_json(kept)["identity"] == plan.identity:
+        result = dict(read_json(kept)["result"])
+        report(result)
+        return result
+    RunFolder(plan.run).branch(folder.path)
+    begun = time.time()
+    scores = Scores(settings.train.loop.evaluations, shared.without_nats, begun)
+    if train:
+        train(folder, settings, scores)
+    else:
+        spread = Spread(settings.parallel, report=lambda line: scores.to(report, line))
+        pipeline.train_model(
+            folder, settings, allow_weak=plan.weak, reuse=True, spread=spread, known=shared.arrays
+        )
+    trained = time.time()
+    result = (measured or measure)(folder, settings, plan, shared) | {
+        "evaluation": scores.evaluations, "folder": str(folder.path),
+        "train_seconds": trained - begun, "measure_seconds": time.time() - trained,
+    } | scores.overhead  # fmt: skip
+    write_json(kept, {"identity": plan.identity, "result": result})
+    report(result)
+    return result
+
+
+class Scores:
+    """Turns a training's lines into reports: its held-out gain, evaluation by evaluation."""
+
+    def __init__(self, evaluations: int, without_nats: float, started: float) -> None:
+        self.evaluations, self.without_nats, self.started = evaluations, without_nats, started
+        self.done = 0.0
+        self.overhead: dict[str, float] = {}  # seconds until the first step
+
+    def told(self, line: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+        """The report that a line of metrics.jsonl comes to, if any."""
+        self.done = line.get("done", self.done)
+        if not self.overhead:
+            self.overhead = {"start_seconds": time.time() - line["seconds"] - self.started}
+        number = round(self.done * self.evaluations)
+        # the last one comes with all that is measured
+        if "validation_nats" in line and number < self.evaluations:
+            gain = self.without_nats - line["validation_nats"]
+            yield {"evaluation": max(1, number), "gain_nats": gain} | self.overhead
+
+    def to(self, report: Report, line: Mapping[str, Any]) -> None:
+        """Report it."""
+        for told in self.told(line):
+            report(told)
+
+
+def measure(
+    folder: RunFolder, settings: RunSettings, plan: Plan, shared: Shared
+) -> dict[str, float]:
+    """Objectives of a trained model, on validation texts only; what has no value is absent."""
+    logging.getLogger("cllm").setLevel(logging.WARNING)
+    model, corpus = folder.load_model(), folder.load_corpus()
+    model.base.known = shared.arrays
+    pipeline.write_latents(folder, model, corpus)
+    train_ND = folder.load_latents(model).select("train").vectors_ND
+    k, rng = int(model.config.void_dim), np.random.default_rng([settings.seed, 13])
+    held_out = held_out_texts(model.base, corpus, model.config.context)
+    reference = folder.load_reference(model.base) if folder.reference.is_dir() else None
+    without_N = nats_without(model, reference, held_out, corpus.info.get("entropy_nats"))
+    found: dict[str, float | None] = {
+        "dim": model.config.dim, "void_dim": k,
+        "steps": folder.notes()["model"]["steps"],
+        "uniformity": uniformity(ExactIndex(prefix(train_ND, k)), rng),
+        "auroc": notices(model, corpus, train_ND, k, rng),
+    }  # fmt: skip
+    found["gain_nats"] = float(np.mean(without_N - text_nats(model, held_out)))
+    found["nats_per_dim"] = found["gain_nats"] / model.config.dim
+    if "texts" in plan.parts:
+        numbers = discovery.evaluate_run(folder, settings.seed, EVALUATED, "validation").numbers
+        found |= {name: numbers.get(name) for name in OF_PART["texts"]}
+    if "voids" in plan.parts:
+        found |= void_facts(folder, settings.seed, plan.decodes)
+    shutil.rmtree(folder.latents)  # large, and made again in seconds
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def void_facts(folder: RunFolder, seed: int, decodes: int) -> dict[str, float | None]:
+    """Voids of a model whose latents are there, and what the arm that writes from them comes to."""
+    discovery.search_voids(folder, seed, quick=True)
+    discovery.write_ideas(folder, seed, decodes)
+    voids, arm = folder.notes()["voids"], folder.notes()["ideas"].get("void", {})
+    sampled = arm.get("sampled", 0)
+    return {
+        "radius_ratio": voids.get("radius_ratio"), "p_value": voids.get("p_value"),
+        "voids": voids["count"], "void_texts": sampled, "yield": arm.get("yield"),
+        "valid": arm["valid"] / sampled if sampled else None,
+        "void_new": round(arm.get("yield", 0.0) * sampled), "withheld": arm.get("withheld"),
+    }  # fmt: skip

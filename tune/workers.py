@@ -1,0 +1,56 @@
+"""A trial whose training is a run of Ray Train over several workers, reported to Ray Tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import Checkpoint
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cluster.tasks import Needs
+from cluster.train import Means, train
+from tune.trial import Plan, Scores, Shared, measure
+
+WAIT, TIMEOUT = 600, 600  # seconds for other trials' workers to end, and of a worker for others
+
+
+class ToTune(TuneReportCallback):
+    """Tells the trial each held-out score, from where Ray Train's controller runs."""
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None  # noqa: ANN401
+    ) -> None:  # fmt: skip
+        """The first worker's line; all workers' are the same."""
+        del checkpoint  # the training looks after its own
+        for line in self.scores.told(metrics[0]):
+            super().after_report(run_context, [line], None)
+
+
+def by_workers(
+    plan: Plan, needs: Needs, shared: Any  # noqa: ANN401 - a reference to what is shared
+) -> tuple[Callable[..., None], Callable[..., dict[str, float]]]:  # fmt: skip
+    """How such a trial trains, and how it measures: as a task with a worker's resources."""
+
+    def training(folder: RunFolder, settings: RunSettings, scores: Scores) -> None:
+        means = Means(
+            plan.workers, needs.gpu, needs.cpus, f"{plan.run}/tune/ray", folder.path.name,
+            retries=1, wait=WAIT, timeout=TIMEOUT, track="",
+        )  # fmt: skip
+        train(str(folder.path), settings, means, also=[ToTune(scores)], known=shared)
+
+    def measuring(
+        folder: RunFolder, settings: RunSettings, plan: Plan, _: Shared
+    ) -> dict[str, float]:
+        task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(measure)
+        found: dict[str, float] = ray.get(task.remote(folder, settings, plan, shared))
+        return found
+
+    return training, measuring
