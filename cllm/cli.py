@@ -324,7 +324,7 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
     _show(folder, discovery.report_run(folder), json)
 
 
-STUDIES = ("knows", "voidbench")
+STUDIES = ("capacity", "knows", "voidbench")
 
 
 _ALL_OPTIONS: dict[str, Any] = {  # are another parser's

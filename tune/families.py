@@ -7,7 +7,6 @@ nothing but themselves.
     for cell in CELLS: run = prepared(cell, corpora, out)
 """
 
-# Shapes: none; texts only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -101,10 +100,11 @@ def shared_base(out: Path, corpora: Path, settings: RunSettings) -> Path:
 
 
 def prepared(cell: Cell, out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
-    """A cell's run folder, with its corpus, the shared base, and a reference LM of its own."""
+    """A cell's run folder: its corpus, the shared base, and a reference LM where one is needed."""
     run, base = RunFolder(out / cell.name), shared_base(out, corpora, settings)
     if not run.base.is_dir():
         pipeline.keep_corpus(run, part(whole(cell.kind, corpora), cell.texts))
         pipeline.borrow_base(run, base)
-    pipeline.make_reference(run, settings, reuse=True)
+    if cell.kind not in BUILT_IN:  # whose exact entropy is below what any LM reaches
+        pipeline.make_reference(run, settings, reuse=True)
     return run

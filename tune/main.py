@@ -157,9 +157,11 @@ def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
 def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     from cluster.joining import joined
     from tune import report, results
-    from tune.sweep import sweep
+    from tune.sweep import require_objectives, require_space, sweep
 
     space, plan, how = space_of(run, options), plan_of(run, options), how_of(options)
+    require_objectives(how, plan)
+    require_space(space, plan, how)
     with joined(options.address):
         found = sweep(space, plan, how)
     rows = found.rows

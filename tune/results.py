@@ -90,10 +90,10 @@ def saved(rows: Sequence[Row], evaluations: int) -> float:
 
 
 def start_share(rows: Sequence[Row]) -> float | None:
-    """Seconds until the first step over those of the trial, the median over trials that tell."""
+    """Seconds until the first step over those of a whole trial, the median over finished ones."""
     shares = [
-        row["start_seconds"] / row["seconds"]
-        for row in rows if row.get("start_seconds") and row.get("seconds")
+        row["start_seconds"] / (row["train_seconds"] + row["measure_seconds"])
+        for row in finished(rows) if "start_seconds" in row
     ]  # fmt: skip
     return float(np.median(shares)) if shares else None
 

@@ -25,6 +25,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from cllm.arrays import TokenArrays
 from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.run import RunFolder
@@ -76,11 +77,9 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
     """Run the trials, over a cluster that was joined; one row each, failed ones too.
 
     Raises:
-        InputError: the space or the objectives do not fit the corpus, there is no room for one
-            trial, or another sweep of that name lies there.
-        WorkError: every trial failed.
+        InputError: the space does not fit the corpus, or there is no room for one trial.
+        WorkError: no trial came to its end.
     """
-    require_objectives(how, plan)
     points = require_space(space, plan, how)
     room = _room(plan, how)
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_SECONDS)
@@ -229,23 +228,24 @@ def _resources(plan: Plan, how: How) -> dict[str, float]:
     return {"CPU": 0.01} if plan.workers else Needs(how.cpus, how.gpu).resources
 
 
-def _shared(plan: Plan, space: Space, how: How) -> Any:  # noqa: ANN401 - a reference
-    """What trials share, in the object store; worked out by a worker."""
+def _shared(plan: Plan, space: Space, how: How) -> list[Any]:
+    """What trials share, worked out by a worker: references to the parts of `Shared`."""
     different: dict[tuple[float, int], RunSettings] = {}
     for settings in map(plan.budget.settings, space.corners() or [{}]):
         swaps = settings.train.swaps
         different.setdefault((swaps, settings.seed if swaps else 0), settings)
-    task = ray.remote(num_cpus=how.cpus, num_gpus=int(how.gpu))(_share)
-    shared = task.remote(plan.run.resolve(), list(different.values()))
-    ray.wait([shared], fetch_local=False)
+    task = ray.remote(num_cpus=how.cpus, num_gpus=int(how.gpu), num_returns=2)(_share)
+    shared: list[Any] = task.remote(plan.run.resolve(), list(different.values()))
+    ray.wait(shared, num_returns=2, fetch_local=False)
     return shared
 
 
-def _share(run: Path, settings: list[RunSettings]) -> Shared:
-    return share(RunFolder(run), settings)
+def _share(run: Path, settings: list[RunSettings]) -> tuple[TokenArrays, float]:
+    shared = share(RunFolder(run), settings)
+    return shared.arrays, shared.without_nats
 
 
-def _trial(config: dict[str, Any], plan: Plan, shared: Shared, how: How) -> None:
+def _trial(config: dict[str, Any], plan: Plan, shared: list[Any], how: How) -> None:
     """What Tune runs, in a process of its own."""
     from cllm.console import set_up_logging
 
@@ -253,9 +253,8 @@ def _trial(config: dict[str, Any], plan: Plan, shared: Shared, how: How) -> None
     logging.getLogger("cllm").setLevel(logging.WARNING)
     point = config.get("point", config)
     needs = Needs(how.cpus, how.gpu)
-    reference = ray.put(shared) if plan.workers else None
-    elsewhere = by_workers(plan, needs, reference) if plan.workers else (None, None)
-    run_trial(point, plan, shared, tune.report, *elsewhere)
+    elsewhere = by_workers(plan, needs, shared[0]) if plan.workers else (None, None)
+    run_trial(point, plan, Shared(*ray.get(shared)), tune.report, *elsewhere)
 
 
 def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's

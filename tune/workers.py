@@ -9,6 +9,7 @@ import ray
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from cllm.arrays import TokenArrays
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cluster.tasks import Needs
@@ -35,7 +36,7 @@ class ToTune(TuneReportCallback):
 
 
 def by_workers(
-    plan: Plan, needs: Needs, shared: Any  # noqa: ANN401 - a reference to what is shared
+    plan: Plan, needs: Needs, arrays: Any  # noqa: ANN401 - a reference to the shared ones
 ) -> tuple[Callable[..., None], Callable[..., dict[str, float]]]:  # fmt: skip
     """How such a trial trains, and how it measures: as a task with a worker's resources."""
 
@@ -44,13 +45,20 @@ def by_workers(
             plan.workers, needs.gpu, needs.cpus, f"{plan.run}/tune/ray", folder.path.name,
             retries=1, wait=WAIT, timeout=TIMEOUT, track="",
         )  # fmt: skip
-        train(str(folder.path), settings, means, also=[ToTune(scores)], known=shared)
+        train(str(folder.path), settings, means, also=[ToTune(scores)], known=arrays)
 
     def measuring(
-        folder: RunFolder, settings: RunSettings, plan: Plan, _: Shared
+        folder: RunFolder, settings: RunSettings, plan: Plan, shared: Shared
     ) -> dict[str, float]:
-        task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(measure)
-        found: dict[str, float] = ray.get(task.remote(folder, settings, plan, shared))
+        task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(_measure)
+        told = task.remote(folder, settings, plan, arrays, shared.without_nats)
+        found: dict[str, float] = ray.get(told)
         return found
 
     return training, measuring
+
+
+def _measure(
+    folder: RunFolder, settings: RunSettings, plan: Plan, arrays: TokenArrays, without_nats: float
+) -> dict[str, float]:
+    return measure(folder, settings, plan, Shared(arrays, without_nats))

@@ -1,0 +1,178 @@
+"""How much one vector can carry through the frozen base, if it is optimised for its text.
+
+The "cramming" method (Kuratov et al. 2025): no encoder; one trainable vector for each text, by
+gradient descent, until the frozen decoder restores it. The longest texts that come back are the
+ceiling that a trained encoder is compared with. `cllm study capacity --json`
+"""
+
+# Shapes: B texts, T tokens, D coordinates, H width of the base, M memory positions.
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cllm.batches import Batch, TokenTexts
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.files import write_json
+from cllm.metrics import bootstrap
+from cllm.model import CLLM
+from cllm.progress import counted
+from cllm.run import SHIPPED, RunFolder
+
+RIGHT = 0.99  # of a text's tokens, forced: it counts as carried
+RATE, BETAS, DECAY = 1e-2, (0.9, 0.9), 0.01  # AdamW's, as in the paper
+LENGTHS = [4, 8, 16, 24, 32, 48, 64, 80]
+PATIENCE = 500  # steps without a better text of the batch
+
+Read = Callable[[Tensor], Tensor]  # vectors (B, D) to a memory (B, M, H)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Optimise vectors for texts of each length; print one JSON object."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        run = RunFolder(options.run)
+        found = capacity(run.load_model(), run, options)
+        if options.out:
+            write_json(options.out, found)
+        print(json.dumps(found))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The study's options."""
+    p = argparse.ArgumentParser(
+        prog="cllm study capacity", description=(__doc__ or "").split("\n")[0]
+    )
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--run", type=Path, default=SHIPPED, help="with a model and its base")
+    p.add_argument("--texts", type=int, default=32, help="held-out texts, of the validation split")
+    p.add_argument(
+        "--lengths", type=int, nargs="+", default=LENGTHS, help="tokens that texts are cut to"
+    )
+    p.add_argument("--steps", type=int, default=2000, help="most, for a batch of texts")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, help="keep the JSON here too")
+    return p
+
+
+def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
+    """By the base alone and through the CLLM's decoder; words of texts and random tokens.
+
+    `slot`: the vector is the one memory position, of the base's width, that its decoder sees.
+    `encoder`: a CLLM's vector, of d coordinates, as its trained encoder makes it; `decoder`: the
+    same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap.
+    """
+    corpus = run.load_corpus().select("validation").sample(options.texts)
+    rows = model.base.tokenize(corpus.texts)
+    torch.manual_seed(options.seed)
+    lengths = [n for n in sorted(set(options.lengths)) if n <= model.config.context]
+    if not lengths or min(lengths) < 2:
+        raise InputError(f"--lengths must be 2 to {model.config.context}, the model's context")
+    told: dict[str, Any] = {
+        "texts": len(corpus), "dim": model.config.dim, "width": model.base.width,
+        "steps": options.steps, "seed": options.seed, "carried": RIGHT,
+    }  # fmt: skip
+    rng = np.random.default_rng(options.seed)
+    for what, some in (("texts", rows), ("random", _random_rows(rows, model, rng))):
+        by_length = [
+            _at(model, TokenTexts.of(corpus.ids, some, model.base.pad, n), options, n)
+            for n in counted(lengths, f"lengths, {what}")
+        ]
+        told[f"of_{what}"] = by_length
+        told[f"most_{what}"] = {
+            way: max((one["tokens"] for one in by_length if one[way]["carried"] >= 0.5), default=0)
+            for way in ("slot", "decoder", "encoder")
+        }
+    return told
+
+
+def _at(model: CLLM, texts: TokenTexts, options: argparse.Namespace, length: int) -> dict[str, Any]:
+    batch = texts.gather(range(len(texts))).to(model.device)
+    base, count = model.base, len(batch)
+    slots_BH = torch.randn(count, base.width, device=model.device) * float(model.spread)
+    slots_BH = slots_BH + model.mean.mean(0)
+    encoded_BD = torch.from_numpy(model.encode_tokens(texts)).to(model.device)
+
+    def through_decoder(vectors_BD: Tensor) -> Tensor:
+        return model.decode_array(F.normalize(vectors_BD, dim=-1))
+
+    ways: dict[str, tuple[Tensor, Read, int]] = {
+        "slot": (slots_BH, lambda vectors_BH: vectors_BH[:, None], options.steps),
+        "decoder": (encoded_BD, through_decoder, options.steps),
+        "encoder": (encoded_BD, through_decoder, 0),
+    }
+    found: dict[str, Any] = {"tokens": length, "mean_tokens": texts.tokens / count}
+    without_B = _nats(model, batch, model.decode_array(model.null_vector()[None].expand(count, -1)))
+    for way, (start, read, steps) in ways.items():
+        right_B, nats_B = optimised(model, batch, start, read, steps)
+        rng = np.random.default_rng(0)
+        gain = bootstrap((without_B - nats_B).cpu().numpy(), rng)
+        accuracy = bootstrap(right_B.cpu().numpy(), rng)
+        found[way] = {
+            "carried": float((right_B >= RIGHT).float().mean()),
+            "accuracy": accuracy.mean, "accuracy_ci": accuracy.ci,
+            "gain_nats": gain.mean, "gain_ci": gain.ci,
+            "nats_per_dim": gain.mean / start.shape[1],
+        }  # fmt: skip
+    return found
+
+
+def optimised(
+    model: CLLM, batch: Batch, start_BD: Tensor, read: Read, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Each text's best forced accuracy (B,) and its nats there, over the steps and the start.
+
+    Texts do not know of each other: losses are added up, and each has a vector of its own.
+    """
+    vectors_BD = start_BD.clone().requires_grad_(steps > 0)
+    best_B, nats_B = _scores(model, batch, read(vectors_BD.detach()))
+    if not steps:
+        return best_B, nats_B
+    optimizer = torch.optim.AdamW([vectors_BD], lr=RATE, betas=BETAS, weight_decay=DECAY)
+    improved = 0
+    for step in range(steps):
+        nats_BT = model.base.cross_entropy(read(vectors_BD), batch.ids_BT, batch.mask_BT)
+        optimizer.zero_grad()
+        nats_BT.sum().backward()
+        optimizer.step()
+        if step % 25 == 24:
+            right_B, cost_B = _scores(model, batch, read(vectors_BD.detach()))
+            better_B = (right_B > best_B) | ((right_B == best_B) & (cost_B < nats_B - 0.01))
+            best_B = torch.where(better_B, right_B, best_B)
+            nats_B = torch.where(better_B, cost_B, nats_B)
+            improved = step if bool(better_B.any()) else improved
+            if bool((best_B == 1).all()) or step - improved >= PATIENCE:
+                break
+    return best_B, nats_B
+
+
+@torch.no_grad()
+def _scores(model: CLLM, batch: Batch, memory_BMH: Tensor) -> tuple[Tensor, Tensor]:
+    """Forced accuracy and nats of each text, (B,)."""
+    logits_BTV = model.base.logits(memory_BMH, batch.ids_BT)
+    right_BT = (logits_BTV.argmax(-1) == batch.ids_BT) & batch.mask_BT
+    nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2), batch.ids_BT, reduction="none")
+    return right_BT.sum(1) / batch.mask_BT.sum(1), (nats_BT * batch.mask_BT).sum(1)
+
+
+@torch.no_grad()
+def _nats(model: CLLM, batch: Batch, memory_BMH: Tensor) -> Tensor:
+    return _scores(model, batch, memory_BMH)[1]
+
+
+def _random_rows(
+    rows: Sequence[Sequence[int]], model: CLLM, rng: np.random.Generator
+) -> list[list[int]]:
+    """As many tokens, drawn evenly from those that the texts have: nothing for an LM to know."""
+    known = sorted({token for row in rows for token in row} - {model.base.eos})
+    return [[*rng.choice(known, len(row) - 1).tolist(), model.base.eos] for row in rows]

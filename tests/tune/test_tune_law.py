@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cllm.corpus import Corpus, build_corpus
+from cllm.errors import InputError
+from cllm.files import write_json
+from cllm.reading import Row
+from tune import law
+from tune.families import CELLS, part
+from tune.statistics import QUICK, quick, with_base
+
+
+def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
+    """Twelve made-up corpora in five families, where d is the root of a text's nats."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(12):
+        facts = {name: float(np.exp(rng.uniform(0, 4))) for name in QUICK}
+        d = float(np.sqrt(facts["text_nats"]) * 3 * np.exp(noise * rng.standard_normal()))
+        found.append({
+            "name": f"c{number}", "family": f"f{number % 5}", "statistics": facts, "d": d,
+            "d_ci": [d, d], "lengths": [2, 4, 8, 16, 32], "gain_L": [1.0, 2.0, 4.0, 6.0, 7.0],
+            "plateau": [True], "trip_d": None,
+        })  # fmt: skip
+    return found
+
+
+def test_the_law_finds_what_d_depends_on_and_beats_the_constant() -> None:
+    told = law.told(corpora())
+    assert "text_nats" in told["law"]["predictors"]
+    slope = told["law"]["slopes"][told["law"]["predictors"].index("text_nats")]
+    assert slope == pytest.approx(0.5, abs=0.1)
+    tried = told["left_out"]
+    assert tried["largest"] < 1.3 < tried["constant_largest"]
+    assert {row["family"] for row in tried["rows"]} == {f"f{n}" for n in range(5)}
+
+
+def test_a_family_is_foretold_without_having_been_seen() -> None:
+    """One whose d is another's by far is foretold as the others are."""
+    some = corpora(noise=0.0)
+    odd = [{**one, "d": one["d"] * 50} if one["family"] == "f0" else one for one in some]
+    rows = [row for row in law.left_out(odd, QUICK)["rows"] if row["family"] == "f0"]
+    assert all(row["predicted"] < 0.1 * row["d"] for row in rows)
+
+
+def test_where_nothing_foretells_the_law_is_the_constant() -> None:
+    rng = np.random.default_rng(1)
+    some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
+    chosen = law.best_predictors(some, QUICK)
+    assert law._error(some, chosen) <= law._error(some, ())
+
+
+def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
+    some = corpora()
+    found = law.fit_law(some, ("text_nats",), spread=0.2)
+    facts = some[0]["statistics"]
+    low, high = found.interval(facts)
+    assert low < found.predict(facts) < high
+    assert not found.beyond(facts)
+    (line,) = found.beyond(facts | {"text_nats": 1e6})
+    assert "text_nats 1e+06 is outside of" in line
+
+
+def test_too_few_families_and_no_measurements_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too few to leave one out"):
+        law.left_out(corpora()[:2], QUICK)
+    with pytest.raises(InputError, match=r"tune\.law --measure"):
+        law.records(tmp_path / "none.json")
+    write_json(tmp_path / "law.json", {"corpora": corpora()})
+    assert len(law.records(tmp_path / "law.json")) == 12
+
+
+def test_statistics_of_texts_alone(corpus: Corpus) -> None:
+    facts = quick(corpus)
+    assert set(facts) == set(QUICK)
+    assert facts["texts"] == len(corpus.select("train"))
+    assert facts["text_nats"] > corpus.info["entropy_nats"], "no model is below the exact entropy"
+    assert facts["token_nats"] == pytest.approx(facts["text_nats"] / facts["tokens"], rel=0.01)
+    noise = np.random.default_rng(0)
+    random = [" ".join(noise.choice(list("abcdefghij"), 40)) for _ in range(200)]
+    told = quick(build_corpus([Row(text=text) for text in random], near_duplicate=1.0))
+    assert told["repeated"] < facts["repeated"], "recipes repeat themselves, noise does not"
+    with pytest.raises(InputError, match="say nothing of a corpus"):
+        quick(build_corpus([Row(text=text) for text in random[:8]], near_duplicate=1.0))
+
+
+def test_statistics_by_a_base(tiny_cllm: Any, corpus: Corpus) -> None:
+    facts = with_base(tiny_cllm.base, None, corpus)
+    assert facts["matrix_dim"] > 1
+    assert facts["base_token_nats"] < quick(corpus)["token_nats"]
+
+
+def test_a_part_of_a_corpus_keeps_all_held_out_texts(corpus: Corpus) -> None:
+    small = part(corpus, 50)
+    assert len(small.select("train")) == 50
+    assert small.select("validation").ids == corpus.select("validation").ids
+    assert set(small.select("train").ids) <= set(corpus.select("train").ids)
+    assert len({cell.family for cell in CELLS}) >= 5
+    assert len(CELLS) >= 10

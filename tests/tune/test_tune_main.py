@@ -1,0 +1,123 @@
+"""What `cllm tune` refuses, in one line and before any cluster is joined; and what it hands on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import tiny_run_in
+
+from cllm.base import BaseLM
+from cllm.corpus import Corpus, built_in_corpus
+from cllm.files import write_json
+from cllm.run import RunFolder
+from tune import main as command
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a cluster was joined")
+
+    monkeypatch.setattr("ray.init", never)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()  # what came before
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert len(line.splitlines()) == 1
+    return line
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--objectives", "beauty"], "no objective 'beauty'"),
+        (["--objectives", "yield", "--measure", "gain"], "yield would never appear"),
+        (["--objectives", ""], "--objectives names none"),
+        (["--space", "dim=8,2000"], "d = 2000 is more than the"),
+        (["--space", "lr"], "has no values"),
+        (["--space", "train.nothing=1"], "no setting 'train.nothing'"),
+        (["--space", "lr=1e-3..1e-2", "--search", "grid"], "lr is a range"),
+        (["--space", "dim=4,8", "--search", "grid", "--trials", "1"], "the grid has 2 points"),
+        (["--trials", "0"], "--trials is 0"),
+        (["--apply"], "find something to apply with `cllm tune`"),
+        (["--suggest"], "name it with --corpus"),
+        (["--choose", "--d-max", "64", "--separate", "128"], "--separate has '128'"),
+        (["--choose", "--window", "four"], "--window has 'four'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    tiny_run: RunFolder, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    more = [] if options[0] in ("--apply", "--suggest") else ["--allow-weak-base"]
+    assert told in refused(capsys, "--run", str(tiny_run.path), *options, *more)
+
+
+def test_a_corpus_of_fifty_texts_decides_nothing(
+    tmp_path: Path, tiny_base: BaseLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run_in(tmp_path / "few", built_in_corpus("plain", 50, 0), tiny_base)
+    line = refused(capsys, "--run", str(run.path))
+    assert "validation texts of" in line
+    assert "give 600 texts or more" in line
+
+
+def test_auroc_is_refused_where_nothing_is_withheld(
+    tmp_path: Path, tiny_base: BaseLM, recipes: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run_in(tmp_path / "other", replace(recipes, info={}), tiny_base)
+    line = refused(capsys, "--run", str(run.path), "--objectives", "auroc")
+    assert "this corpus withholds nothing" in line
+
+
+def test_the_default_space_keeps_to_what_the_corpus_allows(tiny_run: RunFolder) -> None:
+    options = command.parser().parse_args(["--d-max", "16"])
+    assert command.space_of(tiny_run, options).axes["dim"] == (8, 16)
+    options = command.parser().parse_args(["--search", "grid"])
+    assert set(command.space_of(tiny_run, options).axes) == {"dim", "cluster_weight"}
+
+
+def test_apply_trains_the_best_point_in_full(
+    tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"settings": {"aim": "text", "set": ["model.form=direct"]},
+            "best": {"point": {"dim": 4, "lr": 0.001, "void_dim": 2}}}  # fmt: skip
+    write_json(tiny_run.path / "tune" / command.KEPT, told)
+    command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["dim"] == 4
+    assert facts["void_dim"] == 2
+    assert facts["steps"] == 3
+    settings = json.loads((tiny_run.model / "training.json").read_text())["settings"]
+    assert settings["train"]["loop"]["lr"] == 0.001
+
+
+def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from test_tune_law import corpora
+
+    from tune import suggest as module
+    from tune.law import fit_law
+
+    law = fit_law(corpora(), ("text_nats",), spread=0.3)
+    monkeypatch.setattr(module, "the_law", lambda: law)
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in corpus.texts))
+    command.main(["--suggest", "--corpus", str(file), "--json"])
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    low, high = told["d_interval"]
+    assert 2 <= low <= told["d"] <= high
+    assert told["extrapolates"], "recipes of 140 nats are beyond the made-up corpora"
+    assert np.isfinite(told["statistics"]["text_nats"])
+    command.main(["--suggest", "--corpus", str(file)])
+    assert "extrapolates" in capsys.readouterr().out

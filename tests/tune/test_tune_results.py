@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cllm.errors import WorkError
+from tune import report, results
+from tune.choice import choose
+from tune.window import At, window_of
+
+
+def row(state: str = "finished", **values: Any) -> dict[str, Any]:
+    point = {name.removeprefix("p_"): v for name, v in values.items() if name.startswith("p_")}
+    point = {k: v for k, v in point.items() if k != "value"}
+    measured = {k: v for k, v in values.items() if k == "p_value" or not k.startswith("p_")}
+    return {"state": state, "point": point} | measured
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    rows = [
+        row(gain_nats=1.0, auroc=0.9), row(gain_nats=2.0, auroc=0.8), row(gain_nats=1.5, auroc=0.7),
+        row("pruned", gain_nats=9.0), row(gain_nats=3.0), row(gain_nats=2.0, auroc=0.8),
+    ]  # fmt: skip
+    assert results.front(rows, ["gain_nats", "auroc"]) == [0, 1, 5]
+    assert results.best(rows, ["gain_nats"]) == 4
+    with pytest.raises(WorkError, match="yield"):
+        results.best(rows, ["yield"])
+
+
+def test_less_is_better_where_it_is() -> None:
+    rows = [row(round_trip=0.5, gain_nats=1.0), row(round_trip=0.2, gain_nats=1.0)]
+    assert results.front(rows, ["round_trip", "gain_nats"]) == [1]
+    assert results.best(rows, ["round_trip"]) == 1
+
+
+def test_the_best_of_several_objectives_is_near_the_best_of_each() -> None:
+    rows = [row(gain_nats=0.0, auroc=1.0), row(gain_nats=0.9, auroc=0.9), row(gain_nats=1, auroc=0)]
+    assert results.best(rows, ["gain_nats", "auroc"]) == 1
+
+
+def test_what_pruning_saved_leaves_failures_out() -> None:
+    rows = [row(evaluation=8), row("pruned", evaluation=2), row("failed", evaluation=1)]
+    assert results.saved(rows, 8) == pytest.approx(1 - 10 / 16)
+
+
+def test_effects_are_of_trials_alike_in_all_else() -> None:
+    rows = [
+        row(p_cluster_weight=weight, p_seed=seed, gain_nats=10.0 + seed - 2 * weight, auroc=0.8)
+        for weight in (0, 0.5)
+        for seed in range(4)
+    ]
+    rows += [
+        row(p_cluster_weight=0.5, p_seed=9, gain_nats=-50.0),
+        row("failed", p_cluster_weight=1),
+    ]
+    (told,) = results.effects(rows, "cluster_weight", np.random.default_rng(0))
+    assert told["value"] == 0.5
+    assert told["pairs"] == 4
+    assert told["gain_nats"]["change"] == pytest.approx(-1.0)
+    assert told["gain_nats"]["ci"] == pytest.approx([-1.0, -1.0])
+    (line,) = report.clustering_in_words(rows)
+    assert "It buys no void" in line
+    assert "8.7 % of the gain" in line  # 1 of 11.5
+
+
+def test_a_larger_radius_alone_proves_nothing_and_a_collapse_is_told() -> None:
+    rows = [
+        row(p_cluster_weight=w, p_seed=s, gain_nats=10.0, auroc=0.8 + 0.01 * s,
+            radius_ratio=1.0 + w, uniformity=-2.0 if w == 0 else -0.01)
+        for w in (0, 1) for s in range(3)
+    ]  # fmt: skip
+    lines = report.clustering_in_words(rows)
+    assert "proves nothing" in lines[0]
+    assert sum("collapsed" in line for line in lines) == 3
+
+
+def test_an_auroc_that_rises_surely_is_told() -> None:
+    rows = [
+        row(p_cluster_weight=w, p_seed=s, gain_nats=10.0 - 0.1 * w, auroc=0.7 + 0.1 * w + 0.01 * s)
+        for w in (0, 1) for s in range(4)
+    ]  # fmt: skip
+    (line,) = report.clustering_in_words(rows)
+    assert "It raises AUROC" in line
+    assert "costs 1.0 %" in line
+
+
+def test_the_table_keeps_words_and_numbers_of_all_trials(tmp_path: Path) -> None:
+    rows = [row(p_dim=8, gain_nats=1.5), row("failed", p_dim=16, error="no memory"),
+            row(p_dim="model's", gain_nats=2)]  # fmt: skip
+    results.save(tmp_path / "trials.parquet", rows)
+    table = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert [one["gain_nats"] for one in table] == [1.5, None, 2.0]
+    assert table[1]["error"] == "no memory"
+    assert table[2]["point_dim"] == "model's"
+
+
+def at(d: int, p: float, valid: float | None) -> At:
+    return At(d, p, 1.2, 5, 40 if valid is not None else 0, valid, None, None)
+
+
+def test_the_void_window_is_where_voids_are_significant_and_decode() -> None:
+    sizes = [
+        at(2, 0.5, 0.9),
+        at(4, 0.01, 0.8),
+        at(8, 0.01, 0.3),
+        at(16, 0.02, 0.6),
+        at(32, 0.01, None),
+    ]
+    window = window_of(sizes)
+    assert (window.low, window.high, window.gaps) == (4, 16, (8,))
+    assert window_of([at(2, 0.5, 0.9)]).low is None
+
+
+def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path) -> None:
+    from test_tune_choice import GAINS, TRIPS, curve_of
+
+    rows = [row(p_dim=8, gain_nats=1.5, auroc=0.6, uniformity=-2.0),
+            row(p_dim=16, gain_nats=2.5, auroc=0.5, uniformity=-1.0),
+            row("failed", p_dim=3, error="<script>")]  # fmt: skip
+    told: dict[str, Any] = {
+        "run": "runs/x", "objectives": ["gain_nats"], "best": rows[1], "saved": 0.5,
+        "counts": {"finished": 2, "pruned": 0, "failed": 1},
+        "choice": choose([curve_of(GAINS, TRIPS)], np.random.default_rng(0)).json(),
+        "window": window_of([at(4, 0.01, 0.8), at(8, 0.4, None)]).json(),
+        "separate": {8: 13.0},
+    }  # fmt: skip
+    page = report.write(tmp_path, told, rows).read_text("utf-8")
+    first, second = report.choice_in_words(told)
+    assert first.startswith("Dimension: 32 [")
+    assert second.startswith("Void window: 4 to 4 coordinates")
+    assert first in page
+    assert second in page
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert page.count("<svg") == 3

@@ -1,0 +1,144 @@
+"""Whole sweeps as a user types them: on this machine, and over the three nodes of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from nodes import Cluster, cluster_of
+
+from cllm import pipeline
+from cllm.corpus import built_in_corpus
+from cllm.run import SHIPPED, RunFolder
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+SMALL = ["--steps", "16", "--measure", "texts", "--no-choice", "--json"]
+SETTINGS = ("train.loop.batch=8", "train.loop.evaluations=8", "train.loop.report_every=1",
+            "model.form=direct")  # fmt: skip
+CHANGES = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = RunFolder(tmp_path / "run")
+    pipeline.keep_corpus(folder, built_in_corpus("plain", 800, 0))
+    pipeline.borrow_base(folder, SHIPPED / "base")
+    return folder.path
+
+
+def command(run: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "tune.main", "--run", str(run), *SMALL, *CHANGES, *words]
+
+
+def tune(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(run, *words), capture_output=True, text=True, timeout=600)
+
+
+def outcome(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    told: dict[str, Any] = json.loads(ended.stdout)
+    return told
+
+
+def last_line(ended: subprocess.CompletedProcess[str]) -> str:
+    return ended.stderr.strip().splitlines()[-1]
+
+
+def results(run: Path) -> dict[str, int]:
+    """When each trial's result was written."""
+    found = (run / "tune" / "trials").glob("*/result.json")
+    return {str(file): file.stat().st_mtime_ns for file in found}
+
+
+def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
+    words = ["--trials", "8", "--space", "dim=4,8,16", "--space", "lr=1e-5..4e-3:log"]
+    told = outcome(tune(run, *words))
+    assert told["trials"] == sum(told["counts"].values()) == 8
+    assert told["counts"]["failed"] == 0
+    assert told["counts"]["pruned"] > 0
+    assert 0 < told["saved"] < 1
+    folder = run / "tune" / told["sweep"]
+    rows = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert len(rows) == 8
+    finished = [row for row in rows if row["state"] == "finished"]
+    assert told["best"]["gain_nats"] == max(row["gain_nats"] for row in finished)
+    assert all(row["content_f1"] is not None for row in finished)
+    assert "<h2>Trials</h2>" in Path(told["report"]).read_text("utf-8")
+
+    before = results(run)
+    again = outcome(tune(run, *words))
+    assert results(run) == before
+    assert again["best"]["point"] == told["best"]["point"]
+
+
+def test_failed_trials_are_told_and_do_not_stop_the_others(run: Path) -> None:
+    words = ["--search", "grid", "--scheduler", "none", "--space", "dim=4"]
+    told = outcome(tune(run, *words, "--space", "train.loop.lr=1e-3,1e30"))
+    assert told["counts"] == {"finished": 1, "pruned": 0, "failed": 1}
+    rows = pq.read_table(run / "tune" / told["sweep"] / "trials.parquet").to_pylist()
+    (failed,) = (row for row in rows if row["state"] == "failed")
+    assert "look at these texts, or train with a lower `lr`" in failed["error"]
+
+    ended = tune(run, *words, "--space", "train.loop.lr=1e30")
+    assert ended.returncode == 1
+    assert "none of 1 trials finished" in last_line(ended)
+
+
+def test_without_room_for_one_trial_it_is_said_at_once(run: Path) -> None:
+    ended = tune(run, "--cpus", "99", "--wait", "1", "--space", "dim=4")
+    assert ended.returncode == 2
+    assert "one trial" in last_line(ended)
+    assert "99 CPU" in last_line(ended)
+
+
+def test_a_killed_driver_goes_on_and_repeats_no_finished_trial(run: Path) -> None:
+    words = ["--search", "grid", "--scheduler", "none", "--space", "seed=0,1,2,3",
+             "--space", "dim=4"]  # fmt: skip
+    driver = subprocess.Popen(
+        command(run, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        begun = time.monotonic()
+        while len(results(run)) < 2:
+            assert time.monotonic() - begun < 400, "no trial finished"
+            assert driver.poll() is None
+            time.sleep(0.1)
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before = results(run)
+    told = outcome(tune(run, *words))
+    after = results(run)
+    assert told["counts"] == {"finished": 4, "pruned": 0, "failed": 0}
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before, "a finished trial was run again"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with cluster_of(workers=2) as nodes:
+        yield nodes
+
+
+def test_trials_of_several_workers_are_pruned_on_a_cluster(run: Path, cluster: Cluster) -> None:
+    words = ["-m", "tune.main", "--run", str(run), *SMALL, *CHANGES, "--workers", "2"]
+    space = ["--trials", "4", "--space", "dim=4,8", "--space", "lr=1e-6,4e-3", "--keep", "2"]
+    ended = cluster.run([*words, *space])
+    told = outcome(ended)
+    assert told["trials"] == 4
+    assert told["counts"]["failed"] == 0, ended.stderr[-2000:]
+    assert told["counts"]["finished"] > 0
+    assert told["counts"]["pruned"] > 0, "reports of Ray Train did not reach the scheduler"
+    assert told["best"]["point"]["lr"] == 4e-3
+    assert told["best"]["content_f1"] >= 0

@@ -1,0 +1,204 @@
+"""A law of the dimension: what of a corpus foretells how large its vectors have to be.
+
+    python -m tune.law --json                       # fits what was measured, and tries the law
+    python -m tune.law --measure --corpora DIR      # trains and measures again, for hours
+
+Each corpus has its curve G(d) = G_inf (1 - exp(-d / d0)) and the d that carries 0.95 of the most.
+log d is foretold by at most two logarithms of corpus statistics; tried by leaving out a family of
+corpora at a time, predictors chosen anew without it, against the best constant d.
+"""
+
+# Shapes: C corpora, P predictors.
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.files import read_json, write_json
+from tune.curve_fit import fitted
+from tune.statistics import QUICK
+
+Floats = NDArray[np.float64]
+MEASURED = Path(__file__).parent / "assets" / "law.json"
+OF_BASE = ("base_token_nats", "matrix_dim", "mean_dim")
+MOST = 2  # predictors
+SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Law:
+    """log d = offset + slopes * log predictors; `spread`: its error for families left out."""
+
+    predictors: tuple[str, ...]
+    offset: float
+    slopes: tuple[float, ...]
+    spread: float
+    corpora: int
+    ranges: Mapping[str, tuple[float, float]]  # of each predictor, where it was measured
+
+    def predict(self, facts: Mapping[str, float]) -> float:
+        """The d of a corpus with these statistics."""
+        logs = [
+            slope * np.log(facts[n]) for n, slope in zip(self.predictors, self.slopes, strict=True)
+        ]
+        return float(np.exp(self.offset + sum(logs)))
+
+    def interval(self, facts: Mapping[str, float]) -> tuple[float, float]:
+        """In which d lies, 95 of 100 times, for a corpus of a family that was not measured."""
+        free = max(1, self.corpora - len(self.predictors) - 1)
+        wide = float(stats.t.ppf((1 + SURE) / 2, free)) * self.spread
+        d = self.predict(facts)
+        return d * float(np.exp(-wide)), d * float(np.exp(wide))
+
+    def beyond(self, facts: Mapping[str, float]) -> list[str]:
+        """The predictors that are outside of what was measured, in words."""
+        told = []
+        for name in self.predictors:
+            low, high = self.ranges[name]
+            if not low <= facts[name] <= high:
+                told.append(f"{name} {facts[name]:.3g} is outside of {low:.3g} to {high:.3g}")
+        return told
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, or measure first; print one JSON object."""
+    options = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        if options.measure:
+            from tune.law_measure import measured
+
+            write_json(options.save, {"corpora": measured(options.out, options.corpora, options)})
+        print(json.dumps(told(records(options.save))))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    p = argparse.ArgumentParser(prog="tune.law", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--measure", action="store_true", help="train what is missing, and measure it")
+    p.add_argument("--corpora", type=Path, default=Path("corpora"), help="folder of real texts")
+    p.add_argument("--out", type=Path, default=Path("runs/law"), help="of what is trained")
+    p.add_argument("--save", type=Path, default=MEASURED, help="what was measured")
+    p.add_argument("--only", nargs="*", default=[], help="cells to measure, such as plain-1000")
+    p.add_argument("--d-max", type=int, default=128, help="fixed for all corpora")
+    p.add_argument("--steps", type=int, default=6000, help="most, where no plateau comes before")
+    p.add_argument("--seeds", type=int, default=1)
+    return p
+
+
+def records(path: Path = MEASURED) -> list[dict[str, Any]]:
+    """What was measured of each corpus; InputError where there is nothing."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; measure with `python -m tune.law --measure`")
+    found: list[dict[str, Any]] = read_json(path)["corpora"]
+    return found
+
+
+def told(corpora: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The law over all corpora, how it does on families left out, and the same of a constant."""
+    tried = left_out(corpora, QUICK)
+    law = fit_law(corpora, best_predictors(corpora, QUICK), tried["spread"])
+    everything = left_out(corpora, (*QUICK, *OF_BASE))
+    return {
+        "corpora": [_row(one) for one in corpora],
+        "families": sorted({str(one["family"]) for one in corpora}),
+        "law": asdict(law), "left_out": tried, "left_out_with_base": everything,
+    }  # fmt: skip
+
+
+def the_law(path: Path = MEASURED) -> Law:
+    """The law by what was measured, of predictors that need no base."""
+    corpora = records(path)
+    spread = left_out(corpora, QUICK)["spread"]
+    return fit_law(corpora, best_predictors(corpora, QUICK), spread)
+
+
+def fit_law(
+    corpora: Sequence[Mapping[str, Any]], predictors: tuple[str, ...], spread: float
+) -> Law:
+    """By least squares on logarithms."""
+    x_CP, y_C = _logs(corpora, predictors)
+    offset, *slopes = np.linalg.lstsq(x_CP, y_C, rcond=None)[0].tolist()
+    values = {n: [one["statistics"][n] for one in corpora] for n in predictors}
+    ranges = {name: (min(some), max(some)) for name, some in values.items()}
+    return Law(predictors, offset, tuple(slopes), spread, len(corpora), ranges)
+
+
+def best_predictors(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, ...]:
+    """The set of at most two whose law does best on families left out; it may be none."""
+    known = [n for n in names if all(n in one["statistics"] for one in corpora)]
+    sets = [some for size in range(MOST + 1) for some in combinations(known, size)]
+    return min(sets, key=lambda some: _error(corpora, some))
+
+
+def left_out(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Each family foretold from the others, its predictors chosen without it, and by a constant."""
+    families = sorted({str(one["family"]) for one in corpora})
+    if len(families) < 3:
+        raise InputError(f"{len(families)} families of corpora are too few to leave one out")
+    rows = []
+    for family in families:
+        others = [one for one in corpora if one["family"] != family]
+        law = fit_law(others, best_predictors(others, names), 0.0)
+        constant = float(np.exp(np.mean(np.log([one["d"] for one in others]))))
+        rows += [
+            {"corpus": one["name"], "family": family, "d": one["d"],
+             "predicted": law.predict(one["statistics"]), "constant": constant,
+             "predictors": list(law.predictors)}
+            for one in corpora if one["family"] == family
+        ]  # fmt: skip
+    off_C = np.log([row["predicted"] / row["d"] for row in rows])
+    flat_C = np.log([row["constant"] / row["d"] for row in rows])
+    return {
+        "rows": rows, "spread": float(np.sqrt(np.mean(off_C**2))),
+        "largest": float(np.exp(np.abs(off_C).max())),
+        "mean": float(np.exp(np.abs(off_C).mean())),
+        "constant_largest": float(np.exp(np.abs(flat_C).max())),
+        "constant_mean": float(np.exp(np.abs(flat_C).mean())),
+    }  # fmt: skip
+
+
+def _error(corpora: Sequence[Mapping[str, Any]], predictors: tuple[str, ...]) -> float:
+    """Mean squared error of log d, each family foretold from the others."""
+    families = sorted({str(one["family"]) for one in corpora})
+    squares = []
+    for family in families:
+        others = [one for one in corpora if one["family"] != family]
+        if len(others) <= len(predictors) + 1:
+            return float("inf")
+        law = fit_law(others, predictors, 0.0)
+        mine = [one for one in corpora if one["family"] == family]
+        off = [np.log(law.predict(one["statistics"]) / one["d"]) for one in mine]
+        squares.append(np.mean(np.square(off)))  # families count alike
+    return float(np.mean(squares))
+
+
+def _logs(corpora: Sequence[Mapping[str, Any]], predictors: Sequence[str]) -> tuple[Floats, Floats]:
+    columns = [np.log([one["statistics"][name] for one in corpora]) for name in predictors]
+    x_CP = np.stack([np.ones(len(corpora)), *columns], axis=1)
+    return x_CP, np.log([one["d"] for one in corpora])
+
+
+def _row(one: Mapping[str, Any]) -> dict[str, Any]:
+    fit = fitted(one["lengths"], np.array(one["gain_L"]))
+    return {
+        "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
+        "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
+        "trip_d": one["trip_d"], "statistics": one["statistics"],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Measure the curve G(d) of every corpus of the law; hours, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cllm.run import RunFolder
+from cllm.settings import overridden
+from tune.choice import choose
+from tune.dimension import Job, curve_of, trained_for_curve
+from tune.families import CELLS, Cell, prepared
+from tune.space import Budget
+from tune.statistics import quick, with_base
+
+log = logging.getLogger(__name__)
+
+BASE = (  # one for all; in steps, so that a busy machine makes the same one
+    "base.loop.steps=2500", "base.loop.seconds=0",
+    "base.low_rank_loop.steps=3000", "base.low_rank_loop.seconds=0",
+)  # fmt: skip
+REFERENCE_STEPS = 1500  # most; the best of them by held-out texts is kept
+
+
+def measured(out: Path, corpora: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One record for each cell."""
+    wanted = [cell for cell in CELLS if not options.only or cell.name in options.only]
+    return [record(cell, out, corpora, options) for cell in wanted]
+
+
+def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Statistics, curve and choice of one corpus."""
+    settings = overridden("quick", steps=REFERENCE_STEPS, changes=BASE)
+    run = prepared(cell, out, corpora, settings)
+    corpus, base = run.load_corpus(), run.load_base()
+    reference = run.load_reference(base) if run.reference.is_dir() else None
+    facts = quick(corpus) | with_base(base, reference, corpus)
+    budget = Budget(steps=options.steps, changes=("train.loop.seconds=0",))
+    jobs = [Job(options.d_max, seed, nested=True) for seed in range(options.seeds)]
+    curves = [curve_of(run, job, trained_for_curve(budget, job, cap=1), weak=True) for job in jobs]
+    choice = choose(curves, np.random.default_rng(0))
+    log.info("%s: d = %d [%d, %d]", cell.name, choice.gain_d, *choice.gain_ci)
+    return {
+        "name": cell.name, "family": cell.family, "statistics": facts,
+        "lengths": list(choice.lengths), "gain_L": list(choice.gain_L),
+        "round_trip_L": list(choice.round_trip_L), "d": choice.gain_d,
+        "d_ci": list(choice.gain_ci), "trip_d": choice.trip_d, "seeds": choice.seeds,
+        "plateau": [_plateau(job.folder(run)) for job in jobs],
+    }  # fmt: skip
+
+
+def _plateau(folder: RunFolder) -> bool:
+    return bool(folder.notes()["model"].get("plateau"))

@@ -1,0 +1,43 @@
+"""Foretell how large a corpus's vectors have to be, in seconds, by the law; and how surely.
+
+told = suggest(Path("texts.jsonl.gz"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cllm.cli_corpus import read_corpus
+from cllm.errors import InputError
+from tune.law import the_law
+from tune.statistics import quick
+
+
+def suggest(file: Path | None) -> dict[str, Any]:
+    """D with its interval, what it rests on, and what lies outside of what was measured."""
+    if file is None:
+        raise InputError("--suggest looks at a file of texts; name it with --corpus")
+    corpus = read_corpus(file, "text", 100, 0)
+    facts, law = quick(corpus), the_law()
+    low, high = law.interval(facts)
+    return {
+        "d": max(2, round(law.predict(facts))), "d_interval": [max(2, round(low)), round(high)],
+        "predictors": {name: facts[name] for name in law.predictors},
+        "statistics": facts, "extrapolates": law.beyond(facts),
+        "law": {"offset": law.offset, "slopes": dict(zip(law.predictors, law.slopes, strict=True))},
+    }  # fmt: skip
+
+
+def show(told: Mapping[str, Any]) -> None:
+    """In a few lines."""
+    from rich.console import Console
+
+    console = Console()
+    low, high = told["d_interval"]
+    console.print(f"d = {told['d']}, and in 95 of 100 such corpora between {low} and {high}")
+    by = ", ".join(f"{name} = {value:.4g}" for name, value in told["predictors"].items())
+    console.print(f"by {by or 'no statistic: none foretells better than a constant'}")
+    for line in told["extrapolates"]:
+        console.print(f"extrapolates: {line}")
