@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             emit(_apply(run, options), options.json)
             return
         _require_texts(run)
-        told = _choose(run, options) if options.choose else _sweep(run, options)
+        with redirect_stdout(sys.stderr):  # what workers print comes out here, too
+            told = _choose(run, options) if options.choose else _sweep(run, options)
         emit(told, options.json, lambda: _show(told))
 
 

@@ -224,8 +224,10 @@ def _room(plan: Plan, how: How) -> int:
 
 
 def _resources(plan: Plan, how: How) -> dict[str, float]:
-    """Of a trial's own process, which only waits where workers train."""
-    return {"CPU": 0.01} if plan.workers else Needs(how.cpus, how.gpu).resources
+    """Of a trial's own process; where workers train it waits on the head, and takes no CPU."""
+    if plan.workers:
+        return {"CPU": 0, "node:__internal_head__": 1e-3}
+    return Needs(how.cpus, how.gpu).resources
 
 
 def _shared(plan: Plan, space: Space, how: How) -> list[Any]:

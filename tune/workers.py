@@ -50,7 +50,9 @@ def by_workers(
     def measuring(
         folder: RunFolder, settings: RunSettings, plan: Plan, shared: Shared
     ) -> dict[str, float]:
-        task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(_measure)
+        resources: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": int(needs.gpu)}
+        # not among the resources of the trial's own process, which has none to speak of
+        task = ray.remote(**resources, scheduling_strategy="DEFAULT")(_measure)
         told = task.remote(folder, settings, plan, arrays, shared.without_nats)
         found: dict[str, float] = ray.get(told)
         return found

@@ -133,12 +133,12 @@ def cluster() -> Iterator[Cluster]:
 
 def test_trials_of_several_workers_are_pruned_on_a_cluster(run: Path, cluster: Cluster) -> None:
     words = ["-m", "tune.main", "--run", str(run), *SMALL, *CHANGES, "--workers", "2"]
-    space = ["--trials", "4", "--space", "dim=4,8", "--space", "lr=1e-6,4e-3", "--keep", "2"]
-    ended = cluster.run([*words, *space])
+    space = ["--search", "grid", "--space", "dim=4", "--space", "lr=4e-3,1e-6,1e-7", "--keep", "2",
+             "--cpus", "2"]  # fmt: skip
+    ended = cluster.run([*words, *space], seconds=700)
     told = outcome(ended)
-    assert told["trials"] == 4
+    assert told["trials"] == 3
     assert told["counts"]["failed"] == 0, ended.stderr[-2000:]
-    assert told["counts"]["finished"] > 0
-    assert told["counts"]["pruned"] > 0, "reports of Ray Train did not reach the scheduler"
+    assert told["counts"]["pruned"] >= 1, "reports of Ray Train did not reach the scheduler"
     assert told["best"]["point"]["lr"] == 4e-3
     assert told["best"]["content_f1"] >= 0
