@@ -75,6 +75,7 @@ def trip_chart(choice: Mapping[str, Any], limit: float) -> Iterator[Drawing]:
     with drawing("round trip") as (axes, svg):
         axes.plot(choice["lengths"], choice["round_trip_L"], "o-", color=COLOURS[0], markersize=3)
         axes.axhline(limit, color=INK, linewidth=1, linestyle=":")
+        axes.set_yscale("log")
         axes.set_xscale("log", base=2)
         axes.set_xticks(choice["lengths"][::2], [str(d) for d in choice["lengths"][::2]])
         axes.minorticks_off()

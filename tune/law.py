@@ -196,6 +196,7 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
+        "nats_per_dim": fit.straight.slope, "straight_r2": fit.straight.r2,
         "trip_d": one["trip_d"], "statistics": one["statistics"],
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cllm.curve import Curve
+from cllm.curve import Curve, curve_lengths
 from cllm.errors import InputError
 from tune.choice import choose, enough_gain
 from tune.curve_fit import fitted
@@ -67,6 +67,16 @@ def test_on_an_exact_curve_the_rule_is_the_formula(d0: float, limit: float) -> N
     assert fit.d0 == pytest.approx(d0, rel=0.01)
     assert fit.r2 > 0.999
     assert abs(enough_gain(lengths, gain_L) - max(2, fit.enough(128))) <= 1.05
+
+
+@given(st.floats(0.5, 2.0), st.floats(5.0, 60.0))
+def test_a_straight_curve_is_told_from_a_bent_one(slope: float, top: float) -> None:
+    lengths = curve_lengths(256)
+    straight = fitted(lengths, np.minimum(slope * np.array(lengths), top))
+    assert straight.straight.r2 > 0.99
+    assert straight.straight.limit == pytest.approx(top, rel=0.05)
+    bent = fitted(lengths, top * (1 - np.exp(-np.array(lengths) / 30)))
+    assert bent.r2 > bent.straight.r2
 
 
 def test_a_curve_that_falls_again_counts_as_level() -> None:
