@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
-from cllm.run import DEFAULT_RUN, RunFolder
+from cllm.run import RunFolder, trained_run
 from tune.objectives import EARLY, OF_PART, PARTS, part_of
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             told = suggest(options.corpus)
             emit(told, options.json, lambda: show(told))
             return
-        run = RunFolder(options.run.resolve())
+        told_as = trained_run(options.run).path
+        run, options.run = RunFolder(told_as.resolve()), told_as
         if options.apply:
             emit(_apply(run, options), options.json)
             return
-        _require_texts(run)
+        _require_fit(run, weak=options.allow_weak_base)
         with redirect_stdout(sys.stderr):  # what workers print comes out here, too
             told = _choose(run, options) if options.choose else _sweep(run, options)
         emit(told, options.json, lambda: _show(told))
@@ -61,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="cllm tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--run", type=Path, default=DEFAULT_RUN, help="with a corpus and a base")
+    p.add_argument("--run", type=Path, help="with a corpus and a base [default: runs/default, "
+                   "which begins as a copy of the shipped run]")  # fmt: skip
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
     p.add_argument("--seed", type=int, default=0)
     what = p.add_argument_group("what to do, if not to search")
@@ -248,8 +250,11 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     return dict(run.notes()["model"])
 
 
-def _require_texts(run: RunFolder) -> None:
-    """InputError where validation texts are too few to choose anything by."""
+def _require_fit(run: RunFolder, *, weak: bool) -> None:
+    """InputError where texts are too few to choose anything by, or the base cannot restore them."""
+    from cllm.pipeline import require_restoring
+    from cllm.settings import BaseSettings
+
     corpus = run.load_corpus()
     held_out = len(corpus.select("validation"))
     if held_out < FEW:
@@ -257,6 +262,9 @@ def _require_texts(run: RunFolder) -> None:
             f"{run.corpus} has {held_out} validation texts of {len(corpus)} in all; fewer than "
             f"{FEW} decide nothing: give 600 texts or more, or take what `cllm tune --suggest` says"
         )
+    if not run.base.is_dir():
+        run.load_base()  # says what to do
+    require_restoring(run, BaseSettings().minimum_restored, allow_weak=weak)
 
 
 def _show(told: Mapping[str, Any]) -> None:

@@ -70,6 +70,16 @@ def test_a_corpus_of_fifty_texts_decides_nothing(
     assert "give 600 texts or more" in line
 
 
+def test_a_run_without_a_base_that_was_tested_is_refused(
+    tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = tiny_run.notes()["base"]
+    tiny_run.note("base", facts | {"restored_tokens": 0.5})
+    assert "the base restores 50.00 %" in refused(capsys, "--run", str(tiny_run.path))
+    tiny_run.base.rename(tiny_run.path / "elsewhere")
+    assert "does not exist" in refused(capsys, "--run", str(tiny_run.path))
+
+
 def test_auroc_is_refused_where_nothing_is_withheld(
     tmp_path: Path, tiny_base: BaseLM, recipes: Corpus, capsys: pytest.CaptureFixture[str]
 ) -> None:
