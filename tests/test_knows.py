@@ -71,7 +71,8 @@ def test_a_study_is_a_command_with_options_of_its_own() -> None:
 
     wrong = run("nothing")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip() == "cllm: there is no study 'nothing'; there are knows, voidbench"
+    listed = "capacity, knows, voidbench"
+    assert wrong.stderr.strip() == f"cllm: there is no study 'nothing'; there are {listed}"
     unknown = run("knows", "--never-heard-of")
     assert unknown.returncode == 2
     assert "--never-heard-of" in unknown.stderr

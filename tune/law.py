@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("runs/law"), help="of what is trained")
     p.add_argument("--save", type=Path, default=MEASURED, help="what was measured")
     p.add_argument("--only", nargs="*", default=[], help="cells to measure, such as plain-1000")
-    p.add_argument("--d-max", type=int, default=128, help="fixed for all corpora")
+    p.add_argument("--d-max", type=int, default=512, help="fixed for all corpora")
     p.add_argument("--steps", type=int, default=6000, help="most, where no plateau comes before")
     p.add_argument("--seeds", type=int, default=1)
     return p

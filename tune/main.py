@@ -124,7 +124,8 @@ def plan_of(run: RunFolder, options: argparse.Namespace) -> Plan:
     o = options
     budget = Budget(o.preset, o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
     parts = PARTS[: PARTS.index(o.measure) + 1]
-    return Plan(run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base)
+    made_of = f"{run.load_corpus().hash} {run.notes()['base']['hash']}"
+    return Plan(run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base, made_of)
 
 
 def how_of(options: argparse.Namespace) -> How:

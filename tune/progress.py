@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -12,26 +13,26 @@ from ray.tune import Callback
 log = logging.getLogger(__name__)
 
 SHOWN = 30  # trials in the table
-STYLES = {"finished": "green", "pruned": "yellow", "failed": "red", "runs": "cyan"}
+STYLES = {"runs": "cyan", "finished": "green", "pruned": "yellow", "failed": "red", "waits": "dim"}
 
 
 class Table(Callback):
-    """Follows the trials of one sweep; Tune keeps it with the sweep, so it holds plain facts."""
+    """Shows the trials of one sweep; Tune keeps it with the sweep, so it holds plain facts."""
 
     def __init__(
         self, names: tuple[str, ...], objectives: tuple[str, ...], trials: int, evaluations: int
     ) -> None:
-        self.names, self.objectives = names, objectives
-        self.trials, self.evaluations = trials, evaluations
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.names, self.trials, self.evaluations = names, trials, evaluations
+        self.measures = ("evaluation", *dict.fromkeys(("gain_nats", *objectives)))
         self.began = time.time()
         self.live: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"live": None}
 
-    def setup(self, **_: Any) -> None:  # noqa: ANN401
+    def setup(self, **_: Any) -> None:  # noqa: ANN401 - as Tune hands them over
         """Begin, or begin again, to show it."""
+        self.began = time.time()
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -39,22 +40,21 @@ class Table(Callback):
             self.live = Live(console=Console(stderr=True), refresh_per_second=2)
             self.live.start()
 
-    def on_trial_start(self, **info: Any) -> None:  # noqa: ANN401 - as Tune hands them over
+    def on_trial_start(self, **info: Any) -> None:  # noqa: ANN401
         """It runs."""
-        self._tell(info["trial"], "runs", {}, quiet=True)
+        self._draw(info["trials"])
 
     def on_trial_result(self, **info: Any) -> None:  # noqa: ANN401
         """A held-out score, or at the end all that was measured."""
-        self._tell(info["trial"], "runs", info["result"], quiet=True)
+        self._draw(info["trials"])
 
     def on_trial_complete(self, **info: Any) -> None:  # noqa: ANN401
         """To its end, or pruned."""
-        result = info["trial"].last_result or {}
-        self._tell(info["trial"], "finished" if "folder" in result else "pruned", result)
+        self._ended(info["trials"], info["trial"])
 
     def on_trial_error(self, **info: Any) -> None:  # noqa: ANN401
         """It failed, as often as it may."""
-        self._tell(info["trial"], "failed", info["trial"].last_result or {})
+        self._ended(info["trials"], info["trial"])
 
     def on_experiment_end(self, **_: Any) -> None:  # noqa: ANN401
         """Leave the last picture on the terminal."""
@@ -62,44 +62,45 @@ class Table(Callback):
             self.live.stop()
             self.live = None
 
-    def _tell(self, trial: Any, state: str, result: dict[str, Any], quiet: bool = False) -> None:  # noqa: ANN401
-        row = self.rows.setdefault(trial.trial_id, {})
-        point = trial.config.get("point", trial.config)
-        row |= {"state": state, **{name: point.get(name) for name in self.names}}
-        wanted = ("evaluation", "gain_nats", *self.objectives)
-        row |= {name: result[name] for name in wanted if name in result}
+    def _ended(self, trials: Sequence[Any], trial: Any) -> None:  # noqa: ANN401
+        self._draw(trials)
         if self.live:
-            self.live.update(self._table())
-        elif not quiet:
-            ended = sum(one["state"] != "runs" for one in self.rows.values())
-            log.info("trial %d of %d %s: %s", ended, self.trials, state, _told(row))
+            return
+        rows = [self._row(one) for one in trials if one is not trial]
+        ended = 1 + sum(row["state"] not in ("runs", "waits") for row in rows)
+        row = self._row(trial, ended=True)
+        known = {k: v for k, v in row.items() if k != "state" and v is not None}
+        told = ", ".join(f"{name} {_short(value)}" for name, value in known.items())
+        log.info("trial %d of %d %s: %s", ended, self.trials, row["state"], told)
 
-    def _table(self) -> Any:  # noqa: ANN401 - of rich
+    def _row(self, trial: Any, ended: bool = False) -> dict[str, Any]:  # noqa: ANN401
+        result, point = trial.last_result or {}, trial.config.get("point", trial.config)
+        state = {"ERROR": "failed", "RUNNING": "runs", "TERMINATED": ""}.get(trial.status, "waits")
+        if not state or (ended and state != "failed"):
+            state = "finished" if "folder" in result else "pruned"
+        row = {"state": state} | {name: point.get(name) for name in self.names}
+        return row | {name: result.get(name) for name in self.measures}
+
+    def _draw(self, trials: Sequence[Any]) -> None:
+        if self.live:
+            self.live.update(self._table([self._row(trial) for trial in trials]))
+
+    def _table(self, rows: Sequence[dict[str, Any]]) -> Any:  # noqa: ANN401 - of rich
         from rich.table import Table as RichTable
 
-        columns = (*self.names, "evaluation", *dict.fromkeys(("gain_nats", *self.objectives)))
-        counts = {s: sum(r["state"] == s for r in self.rows.values()) for s in STYLES}
-        ended = sum(n for state, n in counts.items() if state != "runs")
-        title = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+        counts = {state: sum(row["state"] == state for row in rows) for state in STYLES}
+        told = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         minutes = (time.time() - self.began) / 60
-        table = RichTable(title=f"{ended} of {self.trials} trials, {minutes:.0f} min: {title}")
+        table = RichTable(title=f"{self.trials} trials, {minutes:.0f} min: {told}")
         table.add_column("state")
-        for name in columns:
+        for name in (*self.names, *self.measures):
             table.add_column(name, justify="right")
-        rows = sorted(self.rows.values(), key=lambda r: (r["state"] != "runs", -_gain(r)))
-        for row in rows[:SHOWN]:
-            cells = (_short(row.get(name)) for name in columns)
+        order = list(STYLES)
+        ordered = sorted(rows, key=lambda r: (order.index(r["state"]), -(r["gain_nats"] or -1e9)))
+        for row in ordered[:SHOWN]:
+            cells = (_short(row[name]) for name in (*self.names, *self.measures))
             table.add_row(row["state"], *cells, style=STYLES[row["state"]])
         return table
-
-
-def _gain(row: dict[str, Any]) -> float:
-    return float(row.get("gain_nats", float("-inf")))
-
-
-def _told(row: dict[str, Any]) -> str:
-    known = {name: value for name, value in row.items() if name != "state" and value is not None}
-    return ", ".join(f"{name} {_short(value)}" for name, value in known.items())
 
 
 def _short(value: object) -> str:

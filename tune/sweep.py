@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_SECONDS)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # most come at the end only
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends us, and is told
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     shared = _shared(plan, space, how)
     trainable = tune.with_resources(
@@ -104,6 +106,7 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
         rows = [_row(result) for result in tuner.fit()]
+    _clear(plan, rows)
     return Found(name, _some_finished(rows), time.time() - begun)
 
 
@@ -273,6 +276,15 @@ def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
     if result.error:
         row["error"] = _last_line(result.error)
     return row | {"point": point}
+
+
+def _clear(plan: Plan, rows: Sequence[Row]) -> None:
+    """Checkpoints of pruned trials go: nobody goes on with them."""
+    for row in rows:
+        if row["state"] == "pruned" and row["point"]:
+            folder = plan.folder(row["point"]).path
+            for rest in (folder / "training", plan.run / "tune" / "ray" / folder.name):
+                shutil.rmtree(rest, ignore_errors=True)
 
 
 def _last_line(error: BaseException) -> str:

@@ -6,7 +6,6 @@ again, and what was interrupted goes on.
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -51,11 +50,12 @@ class Plan:
     decodes: int  # an arm, where voids are measured
     workers: int = 0  # of Ray Train, for each trial; 0 = in the trial's own process
     weak: bool = False  # the base may restore less than it should
+    made_of: str = ""  # which corpus and base
 
     def folder(self, point: Mapping[str, Value]) -> RunFolder:
         """Of a trial; the same for the same settings."""
         settings = self.budget.settings(point)
-        name = digest(settings.model_dump_json(), str(self.workers))
+        name = digest(settings.model_dump_json(), str(self.workers), self.made_of)
         return RunFolder(self.run / "tune" / "trials" / name)
 
     @property
@@ -155,7 +155,6 @@ def measure(
     folder: RunFolder, settings: RunSettings, plan: Plan, shared: Shared
 ) -> dict[str, float]:
     """Objectives of a trained model, on validation texts only; what has no value is absent."""
-    logging.getLogger("cllm").setLevel(logging.WARNING)
     model, corpus = folder.load_model(), folder.load_corpus()
     model.base.known = shared.arrays
     pipeline.write_latents(folder, model, corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cllm.arrays import TokenArrays
+from cllm.console import set_up_logging
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cluster.tasks import Needs
@@ -63,4 +65,6 @@ def by_workers(
 def _measure(
     folder: RunFolder, settings: RunSettings, plan: Plan, arrays: TokenArrays, without_nats: float
 ) -> dict[str, float]:
+    set_up_logging()
+    logging.getLogger("cllm").setLevel(logging.WARNING)
     return measure(folder, settings, plan, Shared(arrays, without_nats))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from cllm.batches import TokenTexts
+from cllm.errors import InputError
+from cllm.model import CLLM
+from cllm.run import SHIPPED, RunFolder
+from studies.capacity import RIGHT, capacity, optimised, parser
+
+
+def test_an_optimised_vector_carries_more_than_the_one_it_began_as(
+    new_cllm: Callable[..., CLLM], texts: TokenTexts
+) -> None:
+    model = new_cllm()
+    model.base.model.requires_grad_(False)
+    batch = texts.gather(range(4))
+    start_BD = torch.from_numpy(model.encode_tokens(texts)[:4])
+
+    def read(vectors_BD: torch.Tensor) -> torch.Tensor:
+        return model.decode_array(torch.nn.functional.normalize(vectors_BD, dim=-1))
+
+    kept_B, nats_B = optimised(model, batch, start_BD, read, steps=0)
+    better_B, fewer_B = optimised(model, batch, start_BD, read, steps=100)
+    assert (better_B >= kept_B).all()
+    assert float(fewer_B.sum()) < float(nats_B.sum())
+    assert all(weight.grad is None for weight in model.base.model.parameters())
+
+
+def options(*words: str) -> Any:
+    return parser().parse_args(list(words))
+
+
+def test_lengths_beyond_the_context_are_refused() -> None:
+    run = RunFolder(SHIPPED)
+    with pytest.raises(InputError, match="--lengths must be 2 to 80"):
+        capacity(run.load_model(), run, options("--lengths", "500"))
+
+
+@pytest.mark.chain
+def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
+    run = RunFolder(SHIPPED)
+    told = capacity(
+        run.load_model(), run, options("--texts", "6", "--lengths", "4", "48", "--steps", "150")
+    )
+    of_texts, of_random = told["of_texts"], told["of_random"]
+    assert [one["tokens"] for one in of_texts] == [4, 48]
+    assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
+    assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
+    assert of_random[1]["slot"]["accuracy"] < RIGHT
+    assert set(told["most_texts"]) == {"slot", "decoder", "encoder"}
