@@ -64,6 +64,12 @@ class How:
     gpu: bool = False
     wait: float = 30
 
+    @property
+    def identity(self) -> str:
+        """Of the search, whatever machines it runs on."""
+        parts = (self.objectives, self.search, self.trials, self.prune, self.keep, self.least)
+        return repr((*parts, self.seed))
+
 
 @dataclass(frozen=True)
 class Found:
@@ -92,7 +98,7 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
     trainable = tune.with_resources(
         tune.with_parameters(_trial, plan=plan, shared=shared, how=how), _resources(plan, how)
     )
-    name = "sweep-" + digest(repr(space), repr(plan), repr(how))[:8]
+    name = "sweep-" + digest(repr(space), repr(plan), how.identity)[:8]
     folder = plan.run / "tune" / name
     count = len(points) or how.trials or TRIALS
     log.info("%s: %d trials, %d at a time, in %s", name, count, room, folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from cllm import discovery, pipeline
 from cllm.arrays import TokenArrays
@@ -100,8 +101,17 @@ def run_trial(
 
     `train` and `measured` do so elsewhere.
     """
-    folder, settings = plan.folder(point), plan.budget.settings(point)
-    kept = folder.path / RESULT
+    folder = plan.folder(point)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.path / "lock"):  # a search may try a point twice, and at once
+        return _in_folder(folder, point, plan, shared, report, train, measured)
+
+
+def _in_folder(
+    folder: RunFolder, point: Mapping[str, Value], plan: Plan, shared: Shared, report: Report,
+    train: Train | None, measured: Measure | None,
+) -> dict[str, Any]:  # fmt: skip
+    kept, settings = folder.path / RESULT, plan.budget.settings(point)
     if kept.exists() and read_json(kept)["identity"] == plan.identity:
         result = dict(read_json(kept)["result"])
         report(result)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_finished_trial_is_not_trained_again_but_one_with_other_settings_is(
     assert told == [first]
     with pytest.raises(AssertionError, match="trained again"):
         run_trial({"dim": 4}, plan, shared, lambda _: None)
+
+
+def test_a_point_that_is_tried_twice_at_once_is_trained_once(plan: Plan, shared: Shared) -> None:
+    with ThreadPoolExecutor(2) as both:
+        ended = [both.submit(run_trial, {"dim": 8}, plan, shared, lambda _: None) for _ in "ab"]
+    first, second = (one.result() for one in ended)
+    assert first == second, "seconds of training included"
 
 
 def test_the_encoder_of_the_base_is_not_asked_again(
