@@ -103,7 +103,7 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
 
 
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
-    """report.html beside the sweep's trials; returns its path."""
+    """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path."""
     import jinja2
 
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tune"), jinja2.PackageLoader("cllm")])
@@ -111,14 +111,18 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    drawings = [*front_chart(rows, emergence_of(rows))]
+    charts = {"front": front_chart(rows, emergence_of(rows))}
     if "choice" in told:
-        drawings += curve_chart(told["choice"], told.get("separate", {}), told.get("fit"))
-        drawings += trip_chart(told["choice"], NEAR)
+        charts["curve"] = curve_chart(told["choice"], told.get("separate", {}), told.get("fit"))
+        charts["round_trip"] = trip_chart(told["choice"], NEAR)
+    drawings = [(name, *drawing) for name, chart in charts.items() for drawing in chart]
+    for name, _, svg in drawings:
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
     measures = [name for name in MEASURES if any(name in row for row in rows)]
     page = environment.get_template("tune.html.j2").render(
-        told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows), drawings=drawings,
+        told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
+        drawings=[drawing[1:] for drawing in drawings],
         points=point_names, measures=measures, name_of=name_of, short=short,
         clustering=clustering_in_words(rows) if rows else [],
         choice=choice_in_words(told) if "choice" in told else [],

@@ -137,3 +137,5 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert page.count("<svg") == 3
+    drawn = sorted(file.name for file in tmp_path.glob("*.svg"))
+    assert drawn == ["curve.svg", "front.svg", "round_trip.svg"]
