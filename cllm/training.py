@@ -294,9 +294,10 @@ class _Run:
         took = time.perf_counter() - begun
         self.started += took
         self.meter.since += took
-        self.log.write(
-            {"step": progress.step, "seconds": progress.seconds, "validation_nats": -score}
-        )
+        self.log.write({
+            "step": progress.step, "seconds": progress.seconds, "validation_nats": -score,
+            "budget": self.done,
+        })  # fmt: skip
 
     def _line(self, lr: float) -> dict[str, Any]:
         epoch = self.progress.step / self.texts.steps_per_epoch(self.settings.batch)

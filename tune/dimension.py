@@ -78,7 +78,7 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     fit = fitted(choice.lengths, np.array(choice.gain_L))
     told: dict[str, Any] = {
         "choice": choice.json(), "fit": fit.json(),
-        "plateau": {job.folder(run).path.name: _plateau(job.folder(run)) for job in curves},
+        "plateau": {job.folder(run).path.name: at_plateau(job.folder(run)) for job in curves},
     }  # fmt: skip
     if plain:
         told["separate"], told["check"] = _checked(curves, nested, plain, rng)
@@ -152,7 +152,7 @@ def _curve(path: Path, job: Job, settings: RunSettings, weak: bool) -> Curve | t
         return error.exit_status, str(error)
 
 
-def _plateau(folder: RunFolder) -> bool:
+def at_plateau(folder: RunFolder) -> bool:
     """Whether a model's training came to its plateau, before its budget ended."""
     return bool(folder.notes()["model"].get("plateau"))
 

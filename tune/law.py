@@ -79,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.measure:
             from tune.law_measure import measured
 
-            write_json(options.save, {"corpora": measured(options.out, options.corpora, options)})
+            for one in measured(options.out, options.corpora, options):
+                before = records(options.save) if options.save.exists() else []
+                others = [known for known in before if known["name"] != one["name"]]
+                write_json(options.save, {"corpora": [*others, one]})
         print(json.dumps(told(records(options.save))))
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cllm.run import RunFolder
 from cllm.settings import overridden
 from tune.choice import choose
-from tune.dimension import Job, curve_of, trained_for_curve
+from tune.dimension import Job, at_plateau, curve_of, trained_for_curve
 from tune.families import CELLS, Cell, prepared
 from tune.space import Budget
 from tune.statistics import quick, with_base
@@ -26,10 +26,11 @@ BASE = (  # one for all; in steps, so that a busy machine makes the same one
 REFERENCE_STEPS = 1500  # most; the best of them by held-out texts is kept
 
 
-def measured(out: Path, corpora: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One record for each cell."""
-    wanted = [cell for cell in CELLS if not options.only or cell.name in options.only]
-    return [record(cell, out, corpora, options) for cell in wanted]
+def measured(out: Path, corpora: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One record for each cell that is wanted, as it is done."""
+    for cell in CELLS:
+        if not options.only or cell.name in options.only:
+            yield record(cell, out, corpora, options)
 
 
 def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -49,9 +50,5 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
         "lengths": list(choice.lengths), "gain_L": list(choice.gain_L),
         "round_trip_L": list(choice.round_trip_L), "d": choice.gain_d,
         "d_ci": list(choice.gain_ci), "trip_d": choice.trip_d, "seeds": choice.seeds,
-        "plateau": [_plateau(job.folder(run)) for job in jobs],
+        "plateau": [at_plateau(job.folder(run)) for job in jobs],
     }  # fmt: skip
-
-
-def _plateau(folder: RunFolder) -> bool:
-    return bool(folder.notes()["model"].get("plateau"))

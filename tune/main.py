@@ -82,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--objectives", default=EARLY, help=f"one or more of {', '.join(part_of())}; by commas"
     )
-    search.add_argument("--scheduler", choices=("asha", "none"), default="asha")
+    search.add_argument("--scheduler", choices=("asha", "none"), help="[default: asha where the "
+                        f"objective is {EARLY}, else none]")  # fmt: skip
     search.add_argument("--keep", type=int, default=3, help="ASHA: one of so many goes on")
     search.add_argument(
         "--measure", choices=PARTS, default="voids",
@@ -138,8 +139,9 @@ def how_of(options: argparse.Namespace) -> How:
         raise InputError("--objectives names none; write it like gain_nats,auroc")
     if o.trials is not None and o.trials < 1:
         raise InputError(f"--trials is {o.trials}; it must be 1 or more")
+    prune = o.scheduler == "asha" or (o.scheduler is None and objectives == (EARLY,))
     return How(
-        objectives, o.search, o.trials, o.scheduler == "asha", o.keep, seed=o.seed, cpus=o.cpus,
+        objectives, o.search, o.trials, prune, o.keep, seed=o.seed, cpus=o.cpus,
         gpu=o.gpu, wait=o.wait,
     )  # fmt: skip
 
@@ -170,7 +172,8 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     require_space(space, plan, how)
     with joined(options.address):
         found = sweep(space, plan, how)
-    rows = found.rows
+    rows, folder = found.rows, run.path / "tune" / found.name
+    results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
     states = [row["state"] for row in rows]
     at = results.best(rows, how.objectives)
     told: dict[str, Any] = {
@@ -183,12 +186,11 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         "clustering": report.clustering_in_words(rows),
         "settings": {"preset": options.preset, "aim": options.aim, "set": options.set},
     }  # fmt: skip
+    told["report"] = str(report.write(folder, told, rows))
     write_json(run.path / "tune" / KEPT, told)
     if not options.no_choice:
         told |= _choose(run, options, rows[at]["point"])
-    folder = run.path / "tune" / found.name
-    results.save(folder / "trials.parquet", rows)
-    told["report"] = str(report.write(folder, told, rows))
+        report.write(folder, told, rows)
     return told
 
 

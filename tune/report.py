@@ -35,7 +35,7 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [_bought_and_paid(one) for one in told]
     collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
     for row in collapsed:
-        point = ", ".join(f"{name} {value:g}" for name, value in row["point"].items())
+        point = ", ".join(f"{name} {short(value)}" for name, value in row["point"].items())
         lines.append(f"Vectors collapsed (uniformity {row['uniformity']:.3f}) with {point}.")
     return lines
 

@@ -1,6 +1,6 @@
 """What a sweep came to: the trials as a table, the front of the best ones, the one to take.
 
-rows = sweep(...); told = summary(rows, objectives)
+save(folder / "trials.parquet", rows); at = best(rows, ["gain_nats", "auroc"])
 """
 
 # Shapes: T trials, O objectives.
@@ -38,7 +38,8 @@ def save(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    if any(isinstance(value, float) for value in values):
+    words = any(isinstance(value, str) for value in values)
+    if not words and any(isinstance(value, float) for value in values):
         return pa.array([None if v is None else float(v) for v in values], pa.float64())
     try:
         return pa.array(values)

@@ -38,7 +38,8 @@ def quick(corpus: Corpus) -> dict[str, float]:
     that held-out texts cost, and `repeated`, the share of a text's nats that the model saves over
     single tokens. InputError: fewer than ten training or no held-out texts.
     """
-    train, held_out = corpus.select("train").texts[:READ], corpus.select("validation").texts[:ASKED]
+    train = corpus.select("train").sample(READ).texts
+    held_out = corpus.select("validation").sample(ASKED).texts
     if len(train) < 10 or not held_out:
         raise InputError(
             f"{len(train)} training and {len(held_out)} held-out texts say nothing of a corpus; "
@@ -54,7 +55,7 @@ def quick(corpus: Corpus) -> dict[str, float]:
         "tokens": length,
         "vocabulary": float(len(words)),
         "text_nats": float(nats_N.mean()),
-        "token_nats": float(nats_N.mean()) / length,
+        "token_nats": float(nats_N.sum()) / sum(map(len, asked)),
         "repeated": 1 - float(nats_N.mean()) / single,
     }
 

@@ -1,6 +1,6 @@
 """A sweep by Ray Tune: trials as its processes or as runs of Ray Train, pruned and resumed.
 
-    rows = sweep(space, plan, How(trials=24))
+    rows = sweep(space, plan, How(trials=24)).rows
 
 Killed, the same call goes on: Tune keeps the state of the search in the run folder, and a trial
 that was finished is not run again (`tune.trial`).
@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +117,14 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
 
 
 def require_objectives(how: How, plan: Plan) -> None:
-    """InputError for an objective that does not exist, or that no trial would ever report."""
+    """InputError for an objective that does not exist, or would never appear, or cannot prune."""
     known = part_of()
     info = RunFolder(plan.run).load_corpus().info
+    if how.prune and how.objectives != (EARLY,):
+        raise InputError(
+            f"ASHA prunes by {EARLY}, the one objective that is known while a trial trains, and "
+            "would end those that are good at others; give --scheduler none"
+        )
     for name in how.objectives:
         if name not in known:
             raise InputError(f"no objective {name!r}; there are {', '.join(sorted(known))}")
@@ -166,7 +171,8 @@ def _tuner(
         param_space=domain,
         tune_config=tune.TuneConfig(
             search_alg=search, scheduler=_scheduler(plan, how), num_samples=trials,
-            max_concurrent_trials=room, reuse_actors=True,
+            max_concurrent_trials=room,
+            reuse_actors=not plan.workers,  # whose training only ends with its process
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -196,22 +202,27 @@ def _scheduler(plan: Plan, how: How) -> TrialScheduler | None:
 
 
 class Whole(OptunaSearch):
-    """Optuna's search, which learns of what a trial reports at its end only.
+    """Optuna's search, which counts as an outcome only what a trial reports at its end.
 
-    Trials that were pruned have no objectives but the gain; of several objectives they say nothing.
+    A pruned trial's gain is that of a part of its training: Optuna hears that it was pruned.
     """
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Reports before the end are for pruning."""
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Gains on the way say how a pruned trial stood, where the gain is the one objective."""
+        if self.metric == EARLY:
+            super().on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial without all objectives counts as one that failed."""
+        """Pruned where it did not come to its end; failed where it lacks an objective."""
         wanted = [self.metric] if isinstance(self.metric, str) else self.metric
-        if result and any(name not in result for name in wanted):
-            result, error = None, True
-        super().on_trial_complete(trial_id, result, error)
+        ended = bool(result) and "folder" in (result or {})
+        lacks = ended and any(name not in (result or {}) for name in wanted)
+        pruned_of_several = not ended and len(wanted) > 1  # of which Optuna knows no pruning
+        super().on_trial_complete(
+            trial_id, result if ended and not lacks else None, error or lacks or pruned_of_several
+        )
 
 
 def _search(how: How) -> Searcher:
@@ -299,7 +310,7 @@ def _last_line(error: BaseException) -> str:
 
 
 def _some_finished(rows: list[Row]) -> list[Row]:
-    """InputError or WorkError where no trial has come to its end."""
+    """WorkError where no trial has come to its end."""
     if any(row["state"] == "finished" for row in rows):
         return rows
     reasons = sorted({row.get("error", "it was stopped") for row in rows})

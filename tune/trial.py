@@ -141,17 +141,16 @@ class Scores:
 
     def __init__(self, evaluations: int, without_nats: float, started: float) -> None:
         self.evaluations, self.without_nats, self.started = evaluations, without_nats, started
-        self.done = 0.0
         self.overhead: dict[str, float] = {}  # seconds until the first step
 
     def told(self, line: Mapping[str, Any]) -> Iterator[dict[str, float]]:
         """The report that a line of metrics.jsonl comes to, if any."""
-        self.done = line.get("done", self.done)
-        if not self.overhead:
+        if not self.overhead and "seconds" in line:
             self.overhead = {"start_seconds": time.time() - line["seconds"] - self.started}
-        number = round(self.done * self.evaluations)
-        # the last one comes with all that is measured
-        if "validation_nats" in line and number < self.evaluations:
+        if "validation_nats" not in line:
+            return
+        number = int(line["budget"] * self.evaluations + 1e-9)
+        if number < self.evaluations:  # the last one comes with all that is measured
             gain = self.without_nats - line["validation_nats"]
             yield {"evaluation": max(1, number), "gain_nats": gain} | self.overhead
 

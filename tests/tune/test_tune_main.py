@@ -41,6 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["--objectives", "beauty"], "no objective 'beauty'"),
         (["--objectives", "yield", "--measure", "gain"], "yield would never appear"),
+        (["--objectives", "gain_nats,auroc", "--scheduler", "asha"], "ASHA prunes by gain_nats"),
         (["--objectives", ""], "--objectives names none"),
         (["--space", "dim=8,2000"], "d = 2000 is more than the"),
         (["--space", "lr"], "has no values"),

@@ -79,12 +79,11 @@ def test_no_clustering_weight_is_the_plain_model(plan: Plan, shared: Shared) -> 
 def test_lines_of_training_become_gains_by_evaluation() -> None:
     scores = Scores(evaluations=4, without_nats=30.0, started=0.0)
     lines = [
+        {"step": 0, "loss": 9.0},
         {"step": 1, "seconds": 0.1, "done": 0.26, "loss": 3.0},
-        {"step": 1, "seconds": 0.1, "validation_nats": 25.0},
-        {"step": 2, "seconds": 0.2, "done": 0.5},
-        {"step": 2, "seconds": 0.2, "validation_nats": 20.0},
-        {"step": 4, "seconds": 0.2, "done": 1.0},
-        {"step": 4, "seconds": 0.4, "validation_nats": 10.0},
+        {"step": 1, "seconds": 0.1, "validation_nats": 25.0, "budget": 0.26},
+        {"step": 2, "seconds": 0.2, "validation_nats": 20.0, "budget": 0.5},
+        {"step": 4, "seconds": 0.4, "validation_nats": 10.0, "budget": 1.0},
     ]
     told = [one for line in lines for one in scores.told(line)]
     assert [(one["evaluation"], one["gain_nats"]) for one in told] == [(1, 5.0), (2, 10.0)]
