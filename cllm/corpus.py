@@ -58,7 +58,10 @@ class Corpus:
         """The texts of one split, in order; ValueError for a split that is not in SPLITS."""
         if split not in SPLITS:
             raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-        wanted = [each == split for each in self.splits]
+        return self.only([each == split for each in self.splits])
+
+    def only(self, wanted: Sequence[bool]) -> Corpus:
+        """The texts that are wanted, one answer for each, in order."""
         ids, texts, titles, groups, splits = (
             tuple(compress(column, wanted)) for column in self._columns
         )

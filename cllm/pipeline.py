@@ -316,8 +316,7 @@ def choose_void_dim(
     dim: int = model.config.dim
     if not model.config.nested:
         return dim
-    reference = run.load_reference(model.base) if run.reference.is_dir() else None
-    without_N = nats_without(model, reference, validation, None)
+    without_N = nats_without(model, run.find_reference(model.base), validation, None)
     for k in trained:
         if k >= 4:
             gain_N = without_N - text_nats(model, validation, k)

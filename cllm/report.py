@@ -179,17 +179,7 @@ def render(
     picture: str = "",
 ) -> str:
     """The page as HTML. `picture` is a PNG in base64, "" for none. All texts are escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cllm"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment.get_template("report.html.j2").render(
+    page: str = page_template("report.html.j2", "cllm").render(
         report=report,
         verdict=verdict_in_words(report),
         held_out=scoreboard.held_out_texts(report),
@@ -206,6 +196,22 @@ def render(
         curves=[*prefix_curve(report), *curves(metrics)],
         picture=picture,
     )
+    return page
+
+
+def page_template(name: str, *packages: str) -> Any:  # noqa: ANN401 - of jinja2
+    """A page of the first package that has it; texts that go into it are escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(name)
 
 
 def without_none(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -130,6 +130,10 @@ class RunFolder:
 
         return ReferenceLM.load(self.reference, base)
 
+    def find_reference(self, base: BaseLM) -> ReferenceLM | None:
+        """The same; None where the base came without one."""
+        return self.load_reference(base) if self.reference.is_dir() else None
+
     def load_model(self) -> CLLM:
         """The CLLM with its base."""
         from cllm.model import CLLM

@@ -51,7 +51,8 @@ def joined(address: str | None = None) -> Iterator[None]:
         yield
     except RayError as error:
         raise WorkError(
-            f"the cluster could not do it: {_short(error)}; see its logs; the same command goes on"
+            f"the cluster could not do it: {last_line(error)}; "
+            "see its logs; the same command goes on"
         ) from error
     finally:
         ray.shutdown()
@@ -170,8 +171,8 @@ def _is_about_tokens(error: BaseException | None) -> bool:
     return False
 
 
-def _short(error: BaseException) -> str:
-    """Its last line: what comes before is where it was raised, on another machine."""
+def last_line(error: BaseException) -> str:
+    """An error's last line: what comes before is where it was raised, on another machine."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
 

@@ -294,10 +294,8 @@ def _together(make: Callable[[], Made], workers: Workers, verdict: Any) -> Made:
 def _own_copy(place: str) -> RunFolder:
     """What training needs, in a folder of this worker's own, so that none gets in another's way."""
     source = fetched(place, NEEDED)
-    own = RunFolder(Path(tempfile.mkdtemp(prefix="cllm-")))
-    for name in ("corpus.parquet", "base"):  # only read
-        (own.path / name).symlink_to((source.path / name).resolve())
-    shutil.copy(source.report, own.report)
+    own = source.branch(Path(tempfile.mkdtemp(prefix="cllm-")))
+    shutil.copy(source.report, own.report)  # whole, as it goes back
     if is_there(f"{place}/model"):  # it may be the very one that is to be trained
         shutil.copytree(fetched(place, ("model",)).model, own.model)
     return own

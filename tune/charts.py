@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cllm.charts import COLOURS, INK, Drawing, drawing
 from tune.choice import SHARE
 from tune.results import front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = {
     "gain_nats": "gain, nats a text", "auroc": "AUROC of ρ, withheld recipes",
@@ -61,10 +64,7 @@ def curve_chart(
             axes.plot(*fit["points"], color=COLOURS[2], linestyle="--", label="fitted law")
         axes.axhline(SHARE * choice["gain_L"][-1], color=INK, linewidth=1, linestyle=":")
         axes.axvline(choice["gain_d"], color=INK, linewidth=1, linestyle=":")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(choice["lengths"][::2], [str(d) for d in choice["lengths"][::2]])
-        axes.minorticks_off()
-        axes.set_xlabel("coordinates")
+        _along_sizes(axes, choice["lengths"])
         axes.set_ylabel(name_of("gain_nats"), color=INK)
         axes.legend(frameon=False, labelcolor=INK)
     yield f"What d coordinates carry; dotted: {SHARE:.0%} of the most", svg.text
@@ -76,9 +76,13 @@ def trip_chart(choice: Mapping[str, Any], limit: float) -> Iterator[Drawing]:
         axes.plot(choice["lengths"], choice["round_trip_L"], "o-", color=COLOURS[0], markersize=3)
         axes.axhline(limit, color=INK, linewidth=1, linestyle=":")
         axes.set_yscale("log")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(choice["lengths"][::2], [str(d) for d in choice["lengths"][::2]])
-        axes.minorticks_off()
-        axes.set_xlabel("coordinates")
+        _along_sizes(axes, choice["lengths"])
         axes.set_ylabel("round trip", color=INK)
     yield "How far texts move when they are written and encoded again; dotted: the limit", svg.text
+
+
+def _along_sizes(axes: Axes, lengths: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths[::2], [str(d) for d in lengths[::2]])
+    axes.minorticks_off()
+    axes.set_xlabel("coordinates")

@@ -117,7 +117,7 @@ def curve_of(run: RunFolder, job: Job, settings: RunSettings, *, weak: bool = Fa
     curve = Curve.load(kept, made_from)
     if curve is None:
         train_ND = model.encode(corpus.select("train").texts)
-        reference = run.load_reference(model.base) if run.reference.is_dir() else None
+        reference = run.find_reference(model.base)
         curve = measure_curve(model, reference, corpus, train_ND, job.lengths)
         curve.save(kept, made_from)
     return curve

@@ -10,7 +10,6 @@ nothing but themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 
 from cllm import pipeline
@@ -26,6 +25,7 @@ FILES = {  # families of real texts, and their files
     "products": "products.jsonl.gz",
     "abstracts": "abstracts.jsonl.gz",
 }
+TITLES = "-titles"  # of a kind: its titles alone are texts too, and short ones
 BUILT_IN = ("plain", "rich")  # one family: the same grammar, with fewer and with more words
 DRAWN = 18_000  # recipes of the built-in grammar
 SPLIT = (0.8, 0.15, 0.05)  # more held-out texts than usual: small corpora have few
@@ -40,8 +40,8 @@ class Cell:
 
     @property
     def family(self) -> str:
-        """What is left out together when the law is tried."""
-        return "built-in" if self.kind in BUILT_IN else self.kind
+        """What is left out together when the law is tried: texts and their titles are one."""
+        return "built-in" if self.kind in BUILT_IN else self.kind.removesuffix(TITLES)
 
     @property
     def name(self) -> str:
@@ -53,6 +53,8 @@ CELLS = (
     *(Cell(kind, texts) for kind in BUILT_IN for texts in (1000, 4000, 14_000)),
     Cell("lists", 4000), Cell("lists", 16_000), Cell("recipes", 700), Cell("products", 1300),
     Cell("abstracts", 1500), Cell("abstracts", 5500),
+    Cell("lists-titles", 4000), Cell("lists-titles", 16_000), Cell("recipes-titles", 700),
+    Cell("products-titles", 1300), Cell("abstracts-titles", 1500), Cell("abstracts-titles", 5500),
 )  # fmt: skip
 
 
@@ -60,19 +62,18 @@ def whole(kind: str, corpora: Path) -> Corpus:
     """All texts of a kind; InputError where its file is not in the folder `corpora`."""
     if kind in BUILT_IN:
         return built_in_corpus(kind, DRAWN, 0)  # type: ignore[arg-type]  # one of its names
-    file = corpora / FILES[kind]
+    file = corpora / FILES[kind.removesuffix(TITLES)]
     if not file.exists():
         raise InputError(f"{file} does not exist; name the folder that holds it with --corpora")
-    return build_corpus(read_rows(file), split=SPLIT)
+    column = "title" if kind.endswith(TITLES) else "text"
+    return build_corpus(read_rows(file, text_column=column), split=SPLIT)
 
 
 def part(corpus: Corpus, texts: int) -> Corpus:
     """`texts` of the training texts, drawn by id, and all held-out ones."""
     kept = set(corpus.select("train").sample(texts).ids)
-    wanted = [s != "train" or i in kept for i, s in zip(corpus.ids, corpus.splits, strict=True)]
-    columns = (corpus.ids, corpus.texts, corpus.titles, corpus.groups, corpus.splits)
-    ids, all_texts, titles, groups, splits = (tuple(compress(c, wanted)) for c in columns)
-    return Corpus(ids, all_texts, titles, groups, splits, corpus.info)
+    both = zip(corpus.ids, corpus.splits, strict=True)
+    return corpus.only([split != "train" or name in kept for name, split in both])
 
 
 def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
@@ -80,12 +81,11 @@ def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
     parts = []
     for kind in kinds:
         one = part(whole(kind, corpora), most)
-        seen = [split != "test" for split in one.splits]
-        named = replace(one, ids=tuple(f"{kind} {name}" for name in one.ids))
-        columns = (named.ids, named.texts, named.titles, named.groups, named.splits)
-        parts.append([tuple(compress(column, seen)) for column in columns])
+        seen = one.only([split != "test" for split in one.splits])
+        parts.append(replace(seen, ids=tuple(f"{kind} {name}" for name in seen.ids)))
     ids, texts, titles, groups, splits = (
-        tuple(value for one in parts for value in one[column]) for column in range(5)
+        tuple(value for one in parts for value in getattr(one, column))
+        for column in ("ids", "texts", "titles", "groups", "splits")
     )
     return Corpus(ids, texts, titles, groups, splits, {"source": "all families"})
 

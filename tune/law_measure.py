@@ -38,8 +38,7 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
     settings = overridden("quick", steps=REFERENCE_STEPS, changes=BASE)
     run = prepared(cell, out, corpora, settings)
     corpus, base = run.load_corpus(), run.load_base()
-    reference = run.load_reference(base) if run.reference.is_dir() else None
-    facts = quick(corpus) | with_base(base, reference, corpus)
+    facts = quick(corpus) | with_base(base, run.find_reference(base), corpus)
     budget = Budget(steps=options.steps, changes=("train.loop.seconds=0",))
     jobs = [Job(options.d_max, seed, nested=True) for seed in range(options.seeds)]
     curves = [curve_of(run, job, trained_for_curve(budget, job, cap=1), weak=True) for job in jobs]

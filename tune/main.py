@@ -20,7 +20,7 @@ from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from cllm.run import RunFolder, trained_run
-from tune.objectives import EARLY, OF_PART, PARTS, part_of
+from tune.objectives import EARLY, OF_PART, PARTS, part_of, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
 if TYPE_CHECKING:
@@ -272,8 +272,6 @@ def _require_fit(run: RunFolder, *, weak: bool) -> None:
 
 def _show(told: Mapping[str, Any]) -> None:
     from rich.console import Console
-
-    from tune.report import short
 
     console = Console()
     if "best" in told:

@@ -1,4 +1,4 @@
-"""What is measured of a trial, in parts that cost more and more, and which way is better."""
+"""What is measured of a trial: in parts that cost more and more, which way is better, as shown."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def is_low(name: str) -> bool:
     voids: more is better, as far as the gain allows.
     """
     return name in _LOW
+
+
+def short(value: object) -> str:
+    """A value as it stands in a table's cell."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)

@@ -10,6 +10,8 @@ from typing import Any
 
 from ray.tune import Callback
 
+from tune.objectives import short
+
 log = logging.getLogger(__name__)
 
 SHOWN = 30  # trials in the table
@@ -70,7 +72,7 @@ class Table(Callback):
         ended = 1 + sum(row["state"] not in ("runs", "waits") for row in rows)
         row = self._row(trial, ended=True)
         known = {k: v for k, v in row.items() if k != "state" and v is not None}
-        told = ", ".join(f"{name} {_short(value)}" for name, value in known.items())
+        told = ", ".join(f"{name} {short(value)}" for name, value in known.items())
         log.info("trial %d of %d %s: %s", ended, self.trials, row["state"], told)
 
     def _row(self, trial: Any, ended: bool = False) -> dict[str, Any]:  # noqa: ANN401
@@ -98,12 +100,6 @@ class Table(Callback):
         order = list(STYLES)
         ordered = sorted(rows, key=lambda r: (order.index(r["state"]), -(r["gain_nats"] or -1e9)))
         for row in ordered[:SHOWN]:
-            cells = (_short(row[name]) for name in (*self.names, *self.measures))
+            cells = (short(row[name]) for name in (*self.names, *self.measures))
             table.add_row(row["state"], *cells, style=STYLES[row["state"]])
         return table
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else str(value)

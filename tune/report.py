@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from cllm.files import replacing
+from cllm.report import page_template
 from tune.charts import curve_chart, front_chart, name_of, trip_chart
 from tune.choice import NEAR, SHARE
+from tune.objectives import short
 from tune.results import MEASURES, effects
 
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
@@ -104,13 +106,6 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
 
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path."""
-    import jinja2
-
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tune"), jinja2.PackageLoader("cllm")])
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     charts = {"front": front_chart(rows, emergence_of(rows))}
     if "choice" in told:
         charts["curve"] = curve_chart(told["choice"], told.get("separate", {}), told.get("fit"))
@@ -120,7 +115,7 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
     measures = [name for name in MEASURES if any(name in row for row in rows)]
-    page = environment.get_template("tune.html.j2").render(
+    page = page_template("tune.html.j2", "tune", "cllm").render(
         told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
         drawings=[drawing[1:] for drawing in drawings],
         points=point_names, measures=measures, name_of=name_of, short=short,
@@ -137,10 +132,3 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 def _order(row: Mapping[str, Any]) -> tuple[bool, float]:
     return row["state"] != "finished", -row.get("gain_nats", float("-inf"))
-
-
-def short(value: object) -> str:
-    """A cell of a table."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else str(value)

@@ -31,7 +31,7 @@ from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.run import RunFolder
 from cllm.settings import RunSettings
-from cluster.joining import places
+from cluster.joining import last_line, places, require
 from cluster.tasks import Needs
 from tune.objectives import EARLY, is_low, part_of
 from tune.progress import Table
@@ -234,8 +234,6 @@ def _search(how: How) -> Searcher:
 
 def _room(plan: Plan, how: How) -> int:
     """How many trials fit at a time; InputError where not even one does."""
-    from cluster.joining import require
-
     each = Needs(how.cpus, how.gpu).resources
     workers = max(1, plan.workers)
     require(each, workers, "one trial" if workers == 1 else f"the {workers} workers of one trial",
@@ -291,7 +289,7 @@ def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
         name: value for name, value in metrics.items() if name in kept
     }
     if result.error:
-        row["error"] = _last_line(result.error)
+        row["error"] = last_line(result.error)
     return row | {"point": point}
 
 
@@ -302,11 +300,6 @@ def _clear(plan: Plan, rows: Sequence[Row]) -> None:
             folder = plan.folder(row["point"]).path
             for rest in (folder / "training", plan.run / "tune" / "ray" / folder.name):
                 shutil.rmtree(rest, ignore_errors=True)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
 
 
 def _some_finished(rows: list[Row]) -> list[Row]:

@@ -85,7 +85,7 @@ def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
     several = [TrainingTexts.of(base, corpus, one.train, limit) for one in settings]
     context = several[0].context
     everything = [token_texts(base, corpus, context), *(texts.both for texts in several)]
-    reference = run.load_reference(base) if run.reference.is_dir() else None
+    reference = run.find_reference(base)
     held_out = held_out_texts(base, corpus, context)
     entropy = corpus.info.get("entropy_nats")
     costs = [] if reference is None else [float(reference.nats(held_out).mean())]
@@ -170,7 +170,7 @@ def measure(
     train_ND = folder.load_latents(model).select("train").vectors_ND
     k, rng = int(model.config.void_dim), np.random.default_rng([settings.seed, 13])
     held_out = held_out_texts(model.base, corpus, model.config.context)
-    reference = folder.load_reference(model.base) if folder.reference.is_dir() else None
+    reference = folder.find_reference(model.base)
     without_N = nats_without(model, reference, held_out, corpus.info.get("entropy_nats"))
     found: dict[str, float | None] = {
         "dim": model.config.dim, "void_dim": k,
