@@ -96,8 +96,17 @@ class Restoring:
 
     @torch.inference_mode()
     def score(self) -> float:
-        """Minus the nats a held-out text costs given its whole vector, noise-free."""
-        return -float(text_nats(self.model, self.held_out).mean())
+        """Minus the nats a held-out text costs given its vector, noise-free.
+
+        By `score_prefixes` each text is given another length of it, all lengths as often.
+        """
+        vectors_ND = self.model.encode_tokens(self.held_out)
+        if self.settings.score_prefixes:
+            lengths = [*self.prefixes, self.model.config.dim]
+            length_N1 = np.resize(lengths, (len(vectors_ND), 1))
+            kept_ND = vectors_ND * (np.arange(vectors_ND.shape[1]) < length_N1)
+            vectors_ND = self.model.lift(kept_ND)
+        return -float(nats_given(self.model, self.held_out, vectors_ND).mean())
 
     @torch.no_grad()
     def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:

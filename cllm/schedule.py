@@ -27,10 +27,11 @@ def learning_rate(settings: LoopSettings, done: float) -> float:
 
 
 def rises_no_more(scores: Sequence[tuple[int, float]], least: float) -> bool:
-    """Whether the last quarter of the steps raised the best score by less than `least`.
+    """Whether the last third of the steps raised the best score by less than `least`.
 
-    `scores` are (step, best score so far), in order; a quarter has two of them at least.
+    `scores` are (step, best score so far), in order; a third has three of them at least, as at a
+    high rate single ones go up and down.
     """
     step, best = scores[-1]
-    earlier = [score for at, score in scores[:-2] if at <= 0.75 * step]
+    earlier = [score for at, score in scores[:-3] if at <= step * 2 / 3]
     return bool(earlier) and best - earlier[-1] < least

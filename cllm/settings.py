@@ -38,7 +38,7 @@ class LoopSettings(Settings):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training spent warming up")
     plateau: float = Field(
         0.0, ge=0,
-        description="ends, cooled down, once the last quarter of the steps has raised the held-out "
+        description="ends, cooled down, once the last third of the steps has raised the held-out "
         "score by less than this, nats a text; 0 = off",
     )  # fmt: skip
     weight_decay: float = Field(0.01, ge=0, description="AdamW's; 0 = off")
@@ -126,6 +126,9 @@ class TrainSettings(Settings):
     nested: bool = Field(True, description="trailing coordinates cut off at random")
     full_length: float = Field(
         0.7, gt=0, le=1, description="share of texts that keep all coordinates"
+    )
+    score_prefixes: bool = Field(
+        False, description="held-out texts are scored by every length alike, not by all coordinates"
     )
     prefix_weight: float = Field(0.2, gt=0, le=1, description="weight of a text cut to a prefix")
     prefixes: tuple[int, ...] = Field(

@@ -280,6 +280,16 @@ def test_prefix_lengths_rise_from_two_and_stay_below_dim(dim: int) -> None:
     assert all(b <= 2 * a for a, b in zip(lengths, [*lengths[1:], dim], strict=False))
 
 
+def test_held_out_texts_are_scored_by_every_length_alike_where_that_is_wanted(
+    task_of: Callable[..., Restoring], model: CLLM
+) -> None:
+    task = task_of(nested=True, prefixes=(2, 4, 6), score_prefixes=True)
+    each_LN = [text_nats(model, task.held_out, k) for k in (2, 4, 6, DIM)]
+    expected = [each_LN[row % 4][row] for row in range(len(task.held_out))]
+    assert task.score() == pytest.approx(-np.mean(expected), rel=1e-4)
+    assert task_of().score() == pytest.approx(-each_LN[3].mean(), rel=1e-4)
+
+
 def test_a_two_dimensional_model_can_be_nested(
     new_cllm: Callable[..., CLLM], texts: TokenTexts, batch: Batch
 ) -> None:

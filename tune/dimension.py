@@ -28,8 +28,8 @@ from tune.curve_fit import fitted
 from tune.space import Budget
 from tune.window import void_window
 
-PLATEAU = 0.2  # nats a text that the last quarter of a training has to be worth
-EVALUATIONS = 24
+PLATEAU = 0.2  # nats a text that the last third of a training has to be worth
+EVALUATIONS = 36
 WHOLE = 0.3  # share of texts that keep all coordinates; the others are cut to each length alike
 
 
@@ -102,6 +102,7 @@ def trained_for_curve(budget: Budget, job: Job, cap: float) -> RunSettings:
     if job.nested:
         changes |= {
             "prefixes": job.lengths[:-1], "prefix_weight": 1.0, "full_length": WHOLE,
+            "score_prefixes": True,
         }  # fmt: skip
     train = settings.train.model_copy(update=changes)
     return settings.model_copy(update={"train": train, "void_dim": job.dim})
