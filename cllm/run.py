@@ -134,6 +134,13 @@ class RunFolder:
         """The same; None where the base came without one."""
         return self.load_reference(base) if self.reference.is_dir() else None
 
+    @property
+    def measured_by(self) -> str:
+        """Which corpus, base and reference LM gains are counted with; changes where one does."""
+        reference = self.reference / "training.json"
+        ours = read_json(reference)["identity"] if reference.exists() else ""
+        return f"{self.load_corpus().hash} {self.notes()['base']['hash']} {ours}"
+
     def load_model(self) -> CLLM:
         """The CLLM with its base."""
         from cllm.model import CLLM

@@ -34,12 +34,12 @@ class Choice:
     d_ci: tuple[int, int] | None  # of the draws in which some d is enough
     gain_d: int  # by the gain alone, between measured lengths
     gain_ci: tuple[int, int]
-    trip_d: int | None  # the smallest length from which on all come back, by the round trip alone
+    trip_d: int | None  # the smallest length that texts come back from, by the round trip alone
     d_max: int
     lengths: tuple[int, ...]
     gain_L: tuple[float, ...]  # nats, mean over seeds and texts
     round_trip_L: tuple[float, ...]
-    undecided: float  # share of draws in which no d is enough
+    undecided: float  # share of draws in which no d is enough, or nothing is gained
     seeds: int
     texts: int
 
@@ -62,18 +62,14 @@ def choose(curves: Sequence[Curve], rng: np.random.Generator) -> Choice:
             f"a vector of {lengths[-1]} coordinates gains {gain_L[-1]:.2f} nats on held-out "
             "texts: nothing to choose from; train longer, or give more texts"
         )
-    drawn = [
-        _one(lengths, gain_L, trip_L)
-        for gain_L, trip_L in _draws(gain_LSN, moved_LSN, rng)
-        if gain_L[-1] > 0
-    ]
+    drawn = [_one(lengths, *draw) for draw in _draws(gain_LSN, moved_LSN, rng) if draw[0][-1] > 0]
     d, gain_d, trip_d = _one(lengths, gain_L, trip_L)
     enough = [one for one, _, _ in drawn if one is not None]
     return Choice(
         d=d, d_ci=_bounds(enough) if enough else None,
         gain_d=gain_d, gain_ci=_bounds([gain for _, gain, _ in drawn]), trip_d=trip_d,
         d_max=lengths[-1], lengths=lengths, gain_L=tuple(map(float, gain_L)),
-        round_trip_L=tuple(map(float, trip_L)), undecided=1 - len(enough) / max(1, len(drawn)),
+        round_trip_L=tuple(map(float, trip_L)), undecided=1 - len(enough) / DRAWS,
         seeds=len(curves), texts=gain_LSN.shape[2],
     )  # fmt: skip
 
@@ -97,18 +93,27 @@ def enough_gain(lengths: Sequence[int], gain_L: Floats, share: float = SHARE) ->
 def _one(
     lengths: Sequence[int], gain_L: Floats, trip_L: Floats
 ) -> tuple[int | None, int, int | None]:
-    """The choice by both, by the gain, and by the round trip alone."""
-    gain_d = enough_gain(lengths, gain_L)
-    back_L = np.logical_and.accumulate((trip_L <= NEAR)[::-1])[::-1]  # from there on, all are
-    trip_d = int(lengths[int(np.argmax(back_L))]) if back_L.any() else None
-    return (None if trip_d is None else max(gain_d, trip_d)), gain_d, trip_d
+    """The choice by both, by the gain, and by the round trip alone.
+
+    Gains are interpolated, round trips taken as measured: those of `gain_d`, where it lies between
+    two lengths, are those of the lower one.
+    """
+    gain_d, back_L = enough_gain(lengths, gain_L), trip_L <= NEAR
+    if not back_L.any():
+        return None, gain_d, None
+    trip_d = int(lengths[int(np.argmax(back_L))])
+    below = sum(length <= gain_d for length in lengths) - 1
+    if back_L[below]:
+        return gain_d, gain_d, trip_d
+    later = [length for length, back in zip(lengths, back_L, strict=True) if back]
+    return next((int(d) for d in later if d > gain_d), None), gain_d, trip_d
 
 
 def _draws(gain_LSN: Floats, moved_LSN: Floats, rng: np.random.Generator) -> Any:  # noqa: ANN401
     """Resampled means of gains and medians of moves, by length."""
     _, seeds, texts = gain_LSN.shape
     wide_LSN = np.stack([stretched(gain_SN) for gain_SN in gain_LSN])
-    moved = moved_LSN.shape[2]
+    moved = moved_LSN.shape[2]  # their medians are not stretched: with few seeds a little narrow
     for _ in range(DRAWS):
         seeds_S1 = rng.integers(seeds, size=(seeds, 1))
         gain_L = wide_LSN[:, seeds_S1, rng.integers(texts, size=(1, texts))].mean((1, 2))

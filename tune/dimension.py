@@ -8,12 +8,13 @@ One nested model gives the whole curve; models of one size each say whether it i
 # Shapes: L lengths.
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock
 
 from cllm import pipeline
 from cllm.console import set_up_logging
@@ -22,11 +23,14 @@ from cllm.errors import InputError, WorkError
 from cllm.metrics import bootstrap
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
+from cluster.joining import require
 from cluster.tasks import Needs, told_error
 from tune.choice import choose
 from tune.curve_fit import fitted
 from tune.space import Budget
-from tune.window import void_window
+from tune.window import At, found_at, window_of
+
+Made = TypeVar("Made")
 
 PLATEAU = 0.2  # nats a text that the last third of a training has to be worth
 EVALUATIONS = 36
@@ -71,8 +75,12 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     seeds = range(budget.seed, budget.seed + sizes.seeds)
     nested = [Job(sizes.d_max, seed, nested=True) for seed in seeds]
     plain = [Job(dim, seed, nested=False) for dim in sizes.separate for seed in seeds]
-    curves = dict(zip([*nested, *plain], _curves(run, budget, sizes, [*nested, *plain], needs),
-                      strict=True))  # fmt: skip
+    require(needs.resources, 1, "one model", needs.wait)
+    asked = [
+        (run.path, job, trained_for_curve(budget, job, sizes.cap), sizes.weak)
+        for job in (*nested, *plain)
+    ]
+    curves = dict(zip([*nested, *plain], _side_by_side(_curve, asked, needs), strict=True))
     rng = np.random.default_rng(budget.seed)
     choice = choose([curves[job] for job in nested], rng)
     fit = fitted(choice.lengths, np.array(choice.gain_L))
@@ -83,8 +91,8 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     if plain:
         told["separate"], told["check"] = _checked(curves, nested, plain, rng)
     if sizes.window:
-        folder = nested[0].folder(run)
-        told["window"] = void_window(run, folder, sizes.window, sizes.decodes, budget.seed).json()
+        asked = [(run.path, job, k, sizes.decodes) for job in nested for k in sizes.window]
+        told["window"] = window_of(_side_by_side(_found, asked, needs)).json()
     return told
 
 
@@ -110,47 +118,56 @@ def trained_for_curve(budget: Budget, job: Job, cap: float) -> RunSettings:
 
 def curve_of(run: RunFolder, job: Job, settings: RunSettings, *, weak: bool = False) -> Curve:
     """Train the model, where that is not done, and measure it on validation texts."""
-    one = run.branch(job.folder(run).path)
+    folder = job.folder(run).path
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # two commands may want one model
+        return _curve_in(run.branch(folder), job, settings, weak=weak)
+
+
+def _curve_in(one: RunFolder, job: Job, settings: RunSettings, *, weak: bool) -> Curve:
     pipeline.train_model(one, settings, allow_weak=weak, reuse=True)
     model, corpus = one.load_model(), one.load_corpus()
     kept = one.path / "curve.json"
-    made_from = f"{model.hash} {job.lengths}"
+    made_from = f"{model.hash} {job.lengths} {one.measured_by}"
     curve = Curve.load(kept, made_from)
     if curve is None:
         train_ND = model.encode(corpus.select("train").texts)
-        reference = run.find_reference(model.base)
+        reference = one.find_reference(model.base)
         curve = measure_curve(model, reference, corpus, train_ND, job.lengths)
         curve.save(kept, made_from)
     return curve
 
 
-def _curves(
-    run: RunFolder, budget: Budget, sizes: Sizes, jobs: Sequence[Job], needs: Needs
-) -> list[Curve]:
+def _side_by_side(
+    work: Callable[..., Made], asked: Sequence[tuple[Any, ...]], needs: Needs
+) -> list[Made]:
+    """What `work` makes of each of them, as tasks of a cluster that was joined."""
     import ray
 
-    from cluster.joining import require
-
-    require(needs.resources, 1, "one model", needs.wait)
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(_curve)
-    waiting = [
-        task.remote(run.path, job, trained_for_curve(budget, job, sizes.cap), sizes.weak)
-        for job in jobs
-    ]
-    found = []
-    for told in ray.get(waiting):
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(_told)
+    made = []
+    for told in ray.get([task.remote(work, *each) for each in asked]):
         if isinstance(told, tuple):
             raise told_error(*told)
-        found.append(told)
-    return found
+        made.append(told)
+    return made
 
 
-def _curve(path: Path, job: Job, settings: RunSettings, weak: bool) -> Curve | tuple[int, str]:
+def _told(work: Callable[..., Made], *asked: object) -> Made | tuple[int, str]:
     set_up_logging()
     try:
-        return curve_of(RunFolder(path), job, settings, weak=weak)
+        return work(*asked)
     except (InputError, WorkError) as error:
         return error.exit_status, str(error)
+
+
+def _curve(path: Path, job: Job, settings: RunSettings, weak: bool) -> Curve:
+    return curve_of(RunFolder(path), job, settings, weak=weak)
+
+
+def _found(path: Path, job: Job, k: int, decodes: int) -> At:
+    run = RunFolder(path)
+    return found_at(run, job.folder(run), k, decodes, job.seed)
 
 
 def at_plateau(folder: RunFolder) -> bool:

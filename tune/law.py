@@ -4,11 +4,12 @@
     python -m tune.law --measure --corpora DIR      # trains and measures again, for hours
 
 Each corpus has its curve G(d) = G_inf (1 - exp(-d / d0)) and the d that carries 0.95 of the most.
-log d is foretold by at most two logarithms of corpus statistics; tried by leaving out a family of
-corpora at a time, predictors chosen anew without it, against the best constant d.
+log d, and log d0, is foretold by at most two logarithms of corpus statistics; tried by leaving out
+a family of corpora at a time, predictors chosen anew without it, against the best constant. Corpora
+whose curve does not bend below d_max have no d of their own: they are told of, and not fitted.
 """
 
-# Shapes: C corpora, P predictors.
+# Shapes: C corpora, F families, P predictors.
 from __future__ import annotations
 
 import argparse
@@ -30,21 +31,26 @@ from tune.curve_fit import fitted
 from tune.statistics import QUICK
 
 Floats = NDArray[np.float64]
+Record = Mapping[str, Any]  # what was measured of a corpus
 MEASURED = Path(__file__).parent / "assets" / "law.json"
 OF_BASE = ("base_token_nats", "matrix_dim", "mean_dim")
 MOST = 2  # predictors
 SURE = 0.95
+BENT = 0.9  # of d_max: a d above it says no more than where the curve was cut off
 
 
 @dataclass(frozen=True)
 class Law:
-    """log d = offset + slopes * log predictors; `spread`: its error for families left out."""
+    """log d = offset + slopes * log predictors; `spread`: its error for families left out.
+
+    Families count alike in `spread`, whatever number of corpora they have.
+    """
 
     predictors: tuple[str, ...]
     offset: float
     slopes: tuple[float, ...]
     spread: float
-    corpora: int
+    families: int
     ranges: Mapping[str, tuple[float, float]]  # of each predictor, where it was measured
 
     def predict(self, facts: Mapping[str, float]) -> float:
@@ -55,8 +61,11 @@ class Law:
         return float(np.exp(self.offset + sum(logs)))
 
     def interval(self, facts: Mapping[str, float]) -> tuple[float, float]:
-        """In which d lies, 95 of 100 times, for a corpus of a family that was not measured."""
-        free = max(1, self.corpora - len(self.predictors) - 1)
+        """95 % prediction interval of d, for a corpus of a family that was not measured.
+
+        Student's t, with families as what was drawn.
+        """
+        free = max(1, self.families - len(self.predictors) - 1)
         wide = float(stats.t.ppf((1 + SURE) / 2, free)) * self.spread
         d = self.predict(facts)
         return d * float(np.exp(-wide)), d * float(np.exp(wide))
@@ -109,53 +118,75 @@ def records(path: Path = MEASURED) -> list[dict[str, Any]]:
     return found
 
 
-def told(corpora: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def told(corpora: Sequence[Record]) -> dict[str, Any]:
     """The law over all corpora, how it does on families left out, and the same of a constant."""
-    tried = left_out(corpora, QUICK)
-    law = fit_law(corpora, best_predictors(corpora, QUICK), tried["spread"])
-    everything = left_out(corpora, (*QUICK, *OF_BASE))
+    fit = bent(corpora)
+    law, tried = _law(fit, QUICK)
+    d0s = [{**one, "d": fitted(one["lengths"], np.array(one["gain_L"])).d0} for one in fit]
+    d0_law, d0_tried = _law(d0s, QUICK)
+    unbent = [one for one in corpora if one not in fit]
     return {
         "corpora": [_row(one) for one in corpora],
-        "families": sorted({str(one["family"]) for one in corpora}),
-        "law": asdict(law), "left_out": tried, "left_out_with_base": everything,
+        "families": families_of(fit),
+        "law": asdict(law), "left_out": tried,
+        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE)),
+        "d0": {"law": asdict(d0_law), "left_out": d0_tried},
+        "unbent": [
+            {"corpus": one["name"], "d_max": one["lengths"][-1], "gain": one["gain_L"][-1],
+             "predicted": law.predict(one["statistics"])}
+            for one in unbent
+        ],
     }  # fmt: skip
 
 
 def the_law(path: Path = MEASURED) -> Law:
     """The law by what was measured, of predictors that need no base."""
-    corpora = records(path)
-    spread = left_out(corpora, QUICK)["spread"]
-    return fit_law(corpora, best_predictors(corpora, QUICK), spread)
+    return _law(bent(records(path)), QUICK)[0]
 
 
-def fit_law(
-    corpora: Sequence[Mapping[str, Any]], predictors: tuple[str, ...], spread: float
-) -> Law:
+def bent(corpora: Sequence[Record]) -> list[Record]:
+    """Those whose curve bends below d_max."""
+    return [
+        one for one in corpora if one["d"] is not None and one["d"] <= BENT * one["lengths"][-1]
+    ]
+
+
+def families_of(corpora: Sequence[Record]) -> list[str]:
+    """Each once."""
+    return sorted({str(one["family"]) for one in corpora})
+
+
+def _law(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str, Any]]:
+    tried = left_out(corpora, names)
+    return fit_law(corpora, best_predictors(corpora, names), tried["spread"]), tried
+
+
+def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: float) -> Law:
     """By least squares on logarithms."""
     x_CP, y_C = _logs(corpora, predictors)
     offset, *slopes = np.linalg.lstsq(x_CP, y_C, rcond=None)[0].tolist()
     values = {n: [one["statistics"][n] for one in corpora] for n in predictors}
     ranges = {name: (min(some), max(some)) for name, some in values.items()}
-    return Law(predictors, offset, tuple(slopes), spread, len(corpora), ranges)
+    return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), ranges)
 
 
-def best_predictors(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[str, ...]:
+def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
     """The set of at most two whose law does best on families left out; it may be none."""
     known = [n for n in names if all(n in one["statistics"] for one in corpora)]
     sets = [some for size in range(MOST + 1) for some in combinations(known, size)]
     return min(sets, key=lambda some: _error(corpora, some))
 
 
-def left_out(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
     """Each family foretold from the others, its predictors chosen without it, and by a constant."""
-    families = sorted({str(one["family"]) for one in corpora})
+    families = families_of(corpora)
     if len(families) < 3:
         raise InputError(f"{len(families)} families of corpora are too few to leave one out")
     rows = []
     for family in families:
         others = [one for one in corpora if one["family"] != family]
         law = fit_law(others, best_predictors(others, names), 0.0)
-        constant = float(np.exp(np.mean(np.log([one["d"] for one in others]))))
+        constant = _constant(others)
         rows += [
             {"corpus": one["name"], "family": family, "d": one["d"],
              "predicted": law.predict(one["statistics"]), "constant": constant,
@@ -164,8 +195,12 @@ def left_out(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
         ]  # fmt: skip
     off_C = np.log([row["predicted"] / row["d"] for row in rows])
     flat_C = np.log([row["constant"] / row["d"] for row in rows])
+    squares_F = [
+        np.mean([off**2 for off, row in zip(off_C, rows, strict=True) if row["family"] == family])
+        for family in families
+    ]
     return {
-        "rows": rows, "spread": float(np.sqrt(np.mean(off_C**2))),
+        "rows": rows, "spread": float(np.sqrt(np.mean(squares_F))),
         "largest": float(np.exp(np.abs(off_C).max())),
         "mean": float(np.exp(np.abs(off_C).mean())),
         "constant_largest": float(np.exp(np.abs(flat_C).max())),
@@ -173,9 +208,18 @@ def left_out(corpora: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
     }  # fmt: skip
 
 
-def _error(corpora: Sequence[Mapping[str, Any]], predictors: tuple[str, ...]) -> float:
+def _constant(corpora: Sequence[Record]) -> float:
+    """The d that is least wrong for all families alike."""
+    means = [
+        np.mean([np.log(one["d"]) for one in corpora if one["family"] == family])
+        for family in families_of(corpora)
+    ]
+    return float(np.exp(np.mean(means)))
+
+
+def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
     """Mean squared error of log d, each family foretold from the others."""
-    families = sorted({str(one["family"]) for one in corpora})
+    families = families_of(corpora)
     squares = []
     for family in families:
         others = [one for one in corpora if one["family"] != family]
@@ -188,17 +232,18 @@ def _error(corpora: Sequence[Mapping[str, Any]], predictors: tuple[str, ...]) ->
     return float(np.mean(squares))
 
 
-def _logs(corpora: Sequence[Mapping[str, Any]], predictors: Sequence[str]) -> tuple[Floats, Floats]:
+def _logs(corpora: Sequence[Record], predictors: Sequence[str]) -> tuple[Floats, Floats]:
     columns = [np.log([one["statistics"][name] for one in corpora]) for name in predictors]
     x_CP = np.stack([np.ones(len(corpora)), *columns], axis=1)
     return x_CP, np.log([one["d"] for one in corpora])
 
 
-def _row(one: Mapping[str, Any]) -> dict[str, Any]:
+def _row(one: Record) -> dict[str, Any]:
     fit = fitted(one["lengths"], np.array(one["gain_L"]))
     return {
         "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
+        "d_by_fit": fit.enough(one["lengths"][-1]),
         "nats_per_dim": fit.straight.slope, "straight_r2": fit.straight.r2,
         "trip_d": one["trip_d"], "statistics": one["statistics"],
     }  # fmt: skip

@@ -42,12 +42,18 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
     budget = Budget(steps=options.steps, changes=("train.loop.seconds=0",))
     jobs = [Job(options.d_max, seed, nested=True) for seed in range(options.seeds)]
     curves = [curve_of(run, job, trained_for_curve(budget, job, cap=1), weak=True) for job in jobs]
+    told = {
+        "name": cell.name, "family": cell.family, "statistics": facts, "d": None, "d_ci": None,
+        "lengths": list(curves[0].lengths), "seeds": len(curves), "trip_d": None,
+        "gain_L": np.mean([curve.gain_LN.mean(1) for curve in curves], 0).tolist(),
+        "round_trip_L": np.mean([curve.round_trip_L for curve in curves], 0).tolist(),
+        "plateau": [at_plateau(job.folder(run)) for job in jobs],
+    }  # fmt: skip
+    if not told["gain_L"][-1] > 0:
+        log.info("%s: nothing is gained, so there is no d", cell.name)
+        return told
     choice = choose(curves, np.random.default_rng(0))
     log.info("%s: d = %d [%d, %d]", cell.name, choice.gain_d, *choice.gain_ci)
-    return {
-        "name": cell.name, "family": cell.family, "statistics": facts,
-        "lengths": list(choice.lengths), "gain_L": list(choice.gain_L),
-        "round_trip_L": list(choice.round_trip_L), "d": choice.gain_d,
-        "d_ci": list(choice.gain_ci), "trip_d": choice.trip_d, "seeds": choice.seeds,
-        "plateau": [at_plateau(job.folder(run)) for job in jobs],
+    return told | {
+        "d": choice.gain_d, "d_ci": list(choice.gain_ci), "trip_d": choice.trip_d,
     }  # fmt: skip

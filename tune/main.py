@@ -125,8 +125,9 @@ def plan_of(run: RunFolder, options: argparse.Namespace) -> Plan:
     o = options
     budget = Budget(o.preset, o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
     parts = PARTS[: PARTS.index(o.measure) + 1]
-    made_of = f"{run.load_corpus().hash} {run.notes()['base']['hash']}"
-    return Plan(run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base, made_of)
+    return Plan(
+        run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base, run.measured_by
+    )  # fmt: skip
 
 
 def how_of(options: argparse.Namespace) -> How:
@@ -191,6 +192,7 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     if not options.no_choice:
         told |= _choose(run, options, rows[at]["point"])
         report.write(folder, told, rows)
+        write_json(run.path / "tune" / KEPT, told)
     return told
 
 
@@ -236,7 +238,10 @@ def _sizes(option: str, written: str, d_max: int) -> tuple[int, ...]:
 
 
 def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
-    """Train the best point of the last sweep with the whole budget of the preset asked for."""
+    """Train the last sweep's best point, with the dimension that the rule chose if it chose one.
+
+    With the whole budget of the preset asked for.
+    """
     from cllm import pipeline
 
     kept = run.path / "tune" / KEPT
@@ -246,7 +251,9 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     changes = (*told["settings"]["set"], *options.set)
     o, aim = options, told["settings"]["aim"]
     budget = Budget(o.preset, aim, o.seed, o.seconds, o.steps, changes)
-    point: Mapping[str, Any] = told["best"]["point"]
+    point: dict[str, Any] = dict(told["best"]["point"])
+    if dim := told.get("choice", {}).get("d"):
+        point["dim"] = dim
     log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
     pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)
     log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)

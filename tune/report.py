@@ -13,10 +13,11 @@ from cllm.report import page_template
 from tune.charts import curve_chart, front_chart, name_of, trip_chart
 from tune.choice import NEAR, SHARE
 from tune.objectives import short
-from tune.results import MEASURES, effects
+from tune.results import MEASURES, effects, finished
 
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
+LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 SHOWN = 60  # trials in the table
 
 
@@ -34,7 +35,7 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not told:
         return ["No two finished trials differ in the clustering weight alone, so nothing is known "
                 "of what it buys: try --search grid over it and seed."]  # fmt: skip
-    lines = [_bought_and_paid(one) for one in told]
+    lines = [_bought_and_paid(one) for one in told] + _controls(rows)
     collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
     for row in collapsed:
         point = ", ".join(f"{name} {short(value)}" for name, value in row["point"].items())
@@ -53,9 +54,8 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
             low, high = found["ci"]
             text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}])"
         changes.append(text)
-    pairs = f"{one['pairs']} pair" + ("s" if one["pairs"] != 1 else "")
     return (
-        f"Clustering weight {one['value']:g} instead of {one['against']:g}, {pairs} of trials: "
+        f"Clustering weight {one['value']:g} instead of {one['against']:g}, {_pairs(one)}: "
         f"{'; '.join(changes)}. {_verdict(one)}"
     )
 
@@ -63,13 +63,54 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
 def _verdict(one: Mapping[str, Any]) -> str:
     gain = one.get("gain_nats", {})
     loss = -gain["change"] / gain["before"] if gain.get("before") else 0.0
-    raised = [name for name in ("auroc", "yield") if _above_zero(one.get(name))]
+    raised = [name for name in ("auroc", "yield", "void_new") if _above_zero(one.get(name))]
     if raised:
         names = " and ".join(name_of(name) for name in raised)
-        return f"It raises {names} and costs {100 * loss:.1f} % of the gain."
+        within = next((f", within {share:.0%}" for share in LOSSES if loss <= share), "")
+        return f"It raises {names} and costs {100 * loss:.1f} % of the gain{within}."
     wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
     holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
     return f"It buys no void that can be told from chance, and costs {100 * loss:.1f} % of the gain.{holes}"  # noqa: E501
+
+
+def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What trials say that differ in the variance floor alone: at weight 0 nothing may."""
+    lines = []
+    for weight in sorted({row["point"].get("cluster_weight", 0) for row in finished(rows)}):
+        some = [row for row in rows if row["point"].get("cluster_weight", 0) == weight]
+        for one in effects(some, "cluster_floor", np.random.default_rng(0)):
+            floors = (
+                f"Control, weight {short(weight)}, a variance floor of {short(one['value'])} "
+                f"instead of {short(one['against'])}, {_pairs(one)}"
+            )
+            lines.append(f"{floors}: {_collapse(one) if weight else _plain(one)}.")
+    return lines
+
+
+def _plain(one: Mapping[str, Any]) -> str:
+    largest = max(one["gain_nats"]["largest"], one["uniformity"]["largest"])
+    if largest:
+        return f"it changes a measure by {largest:.3g}, so weight 0 is NOT the plain model"
+    return "it changes nothing, so weight 0 is the plain model"
+
+
+def _collapse(one: Mapping[str, Any]) -> str:
+    gain, spread = one["gain_nats"], one["uniformity"]
+    fell, held = spread["before"] > COLLAPSED, spread["after"] <= COLLAPSED
+    verdict = {
+        (True, True): "vectors collapse without it, and not with it",
+        (True, False): "vectors collapse either way",
+        (False, True): "vectors collapse neither way",
+        (False, False): "vectors collapse with it, and not without",
+    }[fell, held]
+    return (
+        f"{verdict} (uniformity {spread['before']:.3g} to {spread['after']:.3g}, gain "
+        f"{gain['before']:.3g} to {gain['after']:.3g} nats)"
+    )
+
+
+def _pairs(one: Mapping[str, Any]) -> str:
+    return f"{one['pairs']} pair" + ("s" if one["pairs"] != 1 else "")
 
 
 def _above_zero(found: Mapping[str, Any] | None) -> bool:
@@ -94,6 +135,11 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
     else:
         ci = f" [{choice['d_ci'][0]}, {choice['d_ci'][1]}]" if choice["d_ci"] else ""
         line = f"Dimension: {choice['d']}{ci}. {gain}; texts come back from {choice['trip_d']} on."
+    short_of = [name for name, there in told.get("plateau", {}).items() if not there]
+    if short_of:
+        line += (
+            f" Not trained to their plateau: {', '.join(sorted(short_of))}; give a larger --cap."
+        )
     if window is None:
         return [line]
     if window["low"] is None:

@@ -18,6 +18,7 @@ from cllm.errors import WorkError
 from cllm.files import write_parquet
 from cllm.metrics import few
 from tune.objectives import is_low
+from tune.space import SEED
 
 Row = Mapping[str, Any]
 MEASURES = ("gain_nats", "content_f1", "round_trip", "uniformity", "radius_ratio", "auroc", "yield",
@@ -85,24 +86,29 @@ def best(rows: Sequence[Row], objectives: Sequence[str]) -> int:
 
 
 def saved(rows: Sequence[Row], evaluations: int) -> float:
-    """The share of the full training of all trials that pruning has saved; failed ones left out."""
-    spent = [row.get("evaluation", 0) for row in rows if row["state"] != "failed"]
+    """The share of the full training of all trials that pruning has saved.
+
+    Failed ones are left out, and those that an earlier sweep had trained.
+    """
+    spent = [
+        row.get("evaluation", 0) for row in rows
+        if row["state"] != "failed" and not row.get("cached")
+    ]  # fmt: skip
     return 1 - sum(spent) / (evaluations * len(spent)) if spent else 0.0
 
 
 def start_share(rows: Sequence[Row]) -> float | None:
-    """Seconds until the first step over those of a whole trial, the median over finished ones."""
-    shares = [
-        row["start_seconds"] / (row["train_seconds"] + row["measure_seconds"])
-        for row in finished(rows) if "start_seconds" in row
-    ]  # fmt: skip
-    return float(np.median(shares)) if shares else None
+    """Seconds until the first step over those of whole trials, of all finished ones together."""
+    known = [row for row in finished(rows) if "start_seconds" in row and not row.get("cached")]
+    whole = sum(row["train_seconds"] + row["measure_seconds"] for row in known)
+    return float(sum(row["start_seconds"] for row in known) / whole) if known else None
 
 
 def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[dict[str, Any]]:
     """What each value of a setting changes against its first, in trials that are alike otherwise.
 
-    Differences are paired, and their intervals are over pairs (bootstrap, few ones stretched).
+    Differences are paired; intervals are over seeds (bootstrap, few ones stretched), as pairs of
+    one seed are not independent. With one seed there is none.
     """
     values = list(dict.fromkeys(r["point"][name] for r in finished(rows) if name in r["point"]))
     if len(values) < 2:
@@ -116,7 +122,7 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
     for value in values[1:]:
         both = [one for one in alike.values() if {values[0], value} <= one.keys()]
         pairs = [(one[values[0]], one[value]) for one in both]
-        changes = {name: found for name in MEASURES if (found := _change(pairs, name, rng))}
+        changes = {each: found for each in MEASURES if (found := _change(pairs, each, rng))}
         told.append({"value": value, "against": values[0], "pairs": len(pairs)} | changes)
     return [one for one in told if one["pairs"]]
 
@@ -124,18 +130,23 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
 def _change(
     pairs: Sequence[tuple[Row, Row]], measure: str, rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    known = [(a[measure], b[measure]) for a, b in pairs
+    known = [(a[measure], b[measure], a["point"].get(SEED)) for a, b in pairs
              if a.get(measure) is not None and b.get(measure) is not None]  # fmt: skip
     if not known:
         return None
-    before_P, after_P = np.array(known, float).T
+    before_P, after_P = np.array([pair[:2] for pair in known], float).T
     change_P = after_P - before_P
     told = {"before": float(before_P.mean()), "after": float(after_P.mean()),
-            "change": float(change_P.mean()), "pairs": len(known)}  # fmt: skip
-    if len(known) < 2:
+            "change": float(change_P.mean()), "largest": float(np.abs(change_P).max()),
+            "pairs": len(known)}  # fmt: skip
+    rows_of: dict[Any, list[int]] = {}
+    for row, (*_, seed) in enumerate(known):
+        rows_of.setdefault(seed, []).append(row)
+    if len(rows_of) < 2:
         return told
-    draws = rng.choice(change_P, (2000, len(known))).mean(1)
-    wide = change_P.mean() + few(len(known)) * (draws - change_P.mean())
+    mean_S = np.array([change_P[rows].mean() for rows in rows_of.values()])
+    draws = rng.choice(mean_S, (2000, len(mean_S))).mean(1)
+    wide = mean_S.mean() + few(len(mean_S)) * (draws - mean_S.mean())
     low, high = np.quantile(wide, (0.025, 0.975))
     return told | {"ci": [float(low), float(high)]}
 

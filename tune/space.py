@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from typing import Any
 
 from cllm.errors import InputError
@@ -81,21 +80,6 @@ class Space:
                 )
         names = list(self.axes)
         return [dict(zip(names, values, strict=True)) for values in product(*self.axes.values())]
-
-    @property
-    def combinations(self) -> int | None:
-        """How many points there are; None where an axis is a range."""
-        if any(isinstance(axis, Range) for axis in self.axes.values()):
-            return None
-        return prod(len(axis) for axis in self.axes.values() if isinstance(axis, tuple))
-
-    def largest(self, name: str) -> float | None:
-        """The largest value of an axis of numbers; None where it is not searched."""
-        axis = self.axes.get(name)
-        if axis is None:
-            return None
-        values = (axis.low, axis.high) if isinstance(axis, Range) else axis
-        return max(float(value) for value in values)
 
     def corners(self) -> list[Point]:
         """One point for each value of each axis, all others at their first: to try what fits."""

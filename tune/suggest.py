@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cllm.cli_corpus import read_corpus
+from cllm.corpus import build_corpus
 from cllm.errors import InputError
+from cllm.reading import read_rows
+from tune.families import SPLIT
 from tune.law import the_law
 from tune.statistics import quick
 
@@ -19,7 +21,7 @@ def suggest(file: Path | None) -> dict[str, Any]:
     """D with its interval, what it rests on, and what lies outside of what was measured."""
     if file is None:
         raise InputError("--suggest looks at a file of texts; name it with --corpus")
-    corpus = read_corpus(file, "text", 100, 0)
+    corpus = build_corpus(read_rows(file), split=SPLIT)  # as the corpora of the law were
     facts, law = quick(corpus), the_law()
     low, high = law.interval(facts)
     return {
@@ -36,7 +38,7 @@ def show(told: Mapping[str, Any]) -> None:
 
     console = Console()
     low, high = told["d_interval"]
-    console.print(f"d = {told['d']}, and in 95 of 100 such corpora between {low} and {high}")
+    console.print(f"d = {told['d']}; 95 % prediction interval {low} to {high}")
     by = ", ".join(f"{name} = {value:.4g}" for name, value in told["predictors"].items())
     console.print(f"by {by or 'no statistic: none foretells better than a constant'}")
     for line in told["extrapolates"]:

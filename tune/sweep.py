@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import optuna
 import ray
+from filelock import FileLock, Timeout
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
@@ -33,6 +34,7 @@ from cllm.run import RunFolder
 from cllm.settings import RunSettings
 from cluster.joining import last_line, places, require
 from cluster.tasks import Needs
+from tune import IMPORTED
 from tune.objectives import EARLY, is_low, part_of
 from tune.progress import Table
 from tune.space import Point, Range, Space, Value
@@ -41,6 +43,7 @@ from tune.workers import by_workers
 
 log = logging.getLogger(__name__)
 
+_FIRST = [IMPORTED]  # of this process: its first trial begins with its imports
 SNAPSHOT_SECONDS = "5"  # between snapshots of the search
 RETRIES = 1  # of a trial that fails
 TRIALS = 24
@@ -94,26 +97,39 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # most come at the end only
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends us, and is told
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    name = "sweep-" + digest(repr(space), repr(plan), how.identity)[:8]
+    folder = plan.run / "tune" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{folder}.lock", timeout=0):
+            return _found(space, points, plan, how, room, folder)
+    except Timeout as error:
+        raise InputError(
+            f"{folder} is being searched by another process; wait for it, or end it"
+        ) from error
+
+
+def _found(
+    space: Space, points: list[Point], plan: Plan, how: How, room: int, folder: Path
+) -> Found:
     shared = _shared(plan, space, how)
     trainable = tune.with_resources(
         tune.with_parameters(_trial, plan=plan, shared=shared, how=how), _resources(plan, how)
     )
-    name = "sweep-" + digest(repr(space), repr(plan), how.identity)[:8]
-    folder = plan.run / "tune" / name
     count = len(points) or how.trials or TRIALS
-    log.info("%s: %d trials, %d at a time, in %s", name, count, room, folder)
+    log.info("%s: %d trials, %d at a time, in %s", folder.name, count, room, folder)
     if tune.Tuner.can_restore(str(folder)):
-        log.info("going on with the sweep that lies there")
+        log.info("going on with the sweep that lies there; it prunes by what comes from now on")
         tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True)
     else:
         table = Table(tuple(space.axes), how.objectives, count, plan.evaluations)
-        tuner = _tuner(trainable, space, points, plan, how, room, name, table)
+        tuner = _tuner(trainable, space, points, plan, how, room, folder.name, table)
     begun = time.time()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
         rows = [_row(result) for result in tuner.fit()]
     _clear(plan, rows)
-    return Found(name, _some_finished(rows), time.time() - begun)
+    return Found(folder.name, _some_finished(rows), time.time() - begun)
 
 
 def require_objectives(how: How, plan: Plan) -> None:
@@ -274,7 +290,8 @@ def _trial(config: dict[str, Any], plan: Plan, shared: list[Any], how: How) -> N
     point = config.get("point", config)
     needs = Needs(how.cpus, how.gpu)
     elsewhere = by_workers(plan, needs, shared[0]) if plan.workers else (None, None)
-    run_trial(point, plan, Shared(*ray.get(shared)), tune.report, *elsewhere)
+    begun = _FIRST.pop() if _FIRST else time.time()
+    run_trial(point, plan, Shared(*ray.get(shared)), tune.report, *elsewhere, begun)
 
 
 def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
@@ -284,10 +301,14 @@ def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
     point = point.get("point", point)
     state = "failed" if result.error else "finished" if "folder" in metrics else "pruned"
     kept = {*part_of(), "dim", "void_dim", "steps", "evaluation", "train_seconds",
-            "measure_seconds", "start_seconds", "void_texts", "withheld", "folder"}  # fmt: skip
+            "measure_seconds", "start_seconds", "void_texts", "withheld", "folder",
+            "cached"}  # fmt: skip
     row: Row = {"state": state, "seconds": metrics.get("time_total_s")} | {
         name: value for name, value in metrics.items() if name in kept
     }
+    told = result.metrics_dataframe  # of trials by several workers only the way tells the start
+    if told is not None and "start_seconds" in told and not row.get("cached"):
+        row.setdefault("start_seconds", float(told["start_seconds"].dropna().iloc[0]))
     if result.error:
         row["error"] = last_line(result.error)
     return row | {"point": point}

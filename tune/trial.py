@@ -51,7 +51,7 @@ class Plan:
     decodes: int  # an arm, where voids are measured
     workers: int = 0  # of Ray Train, for each trial; 0 = in the trial's own process
     weak: bool = False  # the base may restore less than it should
-    made_of: str = ""  # which corpus and base
+    made_of: str = ""  # which corpus, base and reference LM
 
     def folder(self, point: Mapping[str, Value]) -> RunFolder:
         """Of a trial; the same for the same settings."""
@@ -95,30 +95,36 @@ def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
 
 def run_trial(
     point: Mapping[str, Value], plan: Plan, shared: Shared, report: Report,
-    train: Train | None = None, measured: Measure | None = None,
+    train: Train | None = None, measured: Measure | None = None, begun: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train and measure; every held-out score is reported, and at the end all that was measured.
 
-    `train` and `measured` do so elsewhere.
+    `train` and `measured` do so elsewhere. One that was finished before is told again, score by
+    score, as `cached`.
     """
     folder = plan.folder(point)
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.path / "lock"):  # a search may try a point twice, and at once
-        return _in_folder(folder, point, plan, shared, report, train, measured)
+        return _in_folder(folder, point, plan, shared, report, train, measured, begun)
 
 
 def _in_folder(
     folder: RunFolder, point: Mapping[str, Value], plan: Plan, shared: Shared, report: Report,
-    train: Train | None, measured: Measure | None,
+    train: Train | None, measured: Measure | None, begun: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     kept, settings = folder.path / RESULT, plan.budget.settings(point)
+    evaluations = settings.train.loop.evaluations
     if kept.exists() and read_json(kept)["identity"] == plan.identity:
-        result = dict(read_json(kept)["result"])
+        scores = Scores(evaluations, shared.without_nats)
+        for line in folder.metrics():
+            scores.to(lambda told: report(told | {"cached": True}), line)
+        result = read_json(kept)["result"] | {"cached": True}
         report(result)
-        return result
+        return dict(result)
     RunFolder(plan.run).branch(folder.path)
-    begun = time.time()
-    scores = Scores(settings.train.loop.evaluations, shared.without_nats, begun)
+    goes_on = (folder.path / "training").exists()  # its clock began in another process
+    begun = begun or time.time()
+    scores = Scores(evaluations, shared.without_nats, None if goes_on else begun)
     if train:
         train(folder, settings, scores)
     else:
@@ -139,13 +145,13 @@ def _in_folder(
 class Scores:
     """Turns a training's lines into reports: its held-out gain, evaluation by evaluation."""
 
-    def __init__(self, evaluations: int, without_nats: float, started: float) -> None:
+    def __init__(self, evaluations: int, without_nats: float, started: float | None = None) -> None:
         self.evaluations, self.without_nats, self.started = evaluations, without_nats, started
         self.overhead: dict[str, float] = {}  # seconds until the first step
 
     def told(self, line: Mapping[str, Any]) -> Iterator[dict[str, float]]:
         """The report that a line of metrics.jsonl comes to, if any."""
-        if not self.overhead and "seconds" in line:
+        if not self.overhead and self.started is not None and "seconds" in line:
             self.overhead = {"start_seconds": time.time() - line["seconds"] - self.started}
         if "validation_nats" not in line:
             return

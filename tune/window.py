@@ -1,9 +1,9 @@
 """The void window: in which sizes of a vector there are voids, and texts can be written from them.
 
 Too few coordinates and texts fill the space, too many and everything is empty, or nothing that is
-decoded from there is a text. Asked of the prefixes of one nested model.
+decoded from there is a text. Asked of the prefixes of nested models.
 
-    told = void_window(run, folder, lengths=(4, 8, 16), decodes=100)
+    told = window_of([found_at(run, trained, k, decodes=100, seed=0) for k in (4, 8, 16)])
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ KEPT = "window.json"
 
 @dataclass(frozen=True)
 class At:
-    """What was found at one size; shares are absent where nothing was written."""
+    """What was found at one size of one model; shares are absent where nothing was written."""
 
     d: int
+    seed: int
     p_value: float | None
     radius_ratio: float | None
     voids: int
@@ -48,7 +49,8 @@ class At:
 class Window:
     """What was found at each size, and the range in which voids stand; None where they nowhere do.
 
-    Sizes within the range that were measured and failed are listed as gaps.
+    With several models they stand where they do in more than half of them. Sizes within the range
+    that were measured and failed are listed as gaps.
     """
 
     low: int | None
@@ -64,22 +66,19 @@ class Window:
 
 def window_of(sizes: Sequence[At]) -> Window:
     """The range of the sizes that stand."""
-    standing = [at.d for at in sizes if at.stands]
+    of: dict[int, list[bool]] = {}
+    for at in sizes:
+        of.setdefault(at.d, []).append(at.stands)
+    standing = [d for d, stand in of.items() if sum(stand) > len(stand) / 2]
     if not standing:
         return Window(None, None, (), tuple(sizes))
     low, high = min(standing), max(standing)
-    gaps = tuple(at.d for at in sizes if low < at.d < high and not at.stands)
+    gaps = tuple(sorted(d for d in of if low < d < high and d not in standing))
     return Window(low, high, gaps, tuple(sizes))
 
 
-def void_window(
-    run: RunFolder, trained: RunFolder, lengths: Sequence[int], decodes: int, seed: int = 0
-) -> Window:
-    """Search voids in each prefix of the model that lies in `trained`, and write from them."""
-    return window_of([_at(run, trained, k, decodes, seed) for k in lengths])
-
-
-def _at(run: RunFolder, trained: RunFolder, k: int, decodes: int, seed: int) -> At:
+def found_at(run: RunFolder, trained: RunFolder, k: int, decodes: int, seed: int) -> At:
+    """Search voids in a prefix of the model that lies in `trained`, and write from them."""
     model = trained.load_model()
     made_from = digest(model.hash, str(k), str(decodes), str(seed))
     folder = RunFolder(trained.path / f"window-{k}")
@@ -99,7 +98,7 @@ def _at(run: RunFolder, trained: RunFolder, k: int, decodes: int, seed: int) -> 
     texts = int(found["void_texts"])
     valid = None if not texts else wilson(round(found["valid"] * texts), texts)
     return At(
-        d=k, p_value=found.get("p_value"), radius_ratio=found.get("radius_ratio"),
+        d=k, seed=seed, p_value=found.get("p_value"), radius_ratio=found.get("radius_ratio"),
         voids=int(found["voids"]), texts=texts, valid=valid.mean if valid else None,
         valid_ci=(valid.low, valid.high) if valid else None, yields=found.get("yield"),
     )  # fmt: skip

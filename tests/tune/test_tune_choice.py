@@ -41,9 +41,14 @@ def test_where_texts_never_come_back_there_is_no_choice_but_the_gain_is_told() -
     assert 8 < told.gain_d <= 16
 
 
-def test_a_length_beyond_which_texts_are_lost_again_does_not_count() -> None:
+def test_the_choice_is_the_smallest_length_that_is_enough_by_both() -> None:
     told = choose([curve_of(GAINS, [0.1, 3.0, 1.0, 0.2, 0.4, 0.1])], np.random.default_rng(0))
-    assert told.trip_d == 64
+    assert told.trip_d == 2
+    assert told.d == 16
+    back = choose([curve_of(GAINS, [0.1] * 6)], np.random.default_rng(0))
+    assert back.d == back.gain_d
+    late = choose([curve_of(GAINS, [9, 9, 9, 9, 9, 0.1])], np.random.default_rng(0))
+    assert late.d == 64
 
 
 def test_seeds_that_differ_make_the_interval_wider() -> None:

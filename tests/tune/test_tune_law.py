@@ -48,6 +48,17 @@ def test_a_family_is_foretold_without_having_been_seen() -> None:
     assert all(row["predicted"] < 0.1 * row["d"] for row in rows)
 
 
+def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
+    some = [{**one, "lengths": [2, 4, 8, 16, 512]} for one in corpora()]
+    unbent = {**some[0], "name": "long", "d": 500}
+    nothing = {**some[0], "name": "nothing", "d": None, "d_ci": None}
+    alone, told = law.told(some), law.told([*some, unbent, nothing])
+    assert told["law"] == alone["law"]
+    assert [one["corpus"] for one in told["unbent"]] == ["long", "nothing"]
+    assert len(told["corpora"]) == 14
+    assert told["d0"]["law"]["predictors"] is not None
+
+
 def test_where_nothing_foretells_the_law_is_the_constant() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]

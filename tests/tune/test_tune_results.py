@@ -78,6 +78,34 @@ def test_a_larger_radius_alone_proves_nothing_and_a_collapse_is_told() -> None:
     assert sum("collapsed" in line for line in lines) == 3
 
 
+def test_what_the_variance_floor_does_is_told_and_what_weight_none_does_not() -> None:
+    rows = [
+        row(p_cluster_weight=w, p_cluster_floor=f, p_seed=s, gain_nats=10.0 - w,
+            uniformity=-0.01 if w and not f else -2.0)
+        for w in (0, 1) for f in (0, 0.5) for s in range(2)
+    ]  # fmt: skip
+    lines = [line for line in report.clustering_in_words(rows) if line.startswith("Control")]
+    assert "weight 0 is the plain model" in lines[0]
+    assert "collapse without it, and not with it" in lines[1]
+    rows[0]["gain_nats"] = 9.0
+    lines = report.clustering_in_words(rows)
+    assert any("NOT the plain model" in line for line in lines)
+
+
+def test_pairs_of_one_seed_are_one_piece_of_evidence() -> None:
+    rows = [
+        row(p_cluster_weight=w, p_seed=s, p_dim=d, gain_nats=float(d + w * (s + 1)))
+        for w in (0, 1) for s in range(2) for d in range(8)
+    ]  # fmt: skip
+    (told,) = results.effects(rows, "cluster_weight", np.random.default_rng(0))
+    assert told["gain_nats"]["change"] == pytest.approx(1.5)
+    low, high = told["gain_nats"]["ci"]
+    assert low < 0 < 3 < high, "two seeds say little, whatever number of pairs they have"
+    one_seed = [one for one in rows if one["point"]["seed"] == 0]
+    (told,) = results.effects(one_seed, "cluster_weight", np.random.default_rng(0))
+    assert "ci" not in told["gain_nats"]
+
+
 def test_an_auroc_that_rises_surely_is_told() -> None:
     rows = [
         row(p_cluster_weight=w, p_seed=s, gain_nats=10.0 - 0.1 * w, auroc=0.7 + 0.1 * w + 0.01 * s)
@@ -99,7 +127,7 @@ def test_the_table_keeps_words_and_numbers_of_all_trials(tmp_path: Path) -> None
 
 
 def at(d: int, p: float, valid: float | None) -> At:
-    return At(d, p, 1.2, 5, 40 if valid is not None else 0, valid, None, None)
+    return At(d, 0, p, 1.2, 5, 40 if valid is not None else 0, valid, None, None)
 
 
 def test_the_void_window_is_where_voids_are_significant_and_decode() -> None:

@@ -17,10 +17,6 @@ def test_lists_ranges_words_and_logarithms_are_read() -> None:
     assert isinstance(rates, Range)
     assert seeds.whole
     assert not rates.whole
-    assert space.combinations is None
-    assert space.largest("dim") == 16
-    assert space.largest("lr") == 4e-3
-    assert space.largest("void_dim") is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +29,7 @@ def test_what_says_nothing_is_named(line: str) -> None:
 
 def test_a_grid_is_every_combination_and_takes_no_range() -> None:
     space = Space.parse(["dim=8,16", "cluster_weight=0,0.1,1"])
-    assert len(space.grid()) == space.combinations == 6
+    assert len(space.grid()) == 6
     assert {"dim": 16, "cluster_weight": 1} in space.grid()
     with pytest.raises(InputError, match="lr is a range"):
         Space.parse(["dim=8", "lr=1e-3..4e-3:log"]).grid()
