@@ -1,12 +1,11 @@
 """A law of the dimension: what of a corpus foretells how large its vectors have to be.
 
-    python -m tune.law --json                       # fits what was measured, and tries the law
-    python -m tune.law --measure --corpora DIR      # trains and measures again, for hours
+    python -m tune.law --json                     # fits what was measured, and tries the law
+    python -m tune.law --measure --corpora DIR    # trains and measures again, for hours
 
-Each corpus has its curve G(d) = G_inf (1 - exp(-d / d0)) and the d that carries 0.95 of the most.
-log d, and log d0, is foretold by at most two logarithms of corpus statistics; tried by leaving out
-a family of corpora at a time, predictors chosen anew without it, against the best constant. Corpora
-whose curve does not bend below d_max have no d of their own: they are told of, and not fitted.
+Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the most) are foretold by at
+most two logarithms of statistics, and tried by leaving out a family of corpora at a time, against
+the best constant. Corpora whose curve does not bend below d_max are told of, and not fitted.
 """
 
 # Shapes: C corpora, F families, P predictors.
