@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cllm.errors import InputError
-from cllm.files import read_json, replacing, write_json
+from cllm.files import file_digest, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from cllm.base import BaseLM
@@ -137,8 +137,8 @@ class RunFolder:
     @property
     def measured_by(self) -> str:
         """Which corpus, base and reference LM gains are counted with; changes where one does."""
-        reference = self.reference / "training.json"
-        ours = read_json(reference)["identity"] if reference.exists() else ""
+        weights = self.reference / "model.safetensors"
+        ours = file_digest(weights) if weights.exists() else ""
         return f"{self.load_corpus().hash} {self.notes()['base']['hash']} {ours}"
 
     def load_model(self) -> CLLM:

@@ -10,7 +10,7 @@ from cllm.batches import TokenTexts
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
-from studies.capacity import RIGHT, capacity, optimised, parser
+from studies.capacity import RIGHT, WAYS, capacity, most_carried, optimised, parser
 
 
 def test_an_optimised_vector_carries_more_than_the_one_it_began_as(
@@ -41,6 +41,13 @@ def test_lengths_beyond_the_context_are_refused() -> None:
         capacity(run.load_model(), run, options("--lengths", "500"))
 
 
+def test_the_longest_carried_texts_come_after_shorter_ones_that_are_carried_too() -> None:
+    told = [{"tokens": n, "slot": {"carried": c}} for n, c in ((4, 1.0), (8, 0.5), (16, 0.4))]
+    assert most_carried(told, "slot") == 8
+    assert most_carried([*told, {"tokens": 32, "slot": {"carried": 1.0}}], "slot") == 8
+    assert most_carried(told[2:], "slot") == 0
+
+
 @pytest.mark.chain
 def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     run = RunFolder(SHIPPED)
@@ -52,4 +59,4 @@ def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
     assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
     assert of_random[1]["slot"]["accuracy"] < RIGHT
-    assert set(told["most_texts"]) == {"slot", "decoder", "encoder"}
+    assert set(told["most_texts"]) == set(WAYS)
