@@ -12,6 +12,7 @@ from tune.results import front
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MARKERS = "osD^vP"
 NAMES = {
     "gain_nats": "gain, nats a text", "auroc": "AUROC of ρ, withheld recipes",
     "uniformity": "uniformity (0 = all alike)", "void_new": "new texts from voids",
@@ -79,6 +80,28 @@ def trip_chart(choice: Mapping[str, Any], limit: float) -> Iterator[Drawing]:
         _along_sizes(axes, choice["lengths"])
         axes.set_ylabel("round trip", color=INK)
     yield "How far texts move when they are written and encoded again; dotted: the limit", svg.text
+
+
+def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
+    """Each corpus's d, and what was foretold of it by the families that are not its own."""
+    rows = told["left_out"]["rows"]
+    with drawing("law") as (axes, svg):
+        for number, family in enumerate(told["families"]):
+            mine = [row for row in rows if row["family"] == family]
+            axes.scatter(
+                [row["d"] for row in mine], [row["predicted"] for row in mine],
+                s=28, marker=MARKERS[number % len(MARKERS)], label=family,
+                color=COLOURS[number % len(COLOURS)],
+            )  # fmt: skip
+        ends = [min(row["d"] for row in rows), max(row["d"] for row in rows)]
+        for times, style in ((1.0, "-"), (2.0, ":"), (0.5, ":")):
+            axes.plot(ends, [times * end for end in ends], style, color=INK, linewidth=1)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("d that the curve gives")
+        axes.set_ylabel("d foretold by other families", color=INK)
+        axes.legend(frameon=False, labelcolor=INK)
+    yield "The law on families left out; dotted: twice and half", svg.text
 
 
 def _along_sizes(axes: Axes, lengths: Sequence[int]) -> None:

@@ -91,7 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 before = records(options.save) if options.save.exists() else []
                 others = [known for known in before if known["name"] != one["name"]]
                 write_json(options.save, {"corpora": [*others, one]})
-        print(json.dumps(told(records(options.save))))
+        found = told(records(options.save))
+        if options.figure:
+            from tune.charts import law_chart
+
+            for _, svg in law_chart(found):
+                options.figure.write_text(svg, encoding="utf-8")
+        print(json.dumps(found))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--corpora", type=Path, default=Path("corpora"), help="folder of real texts")
     p.add_argument("--out", type=Path, default=Path("runs/law"), help="of what is trained")
     p.add_argument("--save", type=Path, default=MEASURED, help="what was measured")
+    p.add_argument("--figure", type=Path, help="draw how families left out were foretold, as SVG")
     p.add_argument("--only", nargs="*", default=[], help="cells to measure, such as plain-1000")
     p.add_argument("--d-max", type=int, default=512, help="fixed for all corpora")
     p.add_argument("--steps", type=int, default=6000, help="most, where no plateau comes before")

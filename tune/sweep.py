@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -160,6 +161,7 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     for corner in space.corners() or [{}]:
         require_enough_texts(corpus, plan.budget.settings(corner).model.dim)
     points = space.grid() if how.search == "grid" else []
+    random.Random(how.seed).shuffle(points)  # ASHA compares with those before: no slope among them
     if points and how.trials and how.trials < len(points):
         raise InputError(
             f"the grid has {len(points)} points and --trials allows {how.trials}; leave --trials "
@@ -172,22 +174,23 @@ def _tuner(
     trainable: Any, space: Space, points: list[Point], plan: Plan, how: How, room: int, name: str,  # noqa: ANN401
     table: Table,
 ) -> tune.Tuner:  # fmt: skip
+    search: Any
     if points:
         domain: dict[str, Any] = {"point": tune.grid_search(points)}
-        search: Any = BasicVariantGenerator(random_state=how.seed)
         trials = 1
     else:
         domain = {name: _domain(axis) for name, axis in space.axes.items()}
-        search = _search(how) if how.search == "optuna" else BasicVariantGenerator(
-            random_state=how.seed
-        )  # fmt: skip
         trials = how.trials or TRIALS
+    if how.search == "optuna":
+        search, most = _search(how), room
+    else:  # which bounds itself
+        search, most = BasicVariantGenerator(max_concurrent=room, random_state=how.seed), None
     return tune.Tuner(
         trainable,
         param_space=domain,
         tune_config=tune.TuneConfig(
             search_alg=search, scheduler=_scheduler(plan, how), num_samples=trials,
-            max_concurrent_trials=room,
+            max_concurrent_trials=most,
             reuse_actors=not plan.workers,  # whose training only ends with its process
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

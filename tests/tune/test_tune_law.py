@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
     assert [one["corpus"] for one in told["unbent"]] == ["long", "nothing"]
     assert len(told["corpora"]) == 14
     assert told["d0"]["law"]["predictors"] is not None
+
+
+def test_the_command_fits_draws_and_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "law.json", {"corpora": corpora()})
+    law.main(["--save", str(tmp_path / "law.json"), "--figure", str(tmp_path / "law.svg")])
+    assert json.loads(capsys.readouterr().out)["families"] == [f"f{n}" for n in range(5)]
+    assert (tmp_path / "law.svg").read_text("utf-8").startswith("<svg")
 
 
 def test_where_nothing_foretells_the_law_is_the_constant() -> None:
