@@ -236,6 +236,8 @@ def train_model(
         raise InputError(
             f"{run.base} is not the base that was tested; make it again with `cllm pretrain`"
         )
+    if known and known.base_hash != base.hash:
+        raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
     base.known = known
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})

@@ -48,7 +48,7 @@ def front_chart(rows: Sequence[Mapping[str, Any]], emergence: str) -> Iterator[D
 
 
 def curve_chart(
-    choice: Mapping[str, Any], separate: Mapping[int, float], fit: Mapping[str, Any] | None
+    choice: Mapping[str, Any], alone: Sequence[Mapping[str, Any]], fit: Mapping[str, Any] | None
 ) -> Iterator[Drawing]:
     """G(d) of the nested model, models of one size beside it, the law's curve, and the choice."""
     with drawing("G(d)") as (axes, svg):
@@ -56,9 +56,10 @@ def curve_chart(
             choice["lengths"], choice["gain_L"], "o-", color=COLOURS[0], markersize=3,
             label="prefixes of one nested model",
         )  # fmt: skip
-        if separate:
+        if alone:
             axes.plot(
-                list(separate), list(separate.values()), "s", color=COLOURS[1], markersize=5,
+                [row["d"] for row in alone], [row["gain"] for row in alone], "s",
+                color=COLOURS[1], markersize=5,
                 label="models of one size",
             )  # fmt: skip
         if fit:

@@ -17,18 +17,21 @@ import numpy as np
 from filelock import FileLock
 
 from cllm import pipeline
+from cllm.arrays import TokenArrays
 from cllm.console import set_up_logging
 from cllm.curve import Curve, curve_lengths, measure_curve
 from cllm.errors import InputError, WorkError
+from cllm.files import digest
 from cllm.metrics import bootstrap
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
 from cluster.joining import require
 from cluster.tasks import Needs, told_error
-from tune.choice import choose
+from tune.choice import choose, enough_gain
 from tune.curve_fit import fitted
 from tune.space import Budget
-from tune.window import At, found_at, window_of
+from tune.trial import share
+from tune.window import found_at, window_of
 
 Made = TypeVar("Made")
 
@@ -44,7 +47,6 @@ class Sizes:
     d_max: int
     seeds: int = 1
     separate: tuple[int, ...] = ()  # sizes that get a model each
-    window: tuple[int, ...] = ()  # sizes that voids are sought in
     cap: float = 8  # times the budget, where no plateau comes before
     decodes: int = 200
     weak: bool = False
@@ -52,53 +54,58 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Job:
-    """One model of the curve: nested, or of one size."""
+    """One model to train and to measure: of several lengths, nested, or of one."""
 
-    dim: int
-    seed: int
-    nested: bool
-
-    def folder(self, run: RunFolder) -> RunFolder:
-        """Of the model."""
-        kind = "nested" if self.nested else "plain"
-        return RunFolder(run.path / "tune" / "dimension" / f"{kind}-{self.dim}-{self.seed}")
+    run: Path
+    lengths: tuple[int, ...]
+    settings: RunSettings
+    weak: bool = False
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """What is measured of it."""
-        return curve_lengths(self.dim) if self.nested else (self.dim,)
+    def nested(self) -> bool:
+        """Whether its prefixes are trained for."""
+        return len(self.lengths) > 1
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the model: another for other settings."""
+        kind, dim, seed = "nested" if self.nested else "plain", self.lengths[-1], self.settings.seed
+        name = f"{kind}-{dim}-{seed}-{digest(self.settings.model_dump_json())[:8]}"
+        return RunFolder(self.run / "tune" / "dimension" / name)
+
+    @property
+    def at_plateau(self) -> bool:
+        """Whether its training came to its plateau, before its budget ended."""
+        return bool(self.folder.notes()["model"].get("plateau"))
+
+    def curve(self, known: TokenArrays | None = None) -> Curve:
+        """Train it, where that is not done, and measure it on validation texts."""
+        folder = self.folder.path
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # two commands may want one model
+            return self._curve_in(RunFolder(self.run).branch(folder), known)
+
+    def _curve_in(self, one: RunFolder, known: TokenArrays | None) -> Curve:
+        pipeline.train_model(one, self.settings, allow_weak=self.weak, reuse=True, known=known)
+        model, corpus, kept = one.load_model(), one.load_corpus(), one.path / "curve.json"
+        made_from = f"{model.hash} {self.lengths} {one.measured_by}"
+        curve = Curve.load(kept, made_from)
+        if curve is None:
+            model.base.known = known
+            train_ND = model.encode(corpus.select("train").texts)
+            reference = one.find_reference(model.base)
+            curve = measure_curve(model, reference, corpus, train_ND, self.lengths)
+            curve.save(kept, made_from)
+        return curve
 
 
-def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dict[str, Any]:
-    """Curve, choice, check and window, over a cluster that was joined; models side by side."""
-    pipeline.require_enough_texts(run.load_corpus(), sizes.d_max)
-    seeds = range(budget.seed, budget.seed + sizes.seeds)
-    nested = [Job(sizes.d_max, seed, nested=True) for seed in seeds]
-    plain = [Job(dim, seed, nested=False) for dim in sizes.separate for seed in seeds]
-    require(needs.resources, 1, "one model", needs.wait)
-    asked = [
-        (run.path, job, trained_for_curve(budget, job, sizes.cap), sizes.weak)
-        for job in (*nested, *plain)
-    ]
-    curves = dict(zip([*nested, *plain], _side_by_side(_curve, asked, needs), strict=True))
-    rng = np.random.default_rng(budget.seed)
-    choice = choose([curves[job] for job in nested], rng)
-    fit = fitted(choice.lengths, np.array(choice.gain_L))
-    told: dict[str, Any] = {
-        "choice": choice.json(), "fit": fit.json(),
-        "plateau": {job.folder(run).path.name: at_plateau(job.folder(run)) for job in curves},
-    }  # fmt: skip
-    if plain:
-        told["separate"], told["check"] = _checked(curves, nested, plain, rng)
-    if sizes.window:
-        asked = [(run.path, job, k, sizes.decodes) for job in nested for k in sizes.window]
-        told["window"] = window_of(_side_by_side(_found, asked, needs)).json()
-    return told
-
-
-def trained_for_curve(budget: Budget, job: Job, cap: float) -> RunSettings:
-    """To the plateau, and a nested one for all lengths alike."""
-    settings = budget.settings({"dim": job.dim, "seed": job.seed})
+def job_of(
+    run: RunFolder, budget: Budget, lengths: Sequence[int], seed: int, cap: float = 1,
+    weak: bool = False,
+) -> Job:  # fmt: skip
+    """Trained to its plateau, within `cap` budgets; a nested one for all lengths alike."""
+    dim = lengths[-1]
+    settings = budget.settings({"dim": dim, "seed": seed})
     loop = settings.train.loop
     limits: dict[str, Any] = {"seconds": loop.seconds * cap}
     if not loop.seconds:
@@ -106,36 +113,58 @@ def trained_for_curve(budget: Budget, job: Job, cap: float) -> RunSettings:
     loop = LoopSettings.model_validate(
         loop.model_dump() | limits | {"plateau": PLATEAU, "evaluations": EVALUATIONS}
     )
-    changes: dict[str, Any] = {"nested": job.nested, "prefixes": (), "front": 0.0, "loop": loop}
-    if job.nested:
+    nested = len(lengths) > 1
+    changes: dict[str, Any] = {"nested": nested, "prefixes": (), "front": 0.0, "loop": loop}
+    if nested:
         changes |= {
-            "prefixes": job.lengths[:-1], "prefix_weight": 1.0, "full_length": WHOLE,
+            "prefixes": tuple(lengths[:-1]), "prefix_weight": 1.0, "full_length": WHOLE,
             "score_prefixes": True,
         }  # fmt: skip
     train = settings.train.model_copy(update=changes)
-    return settings.model_copy(update={"train": train, "void_dim": job.dim})
+    settings = settings.model_copy(update={"train": train, "void_dim": dim})
+    return Job(run.path, tuple(lengths), settings, weak)
 
 
-def curve_of(run: RunFolder, job: Job, settings: RunSettings, *, weak: bool = False) -> Curve:
-    """Train the model, where that is not done, and measure it on validation texts."""
-    folder = job.folder(run).path
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):  # two commands may want one model
-        return _curve_in(run.branch(folder), job, settings, weak=weak)
+def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dict[str, Any]:
+    """Curve, choice, check and window, over a cluster that was joined; models side by side."""
+    pipeline.require_enough_texts(run.load_corpus(), sizes.d_max)
+    require(needs.resources, 1, "one model", needs.wait)
+    seeds = range(budget.seed, budget.seed + sizes.seeds)
+    lengths = sorted({*curve_lengths(sizes.d_max), *sizes.separate})
+    nested = [job_of(run, budget, lengths, seed, sizes.cap, sizes.weak) for seed in seeds]
+    plain = [
+        job_of(run, budget, (dim,), seed, sizes.cap, sizes.weak)
+        for dim in sizes.separate for seed in seeds
+    ]  # fmt: skip
+    jobs = [*nested, *plain]
+    known = _known(run, jobs, needs)
+    made = _side_by_side(Job.curve, [(job, known) for job in jobs], needs)
+    curves, alone = made[: len(nested)], made[len(nested) :]
+    rng = np.random.default_rng(budget.seed)
+    choice = choose(curves, rng)
+    fit = fitted(choice.lengths, np.array(choice.gain_L))
+    told: dict[str, Any] = {
+        "choice": choice.json(), "fit": fit.json(),
+        "plateau": {job.folder.path.name: job.at_plateau for job in jobs},
+    }  # fmt: skip
+    if plain:
+        told["check"] = checked(curves, alone, rng)
+        asked = [(job.folder, sizes.decodes, job.settings.seed) for job in plain]
+        told["window"] = window_of(_side_by_side(found_at, asked, needs)).json()
+    return told
 
 
-def _curve_in(one: RunFolder, job: Job, settings: RunSettings, *, weak: bool) -> Curve:
-    pipeline.train_model(one, settings, allow_weak=weak, reuse=True)
-    model, corpus = one.load_model(), one.load_corpus()
-    kept = one.path / "curve.json"
-    made_from = f"{model.hash} {job.lengths} {one.measured_by}"
-    curve = Curve.load(kept, made_from)
-    if curve is None:
-        train_ND = model.encode(corpus.select("train").texts)
-        reference = one.find_reference(model.base)
-        curve = measure_curve(model, reference, corpus, train_ND, job.lengths)
-        curve.save(kept, made_from)
-    return curve
+def _known(run: RunFolder, jobs: Sequence[Job], needs: Needs) -> Any:  # noqa: ANN401 - a reference
+    """Token embeddings of all texts, worked out once, by a worker."""
+    import ray
+
+    copies = {
+        (job.settings.train.swaps, job.settings.train.swaps and job.settings.seed): job.settings
+        for job in jobs
+    }
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(share)
+    shared = ray.get(task.remote(run, list(copies.values())))
+    return ray.put(shared.arrays)
 
 
 def _side_by_side(
@@ -161,38 +190,25 @@ def _told(work: Callable[..., Made], *asked: object) -> Made | tuple[int, str]:
         return error.exit_status, str(error)
 
 
-def _curve(path: Path, job: Job, settings: RunSettings, weak: bool) -> Curve:
-    return curve_of(RunFolder(path), job, settings, weak=weak)
+def checked(
+    nested: Sequence[Curve], alone: Sequence[Curve], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Models of one size, and the nested ones' prefixes beside them.
 
-
-def _found(path: Path, job: Job, k: int, decodes: int) -> At:
-    run = RunFolder(path)
-    return found_at(run, job.folder(run), k, decodes, job.seed)
-
-
-def at_plateau(folder: RunFolder) -> bool:
-    """Whether a model's training came to its plateau, before its budget ended."""
-    return bool(folder.notes()["model"].get("plateau"))
-
-
-def _checked(
-    curves: dict[Job, Curve], nested: Sequence[Job], plain: Sequence[Job], rng: np.random.Generator
-) -> tuple[dict[int, float], dict[int, Any]]:
-    """Gains of models of one size, and those of the nested one's prefixes over them."""
-    gains, check = {}, {}
-    for dim in dict.fromkeys(job.dim for job in plain):
-        alone_SN = np.stack([curves[job].gain_LN[0] for job in plain if job.dim == dim])
-        rows = [curves[job] for job in nested]
-        at = rows[0].lengths.index(dim) if dim in rows[0].lengths else None
-        alone = bootstrap(alone_SN, rng)
-        gains[dim] = alone.mean
-        check[dim] = {"gain": alone.mean, "ci": alone.ci}
-        if at is not None:
-            prefix_SN = np.stack([curve.gain_LN[at] for curve in rows])
-            difference = bootstrap(prefix_SN - alone_SN, rng)
-            check[dim] |= {
-                "nested_gain": float(prefix_SN.mean()),
-                "nested_over_separate": float(prefix_SN.mean() / alone.mean),
-                "difference": difference.mean, "difference_ci": difference.ci,
-            }  # fmt: skip
-    return gains, check
+    `d`: what the rule's gain gives by models of one size, where one is as large as d_max.
+    """
+    dims = list(dict.fromkeys(curve.lengths[0] for curve in alone))
+    rows = []
+    for dim in dims:
+        alone_SN = np.stack([curve.gain_LN[0] for curve in alone if curve.lengths[0] == dim])
+        prefix_SN = np.stack([curve.gain_LN[curve.lengths.index(dim)] for curve in nested])
+        gain, difference = bootstrap(alone_SN, rng), bootstrap(prefix_SN - alone_SN, rng)
+        rows.append({
+            "d": dim, "gain": gain.mean, "ci": (gain.low, gain.high),
+            "nested_gain": float(prefix_SN.mean()),
+            "nested_over_separate": float(prefix_SN.mean() / gain.mean),
+            "difference": difference.mean, "difference_ci": (difference.low, difference.high),
+        })  # fmt: skip
+    whole = dims[-1] == nested[0].lengths[-1]
+    d = enough_gain(dims, np.array([row["gain"] for row in rows])) if whole else None
+    return {"sizes": rows, "d": d}

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from cllm.curve import curve_lengths
 from cllm.settings import overridden
 from tune.choice import choose
-from tune.dimension import Job, at_plateau, curve_of, trained_for_curve
+from tune.dimension import job_of
 from tune.families import CELLS, Cell, prepared
 from tune.space import Budget
 from tune.statistics import quick, with_base
+from tune.trial import share
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,16 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
     corpus, base = run.load_corpus(), run.load_base()
     facts = quick(corpus) | with_base(base, run.find_reference(base), corpus)
     budget = Budget(steps=options.steps, changes=("train.loop.seconds=0",))
-    jobs = [Job(options.d_max, seed, nested=True) for seed in range(options.seeds)]
-    curves = [curve_of(run, job, trained_for_curve(budget, job, cap=1), weak=True) for job in jobs]
+    lengths, seeds = curve_lengths(options.d_max), range(options.seeds)
+    jobs = [job_of(run, budget, lengths, seed, weak=True) for seed in seeds]
+    known = share(run, [job.settings for job in jobs]).arrays
+    curves = [job.curve(known) for job in jobs]
     told = {
         "name": cell.name, "family": cell.family, "statistics": facts, "d": None, "d_ci": None,
         "lengths": list(curves[0].lengths), "seeds": len(curves), "trip_d": None,
         "gain_L": np.mean([curve.gain_LN.mean(1) for curve in curves], 0).tolist(),
         "round_trip_L": np.mean([curve.round_trip_L for curve in curves], 0).tolist(),
-        "plateau": [at_plateau(job.folder(run)) for job in jobs],
+        "plateau": [job.at_plateau for job in jobs],
     }  # fmt: skip
     if not told["gain_L"][-1] > 0:
         log.info("%s: nothing is gained, so there is no d", cell.name)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FEW = 30  # validation texts: fewer decide nothing
 CARRIED = ("lr", "vector_noise", "cluster_weight", "cluster_floor")  # from a sweep to the curve
+SEPARATE = "8,16,32,64"
 KEPT = "tune.json"  # what the last sweep came to, for --apply
 
 
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.apply:
             emit(_apply(run, options), options.json)
             return
-        _require_fit(run, weak=options.allow_weak_base)
+        _require_sense(options)
+        _require_fit(run, options)
         with redirect_stdout(sys.stderr):  # what workers print comes out here, too
             told = _choose(run, options) if options.choose else _sweep(run, options)
         emit(told, options.json, lambda: _show(told))
@@ -92,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     search.add_argument("--decodes", type=int, default=200, help="an arm, where voids are measured")
     trial = p.add_argument_group("a trial")
-    trial.add_argument("--preset", choices=("quick", "standard", "full"), default="quick")
+    trial.add_argument("--preset", choices=("quick", "standard", "full"), help="[default: quick; "
+                       "for --apply, the sweep's]")  # fmt: skip
     trial.add_argument("--aim", choices=("text", "voids"), default="text")
     trial.add_argument("--seconds", type=float, help="of training")
     trial.add_argument("--steps", type=int, help="of training, whatever time they take")
@@ -102,12 +105,12 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument("--no-choice", action="store_true", help="do not choose one after a sweep")
     size.add_argument("--d-max", type=int, default=64, help="fixed before anything is measured")
     size.add_argument("--seeds", type=int, default=1, help="models that the curve is measured on")
-    size.add_argument("--separate", default="", help="sizes that get a model each, as a check")
+    size.add_argument(
+        "--separate", default=SEPARATE, help="sizes that get a model each, by commas: they check "
+        "the curve, and voids are sought in them; '' = none [default: %(default)s, up to --d-max]",
+    )  # fmt: skip
     size.add_argument("--cap", type=float, default=8, help="a model for the curve is trained to "
                       "its plateau, but no longer than so many trials")  # fmt: skip
-    size.add_argument(
-        "--window", default="4,8,16", help="sizes that voids are sought in; '' = none"
-    )
     cluster = p.add_argument_group("the cluster")
     cluster.add_argument("--address", help="of a cluster; else the job's, else this machine")
     cluster.add_argument("--workers", type=int, default=0, help="of Ray Train for each trial; "
@@ -123,7 +126,7 @@ def plan_of(run: RunFolder, options: argparse.Namespace) -> Plan:
     from tune.trial import Plan
 
     o = options
-    budget = Budget(o.preset, o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
+    budget = Budget(o.preset or "quick", o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
     parts = PARTS[: PARTS.index(o.measure) + 1]
     return Plan(
         run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base, run.measured_by
@@ -138,8 +141,6 @@ def how_of(options: argparse.Namespace) -> How:
     objectives = tuple(name.strip() for name in o.objectives.split(",") if name.strip())
     if not objectives:
         raise InputError("--objectives names none; write it like gain_nats,auroc")
-    if o.trials is not None and o.trials < 1:
-        raise InputError(f"--trials is {o.trials}; it must be 1 or more")
     prune = o.scheduler == "asha" or (o.scheduler is None and objectives == (EARLY,))
     return How(
         objectives, o.search, o.trials, prune, o.keep, seed=o.seed, cpus=o.cpus,
@@ -185,7 +186,7 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         "start_share": results.start_share(rows), "best": rows[at],
         "front": [rows[i] for i in results.front(rows, how.objectives)],
         "clustering": report.clustering_in_words(rows),
-        "settings": {"preset": options.preset, "aim": options.aim, "set": options.set},
+        "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set},
     }  # fmt: skip
     told["report"] = str(report.write(folder, told, rows))
     write_json(run.path / "tune" / KEPT, told)
@@ -213,16 +214,25 @@ def _choose(
     budget = replace(plan_of(run, o).budget, changes=(*o.set, *taken))
     needs = Needs(o.cpus, o.gpu, o.wait)
     how = Sizes(
-        o.d_max, o.seeds, _sizes("--separate", o.separate, o.d_max),
-        _sizes("--window", o.window, o.d_max), o.cap, o.decodes, o.allow_weak_base,
+        o.d_max, o.seeds, separate_sizes(o), o.cap, o.decodes, o.allow_weak_base
     )  # fmt: skip
     with joined(o.address):
         told = dimension(run, budget, how, needs)
-    lines = report.choice_in_words(told)
-    folder = run.path / "tune"
+    told["words"] = report.choice_in_words(told)
     if options.choose:
-        told |= {"run": str(options.run), "report": str(report.write(folder, told, []))}
-    return told | {"words": lines}
+        settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
+        told |= {"run": str(options.run), "best": {"point": {}}, "settings": settings}
+        told["report"] = str(report.write(run.path / "tune", told, []))
+        write_json(run.path / "tune" / KEPT, told)
+    return told
+
+
+def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
+    """Sizes that get a model each; those of the default as far as they are not above --d-max."""
+    written, d_max = options.separate, options.d_max
+    if written == SEPARATE:
+        written = ",".join(word for word in written.split(",") if int(word) <= d_max)
+    return _sizes("--separate", written, d_max)
 
 
 def _sizes(option: str, written: str, d_max: int) -> tuple[int, ...]:
@@ -234,7 +244,7 @@ def _sizes(option: str, written: str, d_max: int) -> tuple[int, ...]:
                 f"{option} has {word!r}; sizes are numbers from 2 to {d_max} (--d-max)"
             )
         sizes.append(int(word))
-    return tuple(sizes)
+    return tuple(sorted(set(sizes)))
 
 
 def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
@@ -250,7 +260,9 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     told = read_json(kept)
     changes = (*told["settings"]["set"], *options.set)
     o, aim = options, told["settings"]["aim"]
-    budget = Budget(o.preset, aim, o.seed, o.seconds, o.steps, changes)
+    budget = Budget(
+        o.preset or told["settings"]["preset"], aim, o.seed, o.seconds, o.steps, changes
+    )
     point: dict[str, Any] = dict(told["best"]["point"])
     if dim := told.get("choice", {}).get("d"):
         point["dim"] = dim
@@ -260,7 +272,20 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     return dict(run.notes()["model"])
 
 
-def _require_fit(run: RunFolder, *, weak: bool) -> None:
+def _require_sense(options: argparse.Namespace) -> None:
+    """InputError for a number that means nothing, before anything is trained."""
+    least = {"trials": 1, "keep": 2, "seeds": 1, "d_max": 2, "workers": 0, "decodes": 1}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {low} or more")
+    for name in ("cap", "cpus"):
+        if not getattr(options, name) > 0:
+            raise InputError(f"--{name} is {getattr(options, name):g}; it must be above 0")
+    separate_sizes(options)
+
+
+def _require_fit(run: RunFolder, options: argparse.Namespace) -> None:
     """InputError where texts are too few to choose anything by, or the base cannot restore them."""
     from cllm.pipeline import require_restoring
     from cllm.settings import BaseSettings
@@ -274,17 +299,24 @@ def _require_fit(run: RunFolder, *, weak: bool) -> None:
         )
     if not run.base.is_dir():
         run.load_base()  # says what to do
-    require_restoring(run, BaseSettings().minimum_restored, allow_weak=weak)
+    require_restoring(run, BaseSettings().minimum_restored, allow_weak=options.allow_weak_base)
+    judged = options.choose or not options.no_choice or options.measure != PARTS[0]
+    if judged and not corpus.info.get("richness") and not run.reference.is_dir():
+        raise InputError(
+            f"{run.reference} does not exist, and texts are judged by it; train one with "
+            "`cllm pretrain`, or give --measure gain --no-choice"
+        )
 
 
 def _show(told: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     console = Console()
-    if "best" in told:
+    if "sweep" in told:
         point = ", ".join(f"{name} {short(v)}" for name, v in told["best"]["point"].items())
         counts = ", ".join(f"{n} {state}" for state, n in told["counts"].items() if n)
-        console.print(f"{told['trials']} trials: {counts}; pruning saved {told['saved']:.0%}")
+        saved = "" if told["saved"] is None else f"; pruning saved {told['saved']:.0%}"
+        console.print(f"{told['trials']} trials: {counts}{saved}")
         console.print(f"best by {', '.join(told['objectives'])}: {point}")
         for line in told["clustering"]:
             console.print(line)

@@ -33,8 +33,11 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the clustering weight buys and costs, from trials that differ in nothing else."""
     told = effects(rows, "cluster_weight", np.random.default_rng(0))
     if not told:
-        return ["No two finished trials differ in the clustering weight alone, so nothing is known "
-                "of what it buys: try --search grid over it and seed."]  # fmt: skip
+        return [
+            "No two finished trials differ in the clustering weight alone, so nothing is known of "
+            "what it buys: ask by --search grid --space cluster_weight=0,0.1 --space "
+            "seed=0,1,2,3,4 --aim voids."
+        ]
     lines = [_bought_and_paid(one) for one in told] + _controls(rows)
     collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
     for row in collapsed:
@@ -52,7 +55,8 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
         text = f"{name_of(name)} {found['before']:.3g} to {found['after']:.3g}"
         if "ci" in found:
             low, high = found["ci"]
-            text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}])"
+            fewer = f", {found['pairs']} pairs" if found["pairs"] < one["pairs"] else ""
+            text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}]{fewer})"
         changes.append(text)
     return (
         f"Clustering weight {one['value']:g} instead of {one['against']:g}, {_pairs(one)}: "
@@ -63,10 +67,11 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
 def _verdict(one: Mapping[str, Any]) -> str:
     gain = one.get("gain_nats", {})
     loss = -gain["change"] / gain["before"] if gain.get("before") else 0.0
-    raised = [name for name in ("auroc", "yield", "void_new") if _above_zero(one.get(name))]
+    raised = [name for name in ("auroc", "yield") if _above_zero(one.get(name))]
     if raised:
         names = " and ".join(name_of(name) for name in raised)
-        within = next((f", within {share:.0%}" for share in LOSSES if loss <= share), "")
+        surely = -gain["ci"][0] / gain["before"] if "ci" in gain else float("inf")
+        within = next((f", surely within {share:.0%}" for share in LOSSES if surely <= share), "")
         return f"It raises {names} and costs {100 * loss:.1f} % of the gain{within}."
     wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
     holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
@@ -88,6 +93,8 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _plain(one: Mapping[str, Any]) -> str:
+    if one.get("steps", {}).get("largest"):
+        return "the two were trained for different steps, so nothing follows; give --steps"
     largest = max(one["gain_nats"]["largest"], one["uniformity"]["largest"])
     if largest:
         return f"it changes a measure by {largest:.3g}, so weight 0 is NOT the plain model"
@@ -140,6 +147,10 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
         line += (
             f" Not trained to their plateau: {', '.join(sorted(short_of))}; give a larger --cap."
         )
+    if choice["seeds"] == 1:
+        line += " One model: the intervals are over texts alone."
+    if check := told.get("check"):
+        line += _checked(check)
     if window is None:
         return [line]
     if window["low"] is None:
@@ -150,11 +161,23 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
             "voids are significant and decode to valid text."]  # fmt: skip
 
 
+def _checked(check: Mapping[str, Any]) -> str:
+    """What models of one size say of the nested curve."""
+    rows = ", ".join(
+        f"{row['d']}: {row['gain']:.1f} ({row['nested_over_separate']:.2f})"
+        for row in check["sizes"]
+    )
+    d = "" if check["d"] is None else f"; by them the gain is enough from {check['d']}"
+    return f" Models of one size gain, and in brackets the nested prefix over them: {rows}{d}."
+
+
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path."""
     charts = {"front": front_chart(rows, emergence_of(rows))}
     if "choice" in told:
-        charts["curve"] = curve_chart(told["choice"], told.get("separate", {}), told.get("fit"))
+        charts["curve"] = curve_chart(
+            told["choice"], told.get("check", {}).get("sizes", []), told.get("fit")
+        )
         charts["round_trip"] = trip_chart(told["choice"], NEAR)
     drawings = [(name, *drawing) for name, chart in charts.items() for drawing in chart]
     for name, _, svg in drawings:

@@ -85,7 +85,7 @@ def best(rows: Sequence[Row], objectives: Sequence[str]) -> int:
     return candidates[int(np.argmin(far_T))]
 
 
-def saved(rows: Sequence[Row], evaluations: int) -> float:
+def saved(rows: Sequence[Row], evaluations: int) -> float | None:
     """The share of the full training of all trials that pruning has saved.
 
     Failed ones are left out, and those that an earlier sweep had trained.
@@ -94,7 +94,7 @@ def saved(rows: Sequence[Row], evaluations: int) -> float:
         row.get("evaluation", 0) for row in rows
         if row["state"] != "failed" and not row.get("cached")
     ]  # fmt: skip
-    return 1 - sum(spent) / (evaluations * len(spent)) if spent else 0.0
+    return 1 - sum(spent) / (evaluations * len(spent)) if spent else None
 
 
 def start_share(rows: Sequence[Row]) -> float | None:
@@ -117,12 +117,15 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
     alike: dict[str, dict[Any, Row]] = {}
     for row in finished(rows):
         others = {k: v for k, v in row["point"].items() if k != name}
+        if name not in ("dim", "void_dim"):  # else it would be the effect of another prefix
+            others["prefix"] = row.get("void_dim")
         alike.setdefault(repr(sorted(others.items())), {})[row["point"][name]] = row
     told = []
     for value in values[1:]:
         both = [one for one in alike.values() if {values[0], value} <= one.keys()]
         pairs = [(one[values[0]], one[value]) for one in both]
-        changes = {each: found for each in MEASURES if (found := _change(pairs, each, rng))}
+        measures = (*MEASURES, "steps")
+        changes = {each: found for each in measures if (found := _change(pairs, each, rng))}
         told.append({"value": value, "against": values[0], "pairs": len(pairs)} | changes)
     return [one for one in told if one["pairs"]]
 

@@ -38,8 +38,8 @@ from cluster.tasks import Needs
 from tune import IMPORTED
 from tune.objectives import EARLY, is_low, part_of
 from tune.progress import Table
-from tune.space import Point, Range, Space, Value
-from tune.trial import Plan, Shared, run_trial, share
+from tune.space import SEED, Point, Range, Space, Value
+from tune.trial import METHOD, Plan, Shared, run_trial, share
 from tune.workers import by_workers
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ class How:
 
     @property
     def identity(self) -> str:
-        """Of the search, whatever machines it runs on."""
+        """Of the search; trials keep the resources that they were begun with."""
         parts = (self.objectives, self.search, self.trials, self.prune, self.keep, self.least)
-        return repr((*parts, self.seed))
+        return repr((*parts, self.seed, self.cpus, self.gpu, METHOD))
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
 def _found(
     space: Space, points: list[Point], plan: Plan, how: How, room: int, folder: Path
 ) -> Found:
+    begun = time.time()
     shared = _shared(plan, space, how)
     trainable = tune.with_resources(
         tune.with_parameters(_trial, plan=plan, shared=shared, how=how), _resources(plan, how)
@@ -125,7 +126,6 @@ def _found(
     else:
         table = Table(tuple(space.axes), how.objectives, count, plan.evaluations)
         tuner = _tuner(trainable, space, points, plan, how, room, folder.name, table)
-    begun = time.time()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
         rows = [_row(result) for result in tuner.fit()]
@@ -158,8 +158,14 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     from cllm.pipeline import require_enough_texts
 
     corpus = RunFolder(plan.run).load_corpus()
-    for corner in space.corners() or [{}]:
-        require_enough_texts(corpus, plan.budget.settings(corner).model.dim)
+    for corner in space.corners():
+        settings = plan.budget.settings(corner)
+        require_enough_texts(corpus, settings.model.dim)
+        if settings.train.swaps and isinstance(space.axes.get(SEED), Range):
+            raise InputError(
+                "a range of seeds needs other copies of texts for each; list them: --space "
+                "seed=0,1,2"
+            )
     points = space.grid() if how.search == "grid" else []
     random.Random(how.seed).shuffle(points)  # ASHA compares with those before: no slope among them
     if points and how.trials and how.trials < len(points):
@@ -270,7 +276,7 @@ def _resources(plan: Plan, how: How) -> dict[str, float]:
 def _shared(plan: Plan, space: Space, how: How) -> list[Any]:
     """What trials share, worked out by a worker: references to the parts of `Shared`."""
     different: dict[tuple[float, int], RunSettings] = {}
-    for settings in map(plan.budget.settings, space.corners() or [{}]):
+    for settings in map(plan.budget.settings, space.corners()):
         swaps = settings.train.swaps
         different.setdefault((swaps, settings.seed if swaps else 0), settings)
     task = ray.remote(num_cpus=how.cpus, num_gpus=int(how.gpu), num_returns=2)(_share)
@@ -305,7 +311,7 @@ def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
     state = "failed" if result.error else "finished" if "folder" in metrics else "pruned"
     kept = {*part_of(), "dim", "void_dim", "steps", "evaluation", "train_seconds",
             "measure_seconds", "start_seconds", "void_texts", "withheld", "folder",
-            "cached"}  # fmt: skip
+            "gain_low", "gain_high", "cached"}  # fmt: skip
     row: Row = {"state": state, "seconds": metrics.get("time_total_s")} | {
         name: value for name, value in metrics.items() if name in kept
     }
@@ -321,8 +327,8 @@ def _clear(plan: Plan, rows: Sequence[Row]) -> None:
     """Checkpoints of pruned trials go: nobody goes on with them."""
     for row in rows:
         if row["state"] == "pruned" and row["point"]:
-            folder = plan.folder(row["point"]).path
-            for rest in (folder / "training", plan.run / "tune" / "ray" / folder.name):
+            folder = plan.folder(row["point"])
+            for rest in plan.checkpoints(folder):
                 shutil.rmtree(rest, ignore_errors=True)
 
 

@@ -22,8 +22,9 @@ from cllm.clouds import uniformity
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
+from cllm.metrics import bootstrap
 from cllm.pretrain import held_out_texts, token_texts
-from cllm.run import RunFolder
+from cllm.run import RunFolder, training_facts
 from cllm.settings import RunSettings
 from cllm.sphere import ExactIndex, prefix
 from cllm.training import Spread
@@ -38,7 +39,7 @@ Measure = Callable[[RunFolder, RunSettings, "Plan", "Shared"], dict[str, float]]
 
 EVALUATED = 300  # validation texts that are restored
 RESULT = "result.json"
-METHOD = 1  # raised when a trial would be measured otherwise
+METHOD = 2  # raised when a trial would be measured otherwise
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Plan:
         settings = self.budget.settings(point)
         name = digest(settings.model_dump_json(), str(self.workers), self.made_of)
         return RunFolder(self.run / "tune" / "trials" / name)
+
+    def checkpoints(self, folder: RunFolder) -> tuple[Path, Path]:
+        """Where an interrupted trial's training lies: its own process's, and Ray Train's."""
+        return folder.path / "training", self.run / "tune" / "ray" / folder.path.name
 
     @property
     def evaluations(self) -> int:
@@ -114,18 +119,20 @@ def _in_folder(
 ) -> dict[str, Any]:  # fmt: skip
     kept, settings = folder.path / RESULT, plan.budget.settings(point)
     evaluations = settings.train.loop.evaluations
+    cached = {"cached": True} if folder.model.is_dir() else {}  # trained before, for these settings
+    goes_on = any(place.exists() for place in plan.checkpoints(folder))
+    begun = begun or time.time()
+    scores = Scores(evaluations, shared.without_nats, None if cached or goes_on else begun)
+    for line in folder.metrics() if cached else ():
+        scores.to(lambda told: report(told | cached), line)
     if kept.exists() and read_json(kept)["identity"] == plan.identity:
-        scores = Scores(evaluations, shared.without_nats)
-        for line in folder.metrics():
-            scores.to(lambda told: report(told | {"cached": True}), line)
-        result = read_json(kept)["result"] | {"cached": True}
+        result = read_json(kept)["result"] | cached
         report(result)
         return dict(result)
     RunFolder(plan.run).branch(folder.path)
-    goes_on = (folder.path / "training").exists()  # its clock began in another process
-    begun = begun or time.time()
-    scores = Scores(evaluations, shared.without_nats, None if goes_on else begun)
-    if train:
+    if cached:
+        folder.note("model", training_facts(folder.model))
+    elif train:
         train(folder, settings, scores)
     else:
         spread = Spread(settings.parallel, report=lambda line: scores.to(report, line))
@@ -138,8 +145,8 @@ def _in_folder(
         "train_seconds": trained - begun, "measure_seconds": time.time() - trained,
     } | scores.overhead  # fmt: skip
     write_json(kept, {"identity": plan.identity, "result": result})
-    report(result)
-    return result
+    report(result | cached)
+    return result | cached
 
 
 class Scores:
@@ -184,8 +191,9 @@ def measure(
         "uniformity": uniformity(ExactIndex(prefix(train_ND, k)), rng),
         "auroc": notices(model, corpus, train_ND, k, rng),
     }  # fmt: skip
-    found["gain_nats"] = float(np.mean(without_N - text_nats(model, held_out)))
-    found["nats_per_dim"] = found["gain_nats"] / model.config.dim
+    gain = bootstrap(without_N - text_nats(model, held_out), rng)
+    found |= {"gain_nats": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+    found["nats_per_dim"] = gain.mean / model.config.dim
     if "texts" in plan.parts:
         numbers = discovery.evaluate_run(folder, settings.seed, EVALUATED, "validation").numbers
         found |= {name: numbers.get(name) for name in OF_PART["texts"]}

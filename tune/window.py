@@ -1,9 +1,10 @@
 """The void window: in which sizes of a vector there are voids, and texts can be written from them.
 
 Too few coordinates and texts fill the space, too many and everything is empty, or nothing that is
-decoded from there is a text. Asked of the prefixes of nested models.
+decoded from there is a text. Asked of models of one size each: a prefix is decoded with the help of
+the other coordinates, which says nothing of a vector as short as it.
 
-    told = window_of([found_at(run, trained, k, decodes=100, seed=0) for k in (4, 8, 16)])
+    told = window_of([found_at(trained, decodes=100, seed=0) for trained in models])
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cllm import pipeline
-from cllm.files import digest, read_json, replacing, write_json
+from cllm.files import digest, read_json, write_json
 from cllm.metrics import wilson
 from cllm.run import RunFolder
 from cllm.voids import CHANCE
 from tune.trial import void_facts
 
-LEAST_VALID = 0.5  # of the texts written from voids
+LEAST_VALID = 0.5  # of the texts written from voids, surely
 KEPT = "window.json"
 
 
@@ -42,7 +43,7 @@ class At:
     def stands(self) -> bool:
         """Voids that are significant, and decode to valid text."""
         significant = self.voids > 0 and self.p_value is not None and self.p_value <= CHANCE
-        return significant and self.valid is not None and self.valid >= LEAST_VALID
+        return significant and self.valid_ci is not None and self.valid_ci[0] >= LEAST_VALID
 
 
 @dataclass(frozen=True)
@@ -77,28 +78,20 @@ def window_of(sizes: Sequence[At]) -> Window:
     return Window(low, high, gaps, tuple(sizes))
 
 
-def found_at(run: RunFolder, trained: RunFolder, k: int, decodes: int, seed: int) -> At:
-    """Search voids in a prefix of the model that lies in `trained`, and write from them."""
-    model = trained.load_model()
-    made_from = digest(model.hash, str(k), str(decodes), str(seed))
-    folder = RunFolder(trained.path / f"window-{k}")
-    kept = folder.path / KEPT
+def found_at(trained: RunFolder, decodes: int, seed: int) -> At:
+    """Search voids among the whole vectors of a model of one size, and write from them."""
+    model, kept = trained.load_model(), trained.path / KEPT
+    made_from = digest(model.hash, trained.measured_by, str(decodes), str(seed))
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):
-        run.branch(folder.path)
-        model.config.void_dim = k  # another model to whom it matters: its hash says so
-        with replacing(folder.model) as new:
-            model.save_pretrained(new)
-            model.base.tokenizer.save_pretrained(new)
-            shutil.copy(trained.model / "training.json", new / "training.json")
-        folder.note("model", trained.notes()["model"] | {"void_dim": k})
-        pipeline.write_latents(folder, folder.load_model(), folder.load_corpus())
-        write_json(kept, {"made_from": made_from, "found": void_facts(folder, seed, decodes)})
-        shutil.rmtree(folder.latents)
+        pipeline.write_latents(trained, model, trained.load_corpus())
+        write_json(kept, {"made_from": made_from, "found": void_facts(trained, seed, decodes)})
+        shutil.rmtree(trained.latents)
     found = read_json(kept)["found"]
     texts = int(found["void_texts"])
     valid = None if not texts else wilson(round(found["valid"] * texts), texts)
     return At(
-        d=k, seed=seed, p_value=found.get("p_value"), radius_ratio=found.get("radius_ratio"),
-        voids=int(found["voids"]), texts=texts, valid=valid.mean if valid else None,
-        valid_ci=(valid.low, valid.high) if valid else None, yields=found.get("yield"),
+        d=model.config.dim, seed=seed, p_value=found.get("p_value"),
+        radius_ratio=found.get("radius_ratio"), voids=int(found["voids"]), texts=texts,
+        valid=valid.mean if valid else None, valid_ci=(valid.low, valid.high) if valid else None,
+        yields=found.get("yield"),
     )  # fmt: skip

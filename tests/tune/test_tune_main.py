@@ -52,7 +52,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--apply"], "find something to apply with `cllm tune`"),
         (["--suggest"], "name it with --corpus"),
         (["--choose", "--d-max", "64", "--separate", "128"], "--separate has '128'"),
-        (["--choose", "--window", "four"], "--window has 'four'"),
+        (["--choose", "--separate", "four"], "--separate has 'four'"),
+        (["--seeds", "0"], "--seeds is 0; it must be 1 or more"),
+        (["--keep", "1"], "--keep is 1; it must be 2 or more"),
+        (["--cap", "0"], "--cap is 0; it must be above 0"),
+        (["--workers", "-1"], "--workers is -1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -85,7 +89,9 @@ def test_auroc_is_refused_where_nothing_is_withheld(
     tmp_path: Path, tiny_base: BaseLM, recipes: Corpus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tiny_run_in(tmp_path / "other", replace(recipes, info={}), tiny_base)
-    line = refused(capsys, "--run", str(run.path), "--objectives", "auroc")
+    words = ["--run", str(run.path), "--objectives", "auroc"]
+    assert "texts are judged by it" in refused(capsys, *words), "there is no reference LM"
+    line = refused(capsys, *words, "--measure", "gain", "--no-choice")
     assert "this corpus withholds nothing" in line
 
 
@@ -99,8 +105,9 @@ def test_the_default_space_keeps_to_what_the_corpus_allows(tiny_run: RunFolder) 
 def test_apply_trains_the_best_point_in_full(
     tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = {"settings": {"aim": "text", "set": ["model.form=direct"]},
-            "best": {"point": {"dim": 4, "lr": 0.001, "void_dim": 2}}}  # fmt: skip
+    told = {"settings": {"preset": "quick", "aim": "text", "set": ["model.form=direct"]},
+            "best": {"point": {"dim": 8, "lr": 0.001, "void_dim": 2}},
+            "choice": {"d": 4}}  # fmt: skip
     write_json(tiny_run.path / "tune" / command.KEPT, told)
     command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])
     facts = json.loads(capsys.readouterr().out)

@@ -7,9 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cllm.curve import Curve
 from cllm.errors import WorkError
 from tune import report, results
 from tune.choice import choose
+from tune.dimension import checked
 from tune.window import At, window_of
 
 
@@ -127,7 +129,8 @@ def test_the_table_keeps_words_and_numbers_of_all_trials(tmp_path: Path) -> None
 
 
 def at(d: int, p: float, valid: float | None) -> At:
-    return At(d, 0, p, 1.2, 5, 40 if valid is not None else 0, valid, None, None)
+    ci = None if valid is None else (valid - 0.1, valid + 0.1)
+    return At(d, 0, p, 1.2, 5, 40 if valid is not None else 0, valid, ci, None)
 
 
 def test_the_void_window_is_where_voids_are_significant_and_decode() -> None:
@@ -143,22 +146,29 @@ def test_the_void_window_is_where_voids_are_significant_and_decode() -> None:
     assert window_of([at(2, 0.5, 0.9)]).low is None
 
 
+def alone(d: int, gain: float) -> Curve:
+    """A model of one size, of the same texts."""
+    return Curve((d,), np.full((1, 200), gain), np.ones((1, 50)))
+
+
 def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path) -> None:
     from test_tune_choice import GAINS, TRIPS, curve_of
 
     rows = [row(p_dim=8, gain_nats=1.5, auroc=0.6, uniformity=-2.0),
             row(p_dim=16, gain_nats=2.5, auroc=0.5, uniformity=-1.0),
             row("failed", p_dim=3, error="<script>")]  # fmt: skip
+    curves = [curve_of(GAINS, TRIPS)]
     told: dict[str, Any] = {
-        "run": "runs/x", "objectives": ["gain_nats"], "best": rows[1], "saved": 0.5,
+        "run": "runs/x", "sweep": "s", "objectives": ["gain_nats"], "best": rows[1], "saved": 0.5,
         "counts": {"finished": 2, "pruned": 0, "failed": 1},
-        "choice": choose([curve_of(GAINS, TRIPS)], np.random.default_rng(0)).json(),
+        "choice": choose(curves, np.random.default_rng(0)).json(),
         "window": window_of([at(4, 0.01, 0.8), at(8, 0.4, None)]).json(),
-        "separate": {8: 13.0},
+        "check": checked(curves, [alone(8, 13.0), alone(64, 21.0)], np.random.default_rng(0)),
     }  # fmt: skip
     page = report.write(tmp_path, told, rows).read_text("utf-8")
     first, second = report.choice_in_words(told)
     assert first.startswith("Dimension: 32 [")
+    assert "8: 13.0 (0.92), 64: 21.0 (0.95); by them the gain is enough from" in first
     assert second.startswith("Void window: 4 to 4 coordinates")
     assert first in page
     assert second in page

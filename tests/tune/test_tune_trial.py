@@ -71,7 +71,9 @@ def test_the_encoder_of_the_base_is_not_asked_again(
 
 def test_no_clustering_weight_is_the_plain_model(plan: Plan, shared: Shared) -> None:
     plain = run_trial({"dim": 8}, plan, shared, lambda _: None)
-    none = run_trial({"dim": 8, "cluster_weight": 0.0}, plan, shared, lambda _: None)
+    point = {"dim": 8, "cluster_weight": 0.0, "cluster_floor": 0.9}
+    none = run_trial(point, plan, shared, lambda _: None)
+    assert none["folder"] != plain["folder"]
     some = run_trial({"dim": 8, "cluster_weight": 1.0}, plan, shared, lambda _: None)
     assert none["gain_nats"] == plain["gain_nats"]
     assert none["uniformity"] == plain["uniformity"]
