@@ -90,13 +90,14 @@ def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
     return Corpus(ids, texts, titles, groups, splits, {"source": "all families"})
 
 
-def shared_base(out: Path, corpora: Path, settings: RunSettings) -> Path:
+def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
     """The base of all cells, trained once."""
     run = RunFolder(out / "base")
     if not run.corpus.exists():
-        pipeline.keep_corpus(run, union((*BUILT_IN, *FILES), corpora, max(c.texts for c in CELLS)))
+        kinds = tuple(dict.fromkeys(cell.kind for cell in CELLS))
+        pipeline.keep_corpus(run, union(kinds, corpora, max(cell.texts for cell in CELLS)))
     pipeline.make_base(run, settings.base, reuse=True)
-    return run.base
+    return run
 
 
 def prepared(cell: Cell, out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
@@ -104,7 +105,9 @@ def prepared(cell: Cell, out: Path, corpora: Path, settings: RunSettings) -> Run
     run, base = RunFolder(out / cell.name), shared_base(out, corpora, settings)
     if not run.base.is_dir():
         pipeline.keep_corpus(run, part(whole(cell.kind, corpora), cell.texts))
-        pipeline.borrow_base(run, base)
+        pipeline.borrow_base(run, base.base)
+    if run.notes()["base"]["hash"] != base.notes()["base"]["hash"]:
+        raise InputError(f"{run.path} was made over another base; remove it, to measure it anew")
     if cell.kind not in BUILT_IN:  # whose exact entropy is below what any LM reaches
         pipeline.make_reference(run, settings, reuse=True)
     return run

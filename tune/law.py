@@ -50,7 +50,7 @@ class Law:
     slopes: tuple[float, ...]
     spread: float
     families: int
-    ranges: Mapping[str, tuple[float, float]]  # of each predictor, where it was measured
+    ranges: Mapping[str, tuple[float, float]]  # of each statistic, where it was measured
 
     def predict(self, facts: Mapping[str, float]) -> float:
         """The d of a corpus with these statistics."""
@@ -70,11 +70,11 @@ class Law:
         return d * float(np.exp(-wide)), d * float(np.exp(wide))
 
     def beyond(self, facts: Mapping[str, float]) -> list[str]:
-        """The predictors that are outside of what was measured, in words."""
+        """The statistics that are outside of what was measured, in words; predictors first."""
         told = []
-        for name in self.predictors:
+        for name in sorted(self.ranges, key=lambda name: name not in self.predictors):
             low, high = self.ranges[name]
-            if not low <= facts[name] <= high:
+            if name in facts and not low <= facts[name] <= high:
                 told.append(f"{name} {facts[name]:.3g} is outside of {low:.3g} to {high:.3g}")
         return told
 
@@ -133,15 +133,15 @@ def told(corpora: Sequence[Record]) -> dict[str, Any]:
     unbent = [one for one in corpora if one not in fit]
     return {
         "corpora": [_row(one) for one in corpora],
-        "families": families_of(fit),
+        "fitted": len(fit), "families": families_of(fit),
         "law": asdict(law), "left_out": tried,
         "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE)),
         "d0": {"law": asdict(d0_law), "left_out": d0_tried},
         "unbent": [
             {"corpus": one["name"], "d_max": one["lengths"][-1], "gain": one["gain_L"][-1],
-             "predicted": law.predict(one["statistics"])}
+             "predicted": _by_others(one, fit).predict(one["statistics"])}
             for one in unbent
-        ],
+        ],  # d is d_max or more: predictions below are misses
     }  # fmt: skip
 
 
@@ -168,11 +168,15 @@ def _law(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str
 
 
 def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: float) -> Law:
-    """By least squares on logarithms."""
+    """By least squares on logarithms, families alike."""
     x_CP, y_C = _logs(corpora, predictors)
-    offset, *slopes = np.linalg.lstsq(x_CP, y_C, rcond=None)[0].tolist()
-    values = {n: [one["statistics"][n] for one in corpora] for n in predictors}
-    ranges = {name: (min(some), max(some)) for name, some in values.items()}
+    families = [one["family"] for one in corpora]
+    weight_C1 = np.array([[families.count(family) ** -0.5] for family in families])
+    offset, *slopes = np.linalg.lstsq(x_CP * weight_C1, y_C * weight_C1[:, 0], rcond=None)[
+        0
+    ].tolist()
+    values = {n: [one["statistics"][n] for one in corpora] for n in {*QUICK, *predictors}}
+    ranges = {name: (min(some), max(some)) for name, some in sorted(values.items())}
     return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), ranges)
 
 
@@ -223,6 +227,11 @@ def _constant(corpora: Sequence[Record]) -> float:
     return float(np.exp(np.mean(means)))
 
 
+def _by_others(one: Record, corpora: Sequence[Record]) -> Law:
+    others = [other for other in corpora if other["family"] != one["family"]]
+    return fit_law(others, best_predictors(others, QUICK), 0.0)
+
+
 def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
     """Mean squared error of log d, each family foretold from the others."""
     families = families_of(corpora)
@@ -248,6 +257,7 @@ def _row(one: Record) -> dict[str, Any]:
     fit = fitted(one["lengths"], np.array(one["gain_L"]))
     return {
         "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
+        "rule_d": one.get("rule_d"), "restored": one.get("restored"),
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
         "d_by_fit": fit.enough(one["lengths"][-1]),
         "nats_per_dim": fit.straight.slope, "straight_r2": fit.straight.r2,

@@ -41,13 +41,15 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
     run = prepared(cell, out, corpora, settings)
     corpus, base = run.load_corpus(), run.load_base()
     facts = quick(corpus) | with_base(base, run.find_reference(base), corpus)
+    restored = run.notes()["base"]["restored_tokens"]
     budget = Budget(steps=options.steps, changes=("train.loop.seconds=0",))
     lengths, seeds = curve_lengths(options.d_max), range(options.seeds)
     jobs = [job_of(run, budget, lengths, seed, weak=True) for seed in seeds]
     known = share(run, [job.settings for job in jobs]).arrays
     curves = [job.curve(known) for job in jobs]
     told = {
-        "name": cell.name, "family": cell.family, "statistics": facts, "d": None, "d_ci": None,
+        "name": cell.name, "family": cell.family, "statistics": facts, "restored": restored,
+        "d": None, "d_ci": None, "rule_d": None,
         "lengths": list(curves[0].lengths), "seeds": len(curves), "trip_d": None,
         "gain_L": np.mean([curve.gain_LN.mean(1) for curve in curves], 0).tolist(),
         "round_trip_L": np.mean([curve.round_trip_L for curve in curves], 0).tolist(),
@@ -60,4 +62,5 @@ def record(cell: Cell, out: Path, corpora: Path, options: argparse.Namespace) ->
     log.info("%s: d = %d [%d, %d]", cell.name, choice.gain_d, *choice.gain_ci)
     return told | {
         "d": choice.gain_d, "d_ci": list(choice.gain_ci), "trip_d": choice.trip_d,
+        "rule_d": choice.d,
     }  # fmt: skip

@@ -35,8 +35,9 @@ def quick(corpus: Corpus) -> dict[str, float]:
     """Numbers of a corpus, by name; entropies are upper bounds, by a bigram model of its tokens.
 
     `texts` training texts, `tokens` of a text, `vocabulary` words, `text_nats` and `token_nats`
-    that held-out texts cost, and `repeated`, the share of a text's nats that the model saves over
-    single tokens. InputError: fewer than ten training or no held-out texts.
+    that held-out texts cost (their first 128 tokens), and `repeated`, the share of a text's nats
+    that the model saves over single tokens. InputError: fewer than ten training or no held-out
+    texts.
     """
     train = corpus.select("train").sample(READ).texts
     held_out = corpus.select("validation").sample(ASKED).texts
@@ -45,10 +46,11 @@ def quick(corpus: Corpus) -> dict[str, float]:
             f"{len(train)} training and {len(held_out)} held-out texts say nothing of a corpus; "
             "give 50 or more"
         )
-    rows, asked = _tokenised(train, held_out)
+    whole, asked = _tokenised(train, held_out)
+    rows, asked = ([row[:CONTEXT] for row in some] for some in (whole, asked))
     nats_N = _bigram_nats(rows, asked)
     single = _unigram_nats(rows, asked)
-    length = float(np.mean([len(row) for row in rows]))
+    length = float(np.mean([len(row) for row in whole]))
     words = Counter(word for text in train for word in text.lower().split())
     return {
         "texts": float(len(corpus.select("train"))),
@@ -105,7 +107,7 @@ def _tokenised(
     )
     tokenizer.train_from_iterator(train, trainer)
     both = [tokenizer.encode_batch(list(texts)) for texts in (train, held_out)]
-    train_rows, held_out_rows = ([one.ids[:CONTEXT] for one in some] for some in both)
+    train_rows, held_out_rows = ([one.ids for one in some] for some in both)
     return train_rows, [row for row in held_out_rows if row]
 
 

@@ -38,7 +38,9 @@ def show(told: Mapping[str, Any]) -> None:
 
     console = Console()
     low, high = told["d_interval"]
-    console.print(f"d = {told['d']}; 95 % prediction interval {low} to {high}")
+    console.print(
+        f"d = {told['d']} for 0.95 of what vectors gain; 95 % prediction interval {low} to {high}"
+    )
     by = ", ".join(f"{name} = {value:.4g}" for name, value in told["predictors"].items())
     console.print(f"by {by or 'no statistic: none foretells better than a constant'}")
     for line in told["extrapolates"]:
