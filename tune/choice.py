@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cllm.curve import Curve
 from cllm.errors import InputError
-from cllm.metrics import stretched
+from cllm.metrics import few, stretched
 
 Floats = NDArray[np.float64]
 SHARE = 0.95  # of the gain at d_max
@@ -110,15 +110,16 @@ def _one(
 
 
 def _draws(gain_LSN: Floats, moved_LSN: Floats, rng: np.random.Generator) -> Any:  # noqa: ANN401
-    """Resampled means of gains and medians of moves, by length."""
+    """Means of gains and medians of moves, by length, over the same seeds and texts drawn anew."""
     _, seeds, texts = gain_LSN.shape
     wide_LSN = np.stack([stretched(gain_SN) for gain_SN in gain_LSN])
-    moved = moved_LSN.shape[2]  # their medians are not stretched: with few seeds a little narrow
+    moved = moved_LSN.shape[2]  # those of the first texts
     for _ in range(DRAWS):
-        seeds_S1 = rng.integers(seeds, size=(seeds, 1))
-        gain_L = wide_LSN[:, seeds_S1, rng.integers(texts, size=(1, texts))].mean((1, 2))
-        moved_Lsn = moved_LSN[:, seeds_S1, rng.integers(moved, size=(1, moved))]
-        yield gain_L, np.median(moved_Lsn, axis=2).mean(1)
+        seeds_S, texts_N = rng.integers(seeds, size=seeds), rng.integers(texts, size=texts)
+        gain_L = wide_LSN[:, seeds_S[:, None], texts_N].mean((1, 2))
+        median_LS = np.median(moved_LSN[:, :, texts_N[texts_N < moved]], axis=2)
+        centre_L = median_LS.mean(1)
+        yield gain_L, centre_L + few(seeds) * (median_LS[:, seeds_S].mean(1) - centre_L)
 
 
 def _bounds(values: Sequence[int]) -> tuple[int, int]:
