@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from cllm.console import set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
 from cluster.remote import fetched, give_back, is_there
+
+Made = TypeVar("Made")
 
 NOTES = ("report.json", "model/README.md")  # what work may add to, where it has read the model
 RETRIES = 2  # after a node is lost
@@ -39,15 +42,35 @@ def on_worker(
 
     InputError, WorkError: the work's own, or no node has what it needs.
     """
-    import ray
-
     from cluster.joining import require
 
     require(needs.resources, 1, what, needs.wait)
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), max_retries=RETRIES)(_task)
-    told = ray.get(task.remote(run, tuple(reads), tuple(makes), work))
-    if told:
-        raise told_error(*told)
+    side_by_side(_task, [(run, tuple(reads), tuple(makes), work)], needs)
+
+
+def side_by_side(
+    work: Callable[..., Made], asked: Sequence[tuple[Any, ...]], needs: Needs
+) -> list[Made]:
+    """What `work` makes of each of them, as tasks; the first error of theirs is raised here."""
+    import ray
+
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), max_retries=RETRIES)(_told)
+    made = []
+    for result, error in ray.get([task.remote(work, *each) for each in asked]):
+        if error:
+            raise told_error(*error)
+        made.append(result)
+    return made
+
+
+def _told(
+    work: Callable[..., Made], *asked: object
+) -> tuple[Made, None] | tuple[None, tuple[int, str]]:
+    set_up_logging()
+    try:
+        return work(*asked), None
+    except (InputError, WorkError) as error:
+        return None, (error.exit_status, str(error))
 
 
 def told_error(status: int, message: str) -> InputError | WorkError:
@@ -57,16 +80,11 @@ def told_error(status: int, message: str) -> InputError | WorkError:
 
 def _task(
     run: str, reads: tuple[str, ...], makes: tuple[str, ...], work: Callable[[RunFolder], None]
-) -> tuple[int, str] | None:
-    set_up_logging()
-    try:
-        there = [part for part in {*reads, NOTES[0]} if is_there(f"{run}/{part}")]
-        folder = fetched(run, there)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        work(folder)
-        notes = NOTES if "model" in reads else NOTES[:1]
-        noted = [name for name in notes if (folder.path / name).exists()]
-        give_back(folder, run, (*makes, *noted))
-    except (InputError, WorkError) as error:
-        return error.exit_status, str(error)
-    return None
+) -> None:
+    there = [part for part in {*reads, NOTES[0]} if is_there(f"{run}/{part}")]
+    folder = fetched(run, there)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    work(folder)
+    notes = NOTES if "model" in reads else NOTES[:1]
+    noted = [name for name in notes if (folder.path / name).exists()]
+    give_back(folder, run, (*makes, *noted))

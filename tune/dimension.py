@@ -8,32 +8,28 @@ One nested model gives the whole curve; models of one size each say whether it i
 # Shapes: L lengths.
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from cllm import pipeline
 from cllm.arrays import TokenArrays
-from cllm.console import set_up_logging
 from cllm.curve import Curve, curve_lengths, measure_curve
-from cllm.errors import InputError, WorkError
 from cllm.files import digest
 from cllm.metrics import bootstrap
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
 from cluster.joining import require
-from cluster.tasks import Needs, told_error
+from cluster.tasks import Needs, side_by_side
 from tune.choice import choose, enough_gain
 from tune.curve_fit import fitted
 from tune.space import Budget
 from tune.trial import share
 from tune.window import found_at, window_of
-
-Made = TypeVar("Made")
 
 PLATEAU = 0.2  # nats a text that the last third of a training has to be worth
 EVALUATIONS = 36
@@ -138,7 +134,7 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     ]  # fmt: skip
     jobs = [*nested, *plain]
     known = _known(run, jobs, needs)
-    made = _side_by_side(Job.curve, [(job, known) for job in jobs], needs)
+    made = side_by_side(Job.curve, [(job, known) for job in jobs], needs)
     curves, alone = made[: len(nested)], made[len(nested) :]
     rng = np.random.default_rng(budget.seed)
     choice = choose(curves, rng)
@@ -150,7 +146,7 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     if plain:
         told["check"] = checked(curves, alone, rng)
         asked = [(job.folder, sizes.decodes, job.settings.seed) for job in plain]
-        told["window"] = window_of(_side_by_side(found_at, asked, needs)).json()
+        told["window"] = window_of(side_by_side(found_at, asked, needs)).json()
     return told
 
 
@@ -162,32 +158,8 @@ def _known(run: RunFolder, jobs: Sequence[Job], needs: Needs) -> Any:  # noqa: A
         (job.settings.train.swaps, job.settings.train.swaps and job.settings.seed): job.settings
         for job in jobs
     }
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(share)
-    shared = ray.get(task.remote(run, list(copies.values())))
+    (shared,) = side_by_side(share, [(run, list(copies.values()))], needs)
     return ray.put(shared.arrays)
-
-
-def _side_by_side(
-    work: Callable[..., Made], asked: Sequence[tuple[Any, ...]], needs: Needs
-) -> list[Made]:
-    """What `work` makes of each of them, as tasks of a cluster that was joined."""
-    import ray
-
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu))(_told)
-    made = []
-    for told in ray.get([task.remote(work, *each) for each in asked]):
-        if isinstance(told, tuple):
-            raise told_error(*told)
-        made.append(told)
-    return made
-
-
-def _told(work: Callable[..., Made], *asked: object) -> Made | tuple[int, str]:
-    set_up_logging()
-    try:
-        return work(*asked)
-    except (InputError, WorkError) as error:
-        return error.exit_status, str(error)
 
 
 def checked(
