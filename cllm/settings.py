@@ -20,6 +20,7 @@ Preset = Literal["quick", "standard", "full"]
 Form = Literal["mirrored", "pooled", "direct"]
 Aim = Literal["text", "voids"]
 VOID_DIM = 8  # coordinates that voids are sought in, where the model is trained for voids
+LEAST_FOR_VOIDS = 8  # coordinates of a model that is trained for voids
 
 
 class Settings(BaseModel):
@@ -273,8 +274,10 @@ def overridden(
         raise InputError(f"--nested is {nested!r}; it must be on or off")
     if aim not in get_args(Aim):
         raise InputError(f"--aim is {aim!r}; it must be text or voids")
-    if aim == "voids" and (nested == "off" or (dim or 32) < 8):
-        raise InputError("--aim voids needs a nested vector of 8 coordinates or more")
+    if aim == "voids" and (nested == "off" or (dim or 32) < LEAST_FOR_VOIDS):
+        raise InputError(
+            f"--aim voids needs a nested vector of {LEAST_FOR_VOIDS} coordinates or more"
+        )
     own: dict[str, object] = {"train.nested": nested == "on"}
     if adapting:
         own |= {"base.loop.lr": ADAPTING_LR, "base.low_rank_loop.lr": ADAPTING_LR}

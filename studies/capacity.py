@@ -29,6 +29,7 @@ from cllm.evaluate import nats_without
 from cllm.files import write_json
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
+from cllm.noise import text_keys
 from cllm.progress import counted
 from cllm.run import SHIPPED, RunFolder
 
@@ -79,7 +80,10 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     `encoder`: a CLLM's vector, of d coordinates, as its trained encoder makes it; `decoder`: the
     same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap.
     """
+    if options.texts < FEW or options.starts < 1:
+        raise InputError(f"--texts must be {FEW} or more, and --starts 1 or more")
     corpus = run.load_corpus().select("validation")
+    order_N = np.argsort(text_keys(corpus.ids), kind="stable")  # whatever a file's order
     rows = model.base.tokenize(corpus.texts)
     torch.manual_seed(options.seed)
     lengths = [n for n in sorted(set(options.lengths)) if n <= model.config.context]
@@ -96,7 +100,7 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     for what, some in (("texts", rows), ("random", drawn)):
         by_length = []
         for n in counted(lengths, f"lengths, {what}"):
-            long = [i for i, row in enumerate(some) if len(row) >= n][: options.texts]
+            long = [i for i in order_N if len(some[i]) >= n][: options.texts]
             if len(long) < FEW:
                 continue  # cut texts only: shorter ones would make a length look easier
             texts = TokenTexts.of(

@@ -10,7 +10,7 @@ from cllm.batches import TokenTexts
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.run import SHIPPED, RunFolder
-from studies.capacity import RIGHT, WAYS, capacity, most_carried, optimised, parser
+from studies.capacity import RIGHT, capacity, most_carried, optimised, parser
 
 
 def test_an_optimised_vector_carries_more_than_the_one_it_began_as(
@@ -59,4 +59,4 @@ def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
     assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
     assert of_random[1]["slot"]["accuracy"] < RIGHT
-    assert set(told["most_texts"]) == set(WAYS)
+    assert told["most_texts"]["slot"] >= 4 > told["most_random"]["encoder"]

@@ -34,7 +34,6 @@ class Choice:
     d_ci: tuple[int, int] | None  # of the draws in which some d is enough
     gain_d: int  # by the gain alone, between measured lengths
     gain_ci: tuple[int, int]
-    trip_d: int | None  # the smallest length that texts come back from, by the round trip alone
     d_max: int
     lengths: tuple[int, ...]
     gain_L: tuple[float, ...]  # nats, mean over seeds and texts
@@ -63,11 +62,11 @@ def choose(curves: Sequence[Curve], rng: np.random.Generator) -> Choice:
             "texts: nothing to choose from; train longer, or give more texts"
         )
     drawn = [_one(lengths, *draw) for draw in _draws(gain_LSN, moved_LSN, rng) if draw[0][-1] > 0]
-    d, gain_d, trip_d = _one(lengths, gain_L, trip_L)
-    enough = [one for one, _, _ in drawn if one is not None]
+    d, gain_d = _one(lengths, gain_L, trip_L)
+    enough = [one for one, _ in drawn if one is not None]
     return Choice(
         d=d, d_ci=_bounds(enough) if enough else None,
-        gain_d=gain_d, gain_ci=_bounds([gain for _, gain, _ in drawn]), trip_d=trip_d,
+        gain_d=gain_d, gain_ci=_bounds([gain for _, gain in drawn]),
         d_max=lengths[-1], lengths=lengths, gain_L=tuple(map(float, gain_L)),
         round_trip_L=tuple(map(float, trip_L)), undecided=1 - len(enough) / DRAWS,
         seeds=len(curves), texts=gain_LSN.shape[2],
@@ -90,23 +89,18 @@ def enough_gain(lengths: Sequence[int], gain_L: Floats, share: float = SHARE) ->
     return int(np.ceil(np.exp(low + part * (high - low)) - 1e-9))
 
 
-def _one(
-    lengths: Sequence[int], gain_L: Floats, trip_L: Floats
-) -> tuple[int | None, int, int | None]:
-    """The choice by both, by the gain, and by the round trip alone.
+def _one(lengths: Sequence[int], gain_L: Floats, trip_L: Floats) -> tuple[int | None, int]:
+    """The choice by gain and round trip, and by the gain alone.
 
-    Gains are interpolated, round trips taken as measured: those of `gain_d`, where it lies between
-    two lengths, are those of the lower one.
+    Gains are interpolated, round trips taken as measured: those of a d that lies between two
+    lengths are those of the lower one.
     """
     gain_d, back_L = enough_gain(lengths, gain_L), trip_L <= NEAR
-    if not back_L.any():
-        return None, gain_d, None
-    trip_d = int(lengths[int(np.argmax(back_L))])
     below = sum(length <= gain_d for length in lengths) - 1
     if back_L[below]:
-        return gain_d, gain_d, trip_d
-    later = [length for length, back in zip(lengths, back_L, strict=True) if back]
-    return next((int(d) for d in later if d > gain_d), None), gain_d, trip_d
+        return gain_d, gain_d
+    later = (int(d) for d, back in zip(lengths, back_L, strict=True) if back and d > gain_d)
+    return next(later, None), gain_d
 
 
 def _draws(gain_LSN: Floats, moved_LSN: Floats, rng: np.random.Generator) -> Any:  # noqa: ANN401

@@ -28,7 +28,7 @@ from cluster.tasks import Needs, side_by_side
 from tune.choice import choose, enough_gain
 from tune.curve_fit import fitted
 from tune.space import Budget
-from tune.trial import share
+from tune.trial import share_by_task
 from tune.window import found_at, window_of
 
 PLATEAU = 0.2  # nats a text that the last third of a training has to be worth
@@ -133,7 +133,7 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
         for dim in sizes.separate for seed in seeds
     ]  # fmt: skip
     jobs = [*nested, *plain]
-    known = _known(run, jobs, needs)
+    known, _ = share_by_task(run, (job.settings for job in jobs), needs)
     made = side_by_side(Job.curve, [(job, known) for job in jobs], needs)
     curves, alone = made[: len(nested)], made[len(nested) :]
     rng = np.random.default_rng(budget.seed)
@@ -148,18 +148,6 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
         asked = [(job.folder, sizes.decodes, job.settings.seed) for job in plain]
         told["window"] = window_of(side_by_side(found_at, asked, needs)).json()
     return told
-
-
-def _known(run: RunFolder, jobs: Sequence[Job], needs: Needs) -> Any:  # noqa: ANN401 - a reference
-    """Token embeddings of all texts, worked out once, by a worker."""
-    import ray
-
-    copies = {
-        (job.settings.train.swaps, job.settings.train.swaps and job.settings.seed): job.settings
-        for job in jobs
-    }
-    (shared,) = side_by_side(share, [(run, list(copies.values()))], needs)
-    return ray.put(shared.arrays)
 
 
 def checked(
@@ -181,6 +169,6 @@ def checked(
             "nested_over_separate": float(prefix_SN.mean() / gain.mean),
             "difference": difference.mean, "difference_ci": (difference.low, difference.high),
         })  # fmt: skip
-    whole = dims[-1] == nested[0].lengths[-1]
-    d = enough_gain(dims, np.array([row["gain"] for row in rows])) if whole else None
-    return {"sizes": rows, "d": d}
+    gain_L = np.array([row["gain"] for row in rows])
+    whole = len(dims) > 1 and dims[-1] == nested[0].lengths[-1] and gain_L[-1] > 0
+    return {"sizes": rows, "d": enough_gain(dims, gain_L) if whole else None}

@@ -93,9 +93,12 @@ def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
 def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
     """The base of all cells, trained once."""
     run = RunFolder(out / "base")
+    kinds = tuple(dict.fromkeys(cell.kind for cell in CELLS))
+    texts = union(kinds, corpora, max(cell.texts for cell in CELLS))
     if not run.corpus.exists():
-        kinds = tuple(dict.fromkeys(cell.kind for cell in CELLS))
-        pipeline.keep_corpus(run, union(kinds, corpora, max(cell.texts for cell in CELLS)))
+        pipeline.keep_corpus(run, texts)
+    if run.load_corpus().hash != texts.hash:
+        raise InputError(f"{run.path} was made of other texts; remove {out}, to measure anew")
     pipeline.make_base(run, settings.base, reuse=True)
     return run
 

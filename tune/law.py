@@ -261,7 +261,7 @@ def _row(one: Record) -> dict[str, Any]:
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
         "d_by_fit": fit.enough(one["lengths"][-1]),
         "nats_per_dim": fit.straight.slope, "straight_r2": fit.straight.r2,
-        "trip_d": one["trip_d"], "statistics": one["statistics"],
+        "statistics": one["statistics"],
     }  # fmt: skip
 
 

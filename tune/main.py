@@ -20,6 +20,7 @@ from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from cllm.run import RunFolder, trained_run
+from cllm.settings import LEAST_FOR_VOIDS
 from tune.objectives import EARLY, OF_PART, PARTS, part_of, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
@@ -121,15 +122,19 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def budget_of(options: argparse.Namespace) -> Budget:
+    """What a trial is trained with, before its point changes it."""
+    o = options
+    return Budget(o.preset or "quick", o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
+
+
 def plan_of(run: RunFolder, options: argparse.Namespace) -> Plan:
     """What is the same for all trials."""
     from tune.trial import Plan
 
-    o = options
-    budget = Budget(o.preset or "quick", o.aim, o.seed, o.seconds, o.steps, tuple(o.set))
-    parts = PARTS[: PARTS.index(o.measure) + 1]
+    o, parts = options, PARTS[: PARTS.index(options.measure) + 1]
     return Plan(
-        run.path, budget, parts, o.decodes, o.workers, o.allow_weak_base, run.measured_by
+        run.path, budget_of(o), parts, o.decodes, o.workers, o.allow_weak_base, run.measured_by
     )  # fmt: skip
 
 
@@ -211,7 +216,7 @@ def _choose(
 
     o = options
     taken = tuple(f"{SHORT[name]}={point[name]}" for name in CARRIED if name in (point or {}))
-    budget = replace(plan_of(run, o).budget, changes=(*o.set, *taken))
+    budget = replace(budget_of(o), changes=(*o.set, *taken))
     needs = Needs(o.cpus, o.gpu, o.wait)
     how = Sizes(
         o.d_max, o.seeds, separate_sizes(o), o.cap, o.decodes, o.allow_weak_base
@@ -220,31 +225,26 @@ def _choose(
         told = dimension(run, budget, how, needs)
     told["words"] = report.choice_in_words(told)
     if options.choose:
-        settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
-        told |= {"run": str(options.run), "best": {"point": {}}, "settings": settings}
+        told |= {"run": str(options.run)}
         told["report"] = str(report.write(run.path / "tune", told, []))
-        write_json(run.path / "tune" / KEPT, told)
+        settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
+        kept = run.path / "tune" / KEPT  # of a sweep before, whose best point is still the best
+        known = read_json(kept) if kept.exists() else {"best": {"point": {}}, "settings": settings}
+        write_json(kept, known | {name: v for name, v in told.items() if name != "report"})
     return told
 
 
 def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
     """Sizes that get a model each; those of the default as far as they are not above --d-max."""
-    written, d_max = options.separate, options.d_max
-    if written == SEPARATE:
-        written = ",".join(word for word in written.split(",") if int(word) <= d_max)
-    return _sizes("--separate", written, d_max)
-
-
-def _sizes(option: str, written: str, d_max: int) -> tuple[int, ...]:
-    """Sizes of a vector, by commas; InputError for what is none."""
-    sizes = []
-    for word in filter(None, written.split(",")):
+    words, d_max = options.separate.split(","), options.d_max
+    if options.separate == SEPARATE:
+        words = [word for word in words if int(word) <= d_max]
+    for word in filter(None, words):
         if not word.strip().isdigit() or not 2 <= int(word) <= d_max:
             raise InputError(
-                f"{option} has {word!r}; sizes are numbers from 2 to {d_max} (--d-max)"
+                f"--separate has {word!r}; sizes are numbers from 2 to {d_max} (--d-max)"
             )
-        sizes.append(int(word))
-    return tuple(sorted(set(sizes)))
+    return tuple(sorted({int(word) for word in filter(None, words)}))
 
 
 def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     )
     point: dict[str, Any] = dict(told["best"]["point"])
     if dim := told.get("choice", {}).get("d"):
-        point["dim"] = dim
+        point["dim"] = max(dim, LEAST_FOR_VOIDS) if aim == "voids" else dim
     log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
     pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)
     log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)
@@ -287,7 +287,7 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 def _require_fit(run: RunFolder, options: argparse.Namespace) -> None:
     """InputError where texts are too few to choose anything by, or the base cannot restore them."""
-    from cllm.pipeline import require_restoring
+    from cllm.pipeline import require_enough_texts, require_restoring
     from cllm.settings import BaseSettings
 
     corpus = run.load_corpus()
@@ -300,11 +300,16 @@ def _require_fit(run: RunFolder, options: argparse.Namespace) -> None:
     if not run.base.is_dir():
         run.load_base()  # says what to do
     require_restoring(run, BaseSettings().minimum_restored, allow_weak=options.allow_weak_base)
-    judged = options.choose or not options.no_choice or options.measure != PARTS[0]
-    if judged and not corpus.info.get("richness") and not run.reference.is_dir():
+    chooses = options.choose or not options.no_choice
+    evaluated = not options.choose and options.measure != PARTS[0]
+    judged = chooses and separate_sizes(options) and not corpus.info.get("richness")
+    if chooses:
+        for dim in {options.d_max, *separate_sizes(options)}:
+            require_enough_texts(corpus, budget_of(options).settings({"dim": dim}).model.dim)
+    if (evaluated or judged) and not run.reference.is_dir():
         raise InputError(
             f"{run.reference} does not exist, and texts are judged by it; train one with "
-            "`cllm pretrain`, or give --measure gain --no-choice"
+            "`cllm pretrain`, or give --measure gain and --no-choice or --separate ''"
         )
 
 

@@ -18,6 +18,7 @@ from tune.results import MEASURES, effects, finished
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
+ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
 SHOWN = 60  # trials in the table
 
 
@@ -96,9 +97,9 @@ def _plain(one: Mapping[str, Any]) -> str:
     if one.get("steps", {}).get("largest"):
         return "the two were trained for different steps, so nothing follows; give --steps"
     largest = max(one["gain_nats"]["largest"], one["uniformity"]["largest"])
-    if largest:
+    if largest > ROUNDING:
         return f"it changes a measure by {largest:.3g}, so weight 0 is NOT the plain model"
-    return "it changes nothing, so weight 0 is the plain model"
+    return f"it changes no measure by more than {largest:.1g}, so weight 0 is the plain model"
 
 
 def _collapse(one: Mapping[str, Any]) -> str:
@@ -141,7 +142,7 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
         )
     else:
         ci = f" [{choice['d_ci'][0]}, {choice['d_ci'][1]}]" if choice["d_ci"] else ""
-        line = f"Dimension: {choice['d']}{ci}. {gain}; texts come back from {choice['trip_d']} on."
+        line = f"Dimension: {choice['d']}{ci}. {gain}, and texts come back."
     short_of = [name for name, there in told.get("plateau", {}).items() if not there]
     if short_of:
         line += (

@@ -25,6 +25,10 @@ MEASURES = ("gain_nats", "content_f1", "round_trip", "uniformity", "radius_ratio
             "valid", "void_new", "withheld")  # fmt: skip
 
 
+# of the first void_dim coordinates: not to be compared where these are others
+OF_PREFIX = ("uniformity", "radius_ratio", "auroc", "yield", "valid", "void_new", "withheld")
+
+
 def flat(row: Row) -> dict[str, Any]:
     """A trial as one row of a table: its point's values beside what was measured."""
     point = {f"point_{name}": value for name, value in row["point"].items()}
@@ -99,7 +103,10 @@ def saved(rows: Sequence[Row], evaluations: int) -> float | None:
 
 def start_share(rows: Sequence[Row]) -> float | None:
     """Seconds until the first step over those of whole trials, of all finished ones together."""
-    known = [row for row in finished(rows) if "start_seconds" in row and not row.get("cached")]
+    known = [
+        row for row in finished(rows)
+        if "start_seconds" in row and not row.get("cached") and not row.get("went_on")
+    ]  # fmt: skip
     whole = sum(row["train_seconds"] + row["measure_seconds"] for row in known)
     return float(sum(row["start_seconds"] for row in known) / whole) if known else None
 
@@ -117,24 +124,26 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
     alike: dict[str, dict[Any, Row]] = {}
     for row in finished(rows):
         others = {k: v for k, v in row["point"].items() if k != name}
-        if name not in ("dim", "void_dim"):  # else it would be the effect of another prefix
-            others["prefix"] = row.get("void_dim")
         alike.setdefault(repr(sorted(others.items())), {})[row["point"][name]] = row
     told = []
     for value in values[1:]:
         both = [one for one in alike.values() if {values[0], value} <= one.keys()]
         pairs = [(one[values[0]], one[value]) for one in both]
         measures = (*MEASURES, "steps")
-        changes = {each: found for each in measures if (found := _change(pairs, each, rng))}
+        changes = {each: found for each in measures if (found := _change(pairs, each, rng, name))}
         told.append({"value": value, "against": values[0], "pairs": len(pairs)} | changes)
     return [one for one in told if one["pairs"]]
 
 
 def _change(
-    pairs: Sequence[tuple[Row, Row]], measure: str, rng: np.random.Generator
+    pairs: Sequence[tuple[Row, Row]], measure: str, rng: np.random.Generator, name: str
 ) -> dict[str, Any] | None:
-    known = [(a[measure], b[measure], a["point"].get(SEED)) for a, b in pairs
-             if a.get(measure) is not None and b.get(measure) is not None]  # fmt: skip
+    known = [
+        (a[measure], b[measure], a["point"].get(SEED)) for a, b in pairs
+        if a.get(measure) is not None and b.get(measure) is not None
+        and (name in ("dim", "void_dim") or measure not in OF_PREFIX
+             or a.get("void_dim") == b.get("void_dim"))
+    ]  # fmt: skip
     if not known:
         return None
     before_P, after_P = np.array([pair[:2] for pair in known], float).T

@@ -25,6 +25,7 @@ from cllm.sphere import ExactIndex, unit
 
 VOCABULARY = 4000  # byte-level BPE tokens, as of the bases made here
 CONTEXT = 128  # tokens that a text is cut to
+LEAST_REPEATED = 1e-3  # its logarithm is taken
 READ = 20_000  # training texts that are looked at
 ASKED = 500  # held-out texts whose cost is worked out
 SAMPLE = 1000  # texts whose token matrices are compared
@@ -58,7 +59,7 @@ def quick(corpus: Corpus) -> dict[str, float]:
         "vocabulary": float(len(words)),
         "text_nats": float(nats_N.mean()),
         "token_nats": float(nats_N.sum()) / sum(map(len, asked)),
-        "repeated": 1 - float(nats_N.mean()) / single,
+        "repeated": max(LEAST_REPEATED, 1 - float(nats_N.mean()) / single),
     }
 
 

@@ -28,24 +28,23 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cllm.arrays import TokenArrays
 from cllm.errors import InputError, WorkError
-from cllm.files import digest
+from cllm.files import digest, read_json, write_json
 from cllm.run import RunFolder
-from cllm.settings import RunSettings
 from cluster.joining import last_line, places, require
 from cluster.tasks import Needs
 from tune import IMPORTED
 from tune.objectives import EARLY, is_low, part_of
 from tune.progress import Table
 from tune.space import SEED, Point, Range, Space, Value
-from tune.trial import METHOD, Plan, Shared, run_trial, share
+from tune.trial import METHOD, Plan, Shared, run_trial, share_by_task
 from tune.workers import by_workers
 
 log = logging.getLogger(__name__)
 
 _FIRST = [IMPORTED]  # of this process: its first trial begins with its imports
 SNAPSHOT_SECONDS = "5"  # between snapshots of the search
+TOOK = "seconds.json"
 RETRIES = 1  # of a trial that fails
 TRIALS = 24
 
@@ -77,7 +76,7 @@ class How:
 
 @dataclass(frozen=True)
 class Found:
-    """A sweep's trials, one row each, and how long this call took."""
+    """A sweep's trials, one row each, and how long it took: calls that were killed left out."""
 
     name: str
     rows: list[Row]
@@ -114,7 +113,8 @@ def _found(
     space: Space, points: list[Point], plan: Plan, how: How, room: int, folder: Path
 ) -> Found:
     begun = time.time()
-    shared = _shared(plan, space, how)
+    several = map(plan.budget.settings, space.corners())
+    shared = share_by_task(RunFolder(plan.run.resolve()), several, Needs(how.cpus, how.gpu))
     trainable = tune.with_resources(
         tune.with_parameters(_trial, plan=plan, shared=shared, how=how), _resources(plan, how)
     )
@@ -128,9 +128,12 @@ def _found(
         tuner = _tuner(trainable, space, points, plan, how, room, folder.name, table)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
-        rows = [_row(result) for result in tuner.fit()]
+        rows = [_row(result, plan.workers) for result in tuner.fit()]
     _clear(plan, rows)
-    return Found(folder.name, _some_finished(rows), time.time() - begun)
+    took = folder / TOOK
+    seconds = time.time() - begun + (read_json(took) if took.exists() else 0.0)
+    write_json(took, seconds)
+    return Found(folder.name, _some_finished(rows), seconds)
 
 
 def require_objectives(how: How, plan: Plan) -> None:
@@ -273,23 +276,6 @@ def _resources(plan: Plan, how: How) -> dict[str, float]:
     return Needs(how.cpus, how.gpu).resources
 
 
-def _shared(plan: Plan, space: Space, how: How) -> list[Any]:
-    """What trials share, worked out by a worker: references to the parts of `Shared`."""
-    different: dict[tuple[float, int], RunSettings] = {}
-    for settings in map(plan.budget.settings, space.corners()):
-        swaps = settings.train.swaps
-        different.setdefault((swaps, settings.seed if swaps else 0), settings)
-    task = ray.remote(num_cpus=how.cpus, num_gpus=int(how.gpu), num_returns=2)(_share)
-    shared: list[Any] = task.remote(plan.run.resolve(), list(different.values()))
-    ray.wait(shared, num_returns=2, fetch_local=False)
-    return shared
-
-
-def _share(run: Path, settings: list[RunSettings]) -> tuple[TokenArrays, float]:
-    shared = share(RunFolder(run), settings)
-    return shared.arrays, shared.without_nats
-
-
 def _trial(config: dict[str, Any], plan: Plan, shared: list[Any], how: How) -> None:
     """What Tune runs, in a process of its own."""
     from cllm.console import set_up_logging
@@ -303,7 +289,7 @@ def _trial(config: dict[str, Any], plan: Plan, shared: list[Any], how: How) -> N
     run_trial(point, plan, Shared(*ray.get(shared)), tune.report, *elsewhere, begun)
 
 
-def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
+def _row(result: Any, workers: int) -> Row:  # noqa: ANN401 - Tune's
     """Of a trial: its point, how it ended, and what was reported last."""
     metrics = dict(result.metrics or {})
     point = metrics.get("config", {})
@@ -311,12 +297,13 @@ def _row(result: Any) -> Row:  # noqa: ANN401 - Tune's
     state = "failed" if result.error else "finished" if "folder" in metrics else "pruned"
     kept = {*part_of(), "dim", "void_dim", "steps", "evaluation", "train_seconds",
             "measure_seconds", "start_seconds", "void_texts", "withheld", "folder",
-            "gain_low", "gain_high", "cached"}  # fmt: skip
+            "gain_low", "gain_high", "cached",
+            "went_on"}  # fmt: skip
     row: Row = {"state": state, "seconds": metrics.get("time_total_s")} | {
         name: value for name, value in metrics.items() if name in kept
     }
     told = result.metrics_dataframe  # of trials by several workers only the way tells the start
-    if told is not None and "start_seconds" in told and not row.get("cached"):
+    if workers and told is not None and "start_seconds" in told:
         row.setdefault("start_seconds", float(told["start_seconds"].dropna().iloc[0]))
     if result.error:
         row["error"] = last_line(result.error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cllm.sphere import ExactIndex, prefix
 from cllm.training import Spread
 from cllm.training_texts import TrainingTexts
 from cllm.unseen import notices
+from cluster.tasks import Needs
 from tune.objectives import OF_PART
 from tune.space import Budget, Value
 
@@ -98,6 +99,22 @@ def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
     return Shared(TokenArrays.of(base, everything), min(costs, default=0.0))
 
 
+def share_by_task(run: RunFolder, settings: Iterable[RunSettings], needs: Needs) -> list[Any]:
+    """References to the two parts of `Shared`, worked out by a worker of a cluster, once."""
+    import ray
+
+    different = {(s.train.swaps, s.train.swaps and s.seed): s for s in settings}
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), num_returns=2)(_shared_parts)
+    parts: list[Any] = task.remote(run, list(different.values()))
+    ray.wait(parts, num_returns=2, fetch_local=False)
+    return parts
+
+
+def _shared_parts(run: RunFolder, settings: list[RunSettings]) -> tuple[TokenArrays, float]:
+    shared = share(run, settings)
+    return shared.arrays, shared.without_nats
+
+
 def run_trial(
     point: Mapping[str, Value], plan: Plan, shared: Shared, report: Report,
     train: Train | None = None, measured: Measure | None = None, begun: float | None = None,
@@ -143,7 +160,7 @@ def _in_folder(
     result = (measured or measure)(folder, settings, plan, shared) | {
         "evaluation": scores.evaluations, "folder": str(folder.path),
         "train_seconds": trained - begun, "measure_seconds": time.time() - trained,
-    } | scores.overhead  # fmt: skip
+    } | scores.overhead | ({"went_on": True} if goes_on else {})  # fmt: skip
     write_json(kept, {"identity": plan.identity, "result": result})
     report(result | cached)
     return result | cached

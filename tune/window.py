@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from filelock import FileLock
+
 from cllm import pipeline
 from cllm.files import digest, read_json, write_json
 from cllm.metrics import wilson
@@ -80,6 +82,11 @@ def window_of(sizes: Sequence[At]) -> Window:
 
 def found_at(trained: RunFolder, decodes: int, seed: int) -> At:
     """Search voids among the whole vectors of a model of one size, and write from them."""
+    with FileLock(trained.path / "lock"):  # as where it is trained
+        return _found(trained, decodes, seed)
+
+
+def _found(trained: RunFolder, decodes: int, seed: int) -> At:
     model, kept = trained.load_model(), trained.path / KEPT
     made_from = digest(model.hash, trained.measured_by, str(decodes), str(seed))
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):

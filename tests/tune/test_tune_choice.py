@@ -27,7 +27,6 @@ TRIPS = [9.0, 3.0, 1.0, 0.3, 0.1, 0.1]
 def test_both_gain_and_round_trip_have_to_be_enough() -> None:
     told = choose([curve_of(GAINS, TRIPS)], np.random.default_rng(0))
     assert 8 < told.gain_d <= 16
-    assert told.trip_d == 32
     assert told.d == 32
     assert told.gain_ci[0] <= told.gain_d <= told.gain_ci[1]
     assert told.undecided == 0
@@ -36,14 +35,12 @@ def test_both_gain_and_round_trip_have_to_be_enough() -> None:
 def test_where_texts_never_come_back_there_is_no_choice_but_the_gain_is_told() -> None:
     told = choose([curve_of(GAINS, [9.0, 3.0, 2.0, 1.5, 1.2, 0.9])], np.random.default_rng(0))
     assert told.d is None
-    assert told.trip_d is None
     assert told.undecided == 1
     assert 8 < told.gain_d <= 16
 
 
 def test_the_choice_is_the_smallest_length_that_is_enough_by_both() -> None:
     told = choose([curve_of(GAINS, [0.1, 3.0, 1.0, 0.2, 0.4, 0.1])], np.random.default_rng(0))
-    assert told.trip_d == 2
     assert told.d == 16
     back = choose([curve_of(GAINS, [0.1] * 6)], np.random.default_rng(0))
     assert back.d == back.gain_d

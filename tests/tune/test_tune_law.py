@@ -26,7 +26,7 @@ def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
         found.append({
             "name": f"c{number}", "family": f"f{number % 5}", "statistics": facts, "d": d,
             "d_ci": [d, d], "lengths": [2, 4, 8, 16, 32], "gain_L": [1.0, 2.0, 4.0, 6.0, 7.0],
-            "plateau": [True], "trip_d": None,
+            "plateau": [True],
         })  # fmt: skip
     return found
 
@@ -57,7 +57,9 @@ def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
     assert told["law"] == alone["law"]
     assert [one["corpus"] for one in told["unbent"]] == ["long", "nothing"]
     assert len(told["corpora"]) == 14
-    assert told["d0"]["law"]["predictors"] is not None
+    d0s = [one["d0"] for one in told["corpora"]]
+    rows = told["d0"]["left_out"]["rows"]
+    assert [row["predicted"] for row in rows] == pytest.approx([d0s[0]] * 12), "all curves are one"
 
 
 def test_the_command_fits_draws_and_prints(
@@ -73,7 +75,9 @@ def test_where_nothing_foretells_the_law_is_the_constant() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
     chosen = law.best_predictors(some, QUICK)
-    assert law._error(some, chosen) <= law._error(some, ())
+    assert len(chosen) <= law.MOST
+    tried = law.left_out(some, QUICK)
+    assert tried["mean"] < 1.6 * tried["constant_mean"], "noise is not followed far"
 
 
 def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:

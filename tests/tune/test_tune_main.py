@@ -36,6 +36,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
+UNJUDGED = ["--measure", "gain", "--separate", ""]  # no reference LM is asked for
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -49,6 +52,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--space", "lr=1e-3..1e-2", "--search", "grid"], "lr is a range"),
         (["--space", "dim=4,8", "--search", "grid", "--trials", "1"], "the grid has 2 points"),
         (["--trials", "0"], "--trials is 0"),
+        (["--d-max", "2000", "--space", "dim=8"], "d = 2000 is more than the"),
+        (["--measure", "texts"], "texts are judged by it"),
         (["--apply"], "find something to apply with `cllm tune`"),
         (["--suggest"], "name it with --corpus"),
         (["--choose", "--d-max", "64", "--separate", "128"], "--separate has '128'"),
@@ -62,8 +67,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_what_cannot_be_is_refused_in_one_line(
     tiny_run: RunFolder, capsys: pytest.CaptureFixture[str], options: list[str], told: str
 ) -> None:
-    more = [] if options[0] in ("--apply", "--suggest") else ["--allow-weak-base"]
-    assert told in refused(capsys, "--run", str(tiny_run.path), *options, *more)
+    few = [] if options[0] in ("--apply", "--suggest") else ["--allow-weak-base", *UNJUDGED]
+    assert told in refused(capsys, "--run", str(tiny_run.path), *few, *options)
 
 
 def test_a_corpus_of_fifty_texts_decides_nothing(

@@ -81,6 +81,23 @@ def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
     assert again["best"]["point"] == told["best"]["point"]
 
 
+def test_the_dimension_is_chosen_checked_and_kept_for_applying(run: Path) -> None:
+    words = ["--choose", "--d-max", "8", "--separate", "4,8", "--decodes", "20", "--cap", "2"]
+    told = outcome(tune(run, *words))
+    assert told["choice"]["lengths"] == [2, 3, 4, 6, 8]
+    assert [row["d"] for row in told["check"]["sizes"]] == [4, 8]
+    assert {at["d"] for at in told["window"]["sizes"]} == {4, 8}
+    assert len(told["words"]) == 2
+    assert all(line in Path(told["report"]).read_text("utf-8") for line in told["words"])
+    models = {file: file.stat().st_mtime_ns for file in run.glob("tune/dimension/*/model/*")}
+    assert len({file.parent for file in models}) == 3
+    again = outcome(tune(run, *words))
+    assert again["choice"] == told["choice"]
+    assert all(file.stat().st_mtime_ns == made for file, made in models.items())
+    kept = json.loads((run / "tune" / "tune.json").read_text())
+    assert kept["choice"] == told["choice"]
+
+
 def test_failed_trials_are_told_and_do_not_stop_the_others(run: Path) -> None:
     words = ["--search", "grid", "--scheduler", "none", "--space", "dim=4"]
     told = outcome(tune(run, *words, "--space", "train.loop.lr=1e-3,1e30"))
