@@ -54,7 +54,8 @@ def side_by_side(
     """What `work` makes of each of them, as tasks; the first error of theirs is raised here."""
     import ray
 
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), max_retries=RETRIES)(_told)
+    resources = {"num_cpus": needs.cpus, "num_gpus": int(needs.gpu)}
+    task = ray.remote(**resources, max_retries=RETRIES)(_told).options(name=work.__name__)
     made = []
     for result, error in ray.get([task.remote(work, *each) for each in asked]):
         if error:
