@@ -59,4 +59,4 @@ def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
     assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
     assert of_random[1]["slot"]["accuracy"] < RIGHT
-    assert told["most_texts"]["slot"] >= 4 > told["most_random"]["encoder"]
+    assert told["most_random"]["encoder"] == 0, "it was never trained on such"
