@@ -131,8 +131,8 @@ def _found(
         rows = [_row(result, plan.workers) for result in tuner.fit()]
     _clear(plan, rows)
     took = folder / TOOK
-    seconds = time.time() - begun + (read_json(took) if took.exists() else 0.0)
-    write_json(took, seconds)
+    seconds = time.time() - begun + (read_json(took)["seconds"] if took.exists() else 0.0)
+    write_json(took, {"seconds": seconds})
     return Found(folder.name, _some_finished(rows), seconds)
 
 

@@ -154,10 +154,12 @@ def test_trials_of_several_workers_are_pruned_on_a_cluster(run: Path, cluster: C
     words = ["-m", "tune.main", "--run", str(run), *SMALL, *CHANGES, "--workers", "2"]
     # one at a time, so that the second has one to be compared with
     space = ["--search", "grid", "--space", "dim=16,2", "--keep", "2", "--cpus", "2"]
-    words += ["--set", "train.loop.lr=1e-4"]
+    # and long enough that a score is told before the next one is there
+    words += ["--set", "train.loop.lr=1e-4", "--steps", "96"]
     ended = cluster.run([*words, *space], seconds=700)
     told = outcome(ended)
     assert told["trials"] == 2
     assert told["counts"]["failed"] == 0, ended.stderr[-2000:]
-    assert told["counts"]["pruned"] == 1, "reports of Ray Train did not reach the scheduler"
+    ways = sorted((run / "tune" / told["sweep"]).glob("*/result.json"))
+    assert told["counts"]["pruned"] == 1, [way.read_text()[:3000] for way in ways]
     assert told["best"]["content_f1"] >= 0
