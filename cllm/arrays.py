@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class TokenArrays:
     """Token embeddings of texts, one after the other, found by a text's own tokens.
 
-    Large arrays only, so that processes of one machine can share them.
+    Values lie in one array, which processes of one machine can share.
     """
 
     base_hash: str
@@ -38,12 +38,7 @@ class TokenArrays:
     @torch.inference_mode()
     def of(cls, base: BaseLM, several: Sequence[TokenTexts], batch: int = 64) -> TokenArrays:
         """Of all texts in all of them, each once."""
-        first_of: dict[bytes, int] = {}
-        total = 0
-        for row in (row for texts in several for row in texts.rows):
-            if (key := _key(row)) not in first_of:
-                first_of[key] = total
-                total += len(row)
+        first_of, total = _places(several)
         values_SH = np.empty((total, base.width), np.float32)
         done: set[bytes] = set()
         for texts in several:
@@ -58,6 +53,11 @@ class TokenArrays:
                     values_SH[first_of[key] : first_of[key] + length] = array_TH[:length]
                 done.update(keys)
         return cls(base.hash, values_SH, first_of)
+
+    @staticmethod
+    def size(base: BaseLM, several: Sequence[TokenTexts]) -> int:
+        """Bytes that those of these texts take."""
+        return _places(several)[1] * base.width * np.dtype(np.float32).itemsize
 
     def __len__(self) -> int:
         return len(self.first_of)
@@ -75,6 +75,17 @@ class TokenArrays:
                 return None
             one_TH[:length] = self.values_SH[first : first + length]
         return torch.from_numpy(array_BTH)
+
+
+def _places(several: Sequence[TokenTexts]) -> tuple[dict[bytes, int], int]:
+    """The row where each different text begins, and how many rows there are."""
+    first_of: dict[bytes, int] = {}
+    total = 0
+    for row in (row for texts in several for row in texts.rows):
+        if (key := _key(row)) not in first_of:
+            first_of[key] = total
+            total += len(row)
+    return first_of, total
 
 
 def _key(row: NDArray[np.int64]) -> bytes:

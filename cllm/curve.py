@@ -26,6 +26,7 @@ from cllm.reference import ReferenceLM
 from cllm.sphere import ExactIndex, angle, prefix
 
 Floats = NDArray[np.float64]
+FAR = 1e6  # where neighbours are alike, and any move is far
 DECODED = 200  # texts that are written again for the round trip
 
 
@@ -89,5 +90,5 @@ def measure_curve(
         again_ND = model.encode([text or " " for text in model.decode(prefix_Nk[:DECODED])])
         moved_N = angle(prefix(again_ND, k), prefix_Nk[:DECODED])
         unit = ExactIndex(prefix(train_ND, k)).median_nearest()
-        moves.append(moved_N / unit if unit else np.full(len(moved_N), np.inf))
+        moves.append(moved_N / unit if unit else np.full(len(moved_N), FAR))
     return Curve(tuple(lengths), np.stack(gains), np.stack(moves))

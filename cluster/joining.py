@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +41,7 @@ def joined(address: str | None = None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address not in ("auto", "local"):
         _require_listener(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address, log_to_driver=True, logging_level=logging.WARNING,
@@ -46,6 +49,8 @@ def joined(address: str | None = None) -> Iterator[None]:
         )  # fmt: skip
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
         raise InputError(_refused(address, error)) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own aborts with a dump
     _set_up_data()
     try:
         yield
@@ -101,6 +106,12 @@ def places(each: Mapping[str, float]) -> int:
     """How often these resources fit on the nodes that are alive, whatever is in use there."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(min(int(node.get(k, 0.0) / n) for k, n in each.items() if n) for node in nodes)
+
+
+def smallest_store() -> float:
+    """Bytes of the smallest object store among the nodes that are alive."""
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return min(node["object_store_memory"] for node in nodes if "object_store_memory" in node)
 
 
 def require_seen(place: str) -> None:

@@ -33,6 +33,11 @@ class Needs:
         """As Ray counts them."""
         return {"CPU": self.cpus} | ({"GPU": 1.0} if self.gpu else {})
 
+    @property
+    def options(self) -> dict[str, float]:
+        """As `ray.remote` takes them."""
+        return {"num_cpus": self.cpus, "num_gpus": int(self.gpu)}
+
 
 def on_worker(
     run: str, reads: Sequence[str], makes: Sequence[str], work: Callable[[RunFolder], None],
@@ -54,8 +59,7 @@ def side_by_side(
     """What `work` makes of each of them, as tasks; the first error of theirs is raised here."""
     import ray
 
-    resources = {"num_cpus": needs.cpus, "num_gpus": int(needs.gpu)}
-    task = ray.remote(**resources, max_retries=RETRIES)(_told).options(name=work.__name__)
+    task = ray.remote(**needs.options, max_retries=RETRIES)(told_of).options(name=work.__name__)
     made = []
     for result, error in ray.get([task.remote(work, *each) for each in asked]):
         if error:
@@ -64,9 +68,10 @@ def side_by_side(
     return made
 
 
-def _told(
+def told_of(
     work: Callable[..., Made], *asked: object
 ) -> tuple[Made, None] | tuple[None, tuple[int, str]]:
+    """What `work` makes, or its InputError or WorkError, as `told_error` takes it."""
     set_up_logging()
     try:
         return work(*asked), None

@@ -78,7 +78,8 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
 
     `slot`: the vector is the one memory position, of the base's width, that its decoder sees.
     `encoder`: a CLLM's vector, of d coordinates, as its trained encoder makes it; `decoder`: the
-    same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap.
+    same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap,
+    fairly so for `whole_texts` alone: of a cut text, the encoder has seen none like it.
     """
     if options.texts < FEW or options.starts < 1:
         raise InputError(f"--texts must be {FEW} or more, and --starts 1 or more")
@@ -96,6 +97,14 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     rng = np.random.default_rng(options.seed)
     reference = run.find_reference(model.base)
     known = sorted({token for row in rows for token in row} - {model.base.eos})
+    whole = [int(i) for i in order_N[: options.texts]]
+    context = model.config.context
+    texts = TokenTexts.of(
+        [corpus.ids[i] for i in whole], [rows[i] for i in whole], model.base.pad, context
+    )
+    entropy = run.load_corpus().info.get("entropy_nats")
+    without_N = nats_without(model, reference, texts, entropy)
+    told["whole_texts"] = _at(model, texts, without_N, options)
     drawn = [[*rng.choice(known, len(row) - 1).tolist(), model.base.eos] for row in rows]
     for what, some in (("texts", rows), ("random", drawn)):
         by_length = []

@@ -57,6 +57,7 @@ def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     of_texts, of_random = told["of_texts"], told["of_random"]
     assert [one["tokens"] for one in of_texts] == [4, 48]
     assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
+    assert told["whole_texts"]["encoder"]["gain_nats"] > 0, "the shipped model restores its texts"
     assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
     assert of_random[1]["slot"]["accuracy"] < RIGHT
     assert told["most_random"]["encoder"] == 0, "it was never trained on such"

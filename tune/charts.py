@@ -18,6 +18,7 @@ NAMES = {
     "uniformity": "uniformity (0 = all alike)", "void_new": "new texts from voids",
     "yield": "yield of the void arm", "radius_ratio": "radius ratio", "content_f1": "content F1",
     "round_trip": "round trip", "valid": "valid, of texts from voids",
+    "p_value": "p of the radius ratio",
 }  # fmt: skip
 
 
@@ -27,13 +28,17 @@ def name_of(measure: str) -> str:
 
 
 def front_chart(rows: Sequence[Mapping[str, Any]], emergence: str) -> Iterator[Drawing]:
-    """Reconstruction against void emergence, uniformity as colour; trials on the front ringed."""
+    """Reconstruction against void emergence, uniformity as colour; trials on the front ringed.
+
+    Rows of one `void_dim`.
+    """
     axes_of = ("gain_nats", emergence, "uniformity")
     known = [r for r in rows if r["state"] == "finished" and all(n in r for n in axes_of)]
     if len(known) < 2:
         return
     best = {id(known[i]) for i in front(known, axes_of)}
-    with drawing(f"front {emergence}") as (axes, svg):
+    void_dim = int(known[0]["void_dim"])
+    with drawing(f"front {emergence} {void_dim}") as (axes, svg):
         points = axes.scatter(
             [r["gain_nats"] for r in known], [r[emergence] for r in known],
             c=[r["uniformity"] for r in known], cmap="viridis", s=28,
@@ -44,7 +49,8 @@ def front_chart(rows: Sequence[Mapping[str, Any]], emergence: str) -> Iterator[D
         bar.set_label(name_of("uniformity"), color=INK)
         axes.set_xlabel(name_of("gain_nats"))
         axes.set_ylabel(name_of(emergence), color=INK)
-    yield "Three-way front: ringed trials are beaten by none in all three", svg.text
+    words = f"Three-way front, voids in {void_dim} coordinates: ringed trials are beaten by none"
+    yield f"{words} in all three", svg.text
 
 
 def curve_chart(

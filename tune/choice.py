@@ -23,6 +23,7 @@ from cllm.metrics import few, stretched
 Floats = NDArray[np.float64]
 SHARE = 0.95  # of the gain at d_max
 NEAR = 0.25  # the largest round trip: a quarter of the angle between neighbours
+BENT = 0.9  # of d_max: a d above it says no more than where the curve was cut off
 DRAWS = 1000
 
 

@@ -103,9 +103,7 @@ def job_of(
     dim = lengths[-1]
     settings = budget.settings({"dim": dim, "seed": seed})
     loop = settings.train.loop
-    limits: dict[str, Any] = {"seconds": loop.seconds * cap}
-    if not loop.seconds:
-        limits = {"steps": int(loop.steps * cap)}
+    limits = {"seconds": loop.seconds * cap, "steps": max(1, int(loop.steps * cap))}
     loop = LoopSettings.model_validate(
         loop.model_dump() | limits | {"plateau": PLATEAU, "evaluations": EVALUATIONS}
     )

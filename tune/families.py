@@ -4,7 +4,8 @@ Families are kinds of text; a family's smaller corpora are parts of its largest 
 held-out texts. One base for all of them, trained on all training texts, so that corpora differ in
 nothing but themselves.
 
-    for cell in CELLS: run = prepared(cell, corpora, out)
+    base = shared_base(out, corpora, settings)
+    for cell in CELLS: run = prepared(cell, base, out, corpora, settings)
 """
 
 from __future__ import annotations
@@ -103,9 +104,11 @@ def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
     return run
 
 
-def prepared(cell: Cell, out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
+def prepared(
+    cell: Cell, base: RunFolder, out: Path, corpora: Path, settings: RunSettings
+) -> RunFolder:
     """A cell's run folder: its corpus, the shared base, and a reference LM where one is needed."""
-    run, base = RunFolder(out / cell.name), shared_base(out, corpora, settings)
+    run = RunFolder(out / cell.name)
     if not run.base.is_dir():
         pipeline.keep_corpus(run, part(whole(cell.kind, corpora), cell.texts))
         pipeline.borrow_base(run, base.base)

@@ -26,6 +26,7 @@ from scipy import stats
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
+from tune.choice import BENT
 from tune.curve_fit import fitted
 from tune.statistics import QUICK
 
@@ -35,7 +36,6 @@ MEASURED = Path(__file__).parent / "assets" / "law.json"
 OF_BASE = ("base_token_nats", "matrix_dim", "mean_dim")
 MOST = 2  # predictors
 SURE = 0.95
-BENT = 0.9  # of d_max: a d above it says no more than where the curve was cut off
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.measure:
             from tune.law_measure import measured
 
-            for one in measured(options.out, options.corpora, options):
+            for one in measured(options):
                 before = records(options.save) if options.save.exists() else []
                 others = [known for known in before if known["name"] != one["name"]]
                 write_json(options.save, {"corpora": [*others, one]})
@@ -139,7 +139,7 @@ def told(corpora: Sequence[Record]) -> dict[str, Any]:
         "d0": {"law": asdict(d0_law), "left_out": d0_tried},
         "unbent": [
             {"corpus": one["name"], "d_max": one["lengths"][-1], "gain": one["gain_L"][-1],
-             "predicted": _by_others(one, fit).predict(one["statistics"])}
+             "predicted": _of_best(_without(one["family"], fit), QUICK).predict(one["statistics"])}
             for one in unbent
         ],  # d is d_max or more: predictions below are misses
     }  # fmt: skip
@@ -194,9 +194,8 @@ def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"{len(families)} families of corpora are too few to leave one out")
     rows = []
     for family in families:
-        others = [one for one in corpora if one["family"] != family]
-        law = fit_law(others, best_predictors(others, names), 0.0)
-        constant = _constant(others)
+        others = _without(family, corpora)
+        law, constant = _of_best(others, names), _constant(others)
         rows += [
             {"corpus": one["name"], "family": family, "d": one["d"],
              "predicted": law.predict(one["statistics"]), "constant": constant,
@@ -227,9 +226,12 @@ def _constant(corpora: Sequence[Record]) -> float:
     return float(np.exp(np.mean(means)))
 
 
-def _by_others(one: Record, corpora: Sequence[Record]) -> Law:
-    others = [other for other in corpora if other["family"] != one["family"]]
-    return fit_law(others, best_predictors(others, QUICK), 0.0)
+def _without(family: str, corpora: Sequence[Record]) -> list[Record]:
+    return [one for one in corpora if one["family"] != family]
+
+
+def _of_best(corpora: Sequence[Record], names: Sequence[str]) -> Law:
+    return fit_law(corpora, best_predictors(corpora, names), 0.0)
 
 
 def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
@@ -237,7 +239,7 @@ def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
     families = families_of(corpora)
     squares = []
     for family in families:
-        others = [one for one in corpora if one["family"] != family]
+        others = _without(family, corpora)
         if len(others) <= len(predictors) + 1:
             return float("inf")
         law = fit_law(others, predictors, 0.0)

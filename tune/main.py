@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm.console import emit, one_line_errors, set_up_logging
+from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from cllm.run import RunFolder, trained_run
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEW = 30  # validation texts: fewer decide nothing
 CARRIED = ("lr", "vector_noise", "cluster_weight", "cluster_floor")  # from a sweep to the curve
-SEPARATE = "8,16,32,64"
+SEPARATE = "4,8,16,32,64"
 KEPT = "tune.json"  # what the last sweep came to, for --apply
 
 
@@ -172,7 +171,7 @@ def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
 def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     from cluster.joining import joined
     from tune import report, results
-    from tune.sweep import require_objectives, require_space, sweep
+    from tune.sweep import require_finished, require_objectives, require_space, sweep
 
     space, plan, how = space_of(run, options), plan_of(run, options), how_of(options)
     require_objectives(how, plan)
@@ -181,6 +180,7 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         found = sweep(space, plan, how)
     rows, folder = found.rows, run.path / "tune" / found.name
     results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
+    require_finished(rows)
     states = [row["state"] for row in rows]
     at = results.best(rows, how.objectives)
     told: dict[str, Any] = {
@@ -229,7 +229,9 @@ def _choose(
         told["report"] = str(report.write(run.path / "tune", told, []))
         settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
         kept = run.path / "tune" / KEPT  # of a sweep before, whose best point is still the best
-        known = read_json(kept) if kept.exists() else {"best": {"point": {}}, "settings": settings}
+        known = read_json(kept) if kept.exists() else {}
+        if "sweep" not in known:
+            known = {"best": {"point": {}}, "settings": settings}
         write_json(kept, known | {name: v for name, v in told.items() if name != "report"})
     return told
 
@@ -238,7 +240,7 @@ def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
     """Sizes that get a model each; those of the default as far as they are not above --d-max."""
     words, d_max = options.separate.split(","), options.d_max
     if options.separate == SEPARATE:
-        words = [word for word in words if int(word) <= d_max]
+        words = [word for word in words if int(word) <= d_max] or [str(d_max)]
     for word in filter(None, words):
         if not word.strip().isdigit() or not 2 <= int(word) <= d_max:
             raise InputError(
@@ -283,11 +285,14 @@ def _require_sense(options: argparse.Namespace) -> None:
         if not getattr(options, name) > 0:
             raise InputError(f"--{name} is {getattr(options, name):g}; it must be above 0")
     separate_sizes(options)
+    for line in options.set:
+        if line.partition("=")[0].strip() == SHORT["dim"]:
+            raise InputError(f"--set {line}: sizes are what is searched; write --space dim=8,16,32")
 
 
 def _require_fit(run: RunFolder, options: argparse.Namespace) -> None:
     """InputError where texts are too few to choose anything by, or the base cannot restore them."""
-    from cllm.pipeline import require_enough_texts, require_restoring
+    from cllm.pipeline import FEW, require_enough_texts, require_restoring
     from cllm.settings import BaseSettings
 
     corpus = run.load_corpus()
@@ -331,4 +336,5 @@ def _show(told: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     main()

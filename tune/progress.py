@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import time
@@ -21,10 +22,8 @@ STYLES = {"runs": "cyan", "finished": "green", "pruned": "yellow", "failed": "re
 class Table(Callback):
     """Shows the trials of one sweep; Tune keeps it with the sweep, so it holds plain facts."""
 
-    def __init__(
-        self, names: tuple[str, ...], objectives: tuple[str, ...], trials: int, evaluations: int
-    ) -> None:
-        self.names, self.trials, self.evaluations = names, trials, evaluations
+    def __init__(self, names: tuple[str, ...], objectives: tuple[str, ...], trials: int) -> None:
+        self.names, self.trials = names, trials
         self.measures = ("evaluation", *dict.fromkeys(("gain_nats", *objectives)))
         self.began = time.time()
         self.live: Any = None
@@ -41,6 +40,7 @@ class Table(Callback):
 
             self.live = Live(console=Console(stderr=True), refresh_per_second=2)
             self.live.start()
+            atexit.register(self.live.stop)  # Ctrl-C is no end that Tune tells of
 
     def on_trial_start(self, **info: Any) -> None:  # noqa: ANN401
         """It runs."""

@@ -11,14 +11,16 @@ import numpy as np
 from cllm.files import replacing
 from cllm.report import page_template
 from tune.charts import curve_chart, front_chart, name_of, trip_chart
-from tune.choice import NEAR, SHARE
+from tune.choice import BENT, NEAR, SHARE
 from tune.objectives import short
 from tune.results import MEASURES, effects, finished
 
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
+EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
+NOT_COMPARED = "voids were sought in other coordinates, so nothing follows; give --space void_dim=N"
 SHOWN = 60  # trials in the table
 
 
@@ -36,8 +38,8 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not told:
         return [
             "No two finished trials differ in the clustering weight alone, so nothing is known of "
-            "what it buys: ask by --search grid --space cluster_weight=0,0.1 --space "
-            "seed=0,1,2,3,4 --aim voids."
+            "what it buys: ask by --search grid --space cluster_weight=0,0.01 --space "
+            "cluster_floor=0,0.5 --space seed=0,1,2,3,4 --steps 1200 --aim voids."
         ]
     lines = [_bought_and_paid(one) for one in told] + _controls(rows)
     collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
@@ -67,16 +69,22 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
 
 def _verdict(one: Mapping[str, Any]) -> str:
     gain = one.get("gain_nats", {})
-    loss = -gain["change"] / gain["before"] if gain.get("before") else 0.0
-    raised = [name for name in ("auroc", "yield") if _above_zero(one.get(name))]
+    change = gain["change"] / gain["before"] if gain.get("before") else 0.0
+    paid = f"costs {-100 * change:.1f} %" if change < 0 else f"adds {100 * change:.1f} %"
+    known = [name for name in EMERGES if name in one]
+    if not known:
+        return f"It {paid} of the gain; what it buys was not measured."
+    if all("ci" not in one[name] for name in known):
+        return f"It {paid} of the gain; whether it buys voids, one seed cannot tell."
+    raised = [name_of(name) for name in known if one[name].get("ci", [0.0])[0] > 0]
     if raised:
-        names = " and ".join(name_of(name) for name in raised)
         surely = -gain["ci"][0] / gain["before"] if "ci" in gain else float("inf")
         within = next((f", surely within {share:.0%}" for share in LOSSES if surely <= share), "")
-        return f"It raises {names} and costs {100 * loss:.1f} % of the gain{within}."
+        return f"It raises {' and '.join(raised)} and {paid} of the gain{within}."
     wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
     holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
-    return f"It buys no void that can be told from chance, and costs {100 * loss:.1f} % of the gain.{holes}"  # noqa: E501
+    bought = "It buys no void that can be told from chance"
+    return f"{bought}, and {paid} of the gain.{holes}"
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -96,6 +104,8 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _plain(one: Mapping[str, Any]) -> str:
     if one.get("steps", {}).get("largest"):
         return "the two were trained for different steps, so nothing follows; give --steps"
+    if "uniformity" not in one:
+        return NOT_COMPARED
     largest = max(one["gain_nats"]["largest"], one["uniformity"]["largest"])
     if largest > ROUNDING:
         return f"it changes a measure by {largest:.3g}, so weight 0 is NOT the plain model"
@@ -103,6 +113,8 @@ def _plain(one: Mapping[str, Any]) -> str:
 
 
 def _collapse(one: Mapping[str, Any]) -> str:
+    if "uniformity" not in one:
+        return NOT_COMPARED
     gain, spread = one["gain_nats"], one["uniformity"]
     fell, held = spread["before"] > COLLAPSED, spread["after"] <= COLLAPSED
     verdict = {
@@ -119,10 +131,6 @@ def _collapse(one: Mapping[str, Any]) -> str:
 
 def _pairs(one: Mapping[str, Any]) -> str:
     return f"{one['pairs']} pair" + ("s" if one["pairs"] != 1 else "")
-
-
-def _above_zero(found: Mapping[str, Any] | None) -> bool:
-    return bool(found) and found.get("ci", [0.0])[0] > 0
 
 
 def choice_in_words(told: Mapping[str, Any]) -> list[str]:
@@ -143,10 +151,15 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
     else:
         ci = f" [{choice['d_ci'][0]}, {choice['d_ci'][1]}]" if choice["d_ci"] else ""
         line = f"Dimension: {choice['d']}{ci}. {gain}, and texts come back."
+    if choice["undecided"] > 0 and choice["d"] is not None:
+        line += f" In {choice['undecided']:.1%} of resamples no size is enough."
+    if choice["gain_d"] > BENT * choice["d_max"]:
+        line += " The gain still rises at the largest size: a larger --d-max may carry more."
     short_of = [name for name, there in told.get("plateau", {}).items() if not there]
     if short_of:
         line += (
-            f" Not trained to their plateau: {', '.join(sorted(short_of))}; give a larger --cap."
+            f" Not trained to their plateau: {', '.join(sorted(short_of))}; give a larger --cap, "
+            "which trains them anew."
         )
     if choice["seeds"] == 1:
         line += " One model: the intervals are over texts alone."
@@ -158,8 +171,11 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
         return [line, "Void window: none. At no size are voids significant and decode to valid "
                 "text."]  # fmt: skip
     gaps = f", but not at {', '.join(map(str, window['gaps']))}" if window["gaps"] else ""
+    tried = [at["d"] for at in window["sizes"]]
+    at_end = window["low"] == min(tried) or window["high"] == max(tried)
+    beyond = f" Sizes tried: {min(tried)} to {max(tried)}; it may reach further." if at_end else ""
     return [line, f"Void window: {window['low']} to {window['high']} coordinates{gaps}: there "
-            "voids are significant and decode to valid text."]  # fmt: skip
+            f"voids are significant and decode to valid text.{beyond}"]  # fmt: skip
 
 
 def _checked(check: Mapping[str, Any]) -> str:
@@ -174,7 +190,12 @@ def _checked(check: Mapping[str, Any]) -> str:
 
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path."""
-    charts = {"front": front_chart(rows, emergence_of(rows))}
+    charts = {  # of one space each: prefixes of other lengths lie on other spheres
+        f"front-{k:.0f}": front_chart(
+            [r for r in rows if r.get("void_dim") == k], emergence_of(rows)
+        )
+        for k in sorted({r["void_dim"] for r in rows if "void_dim" in r})
+    }
     if "choice" in told:
         charts["curve"] = curve_chart(
             told["choice"], told.get("check", {}).get("sizes", []), told.get("fit")
@@ -184,7 +205,7 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     for name, _, svg in drawings:
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
-    measures = [name for name in MEASURES if any(name in row for row in rows)]
+    measures = [name for name in (*MEASURES, "p_value") if any(name in row for row in rows)]
     page = page_template("tune.html.j2", "tune", "cllm").render(
         told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
         drawings=[drawing[1:] for drawing in drawings],

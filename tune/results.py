@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from cllm.errors import WorkError
 from cllm.files import write_parquet
-from cllm.metrics import few
+from cllm.metrics import bootstrap
 from tune.objectives import is_low
 from tune.space import SEED
 
 Row = Mapping[str, Any]
 MEASURES = ("gain_nats", "content_f1", "round_trip", "uniformity", "radius_ratio", "auroc", "yield",
             "valid", "void_new", "withheld")  # fmt: skip
-
-
 # of the first void_dim coordinates: not to be compared where these are others
 OF_PREFIX = ("uniformity", "radius_ratio", "auroc", "yield", "valid", "void_new", "withheld")
 
@@ -157,10 +155,7 @@ def _change(
     if len(rows_of) < 2:
         return told
     mean_S = np.array([change_P[rows].mean() for rows in rows_of.values()])
-    draws = rng.choice(mean_S, (2000, len(mean_S))).mean(1)
-    wide = mean_S.mean() + few(len(mean_S)) * (draws - mean_S.mean())
-    low, high = np.quantile(wide, (0.025, 0.975))
-    return told | {"ci": [float(low), float(high)]}
+    return told | {"ci": bootstrap(mean_S, rng).ci}
 
 
 def _values(rows: Sequence[Row], objectives: Sequence[str]) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ class Space:
                     f"--space {line!r} has no values; write it like dim=8,16,32 or "
                     "lr=1e-3..4e-3:log"
                 )
-            axes[name.strip()] = _values(line, values.strip())
+            axes[_short(name.strip())] = _values(line, values.strip())
         return cls(axes)
 
     def grid(self) -> list[Point]:
@@ -109,19 +109,28 @@ class Budget:
         voids, a vector has just that prefix.
         """
         point = dict(point)
-        dim = point.pop("dim", None)
-        seed = int(point.pop(SEED, self.seed))
+        dim, seed, void_dim = (_whole(point.pop(n, None), n) for n in ("dim", SEED, "void_dim"))
         changes = list(self.changes)
-        if void_dim := int(point.pop("void_dim", 0)):
-            size = int(dim or overridden(self.preset, changes=changes).model.dim)
+        if void_dim:
+            size = dim or overridden(self.preset, changes=changes).model.dim
             changes.append(f"void_dim={min(void_dim, size)}")
             if self.aim == "voids" and void_dim < size:
                 changes.append(f"train.prefixes=[{void_dim}]")
         changes += [f"{SHORT.get(name, name)}={json.dumps(v)}" for name, v in point.items()]
         return overridden(
-            self.preset, dim=None if dim is None else int(dim), seed=seed, aim=self.aim,
+            self.preset, dim=dim, seed=self.seed if seed is None else seed, aim=self.aim,
             seconds=self.seconds, steps=self.steps, changes=changes,
         )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return next((short for short, place in SHORT.items() if place == name), name)
+
+
+def _whole(value: object, name: str) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise InputError(f"--space {name} has {value!r}; it takes whole numbers")
 
 
 def _values(line: str, written: str) -> tuple[Value, ...] | Range:
@@ -140,6 +149,9 @@ def _values(line: str, written: str) -> tuple[Value, ...] | Range:
 
 def _value(written: str) -> Any:  # noqa: ANN401 - any JSON scalar
     try:
-        return json.loads(written)
+        value = json.loads(written)
     except ValueError:
         return written.strip()
+    if isinstance(value, list | dict) or value is None:
+        raise InputError(f"--space: {written!r} is no single value; write it like dim=8,16,32")
+    return value

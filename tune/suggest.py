@@ -23,9 +23,12 @@ def suggest(file: Path | None) -> dict[str, Any]:
         raise InputError("--suggest looks at a file of texts; name it with --corpus")
     corpus = build_corpus(read_rows(file), split=SPLIT)  # as the corpora of the law were
     facts, law = quick(corpus), the_law()
-    low, high = law.interval(facts)
+    texts = int(facts["texts"])  # which a vector may not have more coordinates than
+    d, low, high = (
+        min(max(2, round(value)), texts) for value in (law.predict(facts), *law.interval(facts))
+    )
     return {
-        "d": max(2, round(law.predict(facts))), "d_interval": [max(2, round(low)), round(high)],
+        "d": d, "d_interval": [low, high],
         "predictors": {name: facts[name] for name in law.predictors},
         "statistics": facts, "extrapolates": law.beyond(facts),
         "law": {"offset": law.offset, "slopes": dict(zip(law.predictors, law.slopes, strict=True))},

@@ -14,7 +14,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ SNAPSHOT_SECONDS = "5"  # between snapshots of the search
 TOOK = "seconds.json"
 RETRIES = 1  # of a trial that fails
 TRIALS = 24
+LEAST = 2  # evaluations before a trial may be pruned
 
 Search = Literal["optuna", "random", "grid"]
 Row = dict[str, Any]
@@ -61,7 +62,6 @@ class How:
     trials: int | None = None  # 24, or all of a grid
     prune: bool = True
     keep: int = 3  # of so many trials one gets on, where they are pruned
-    least: int = 2  # evaluations before a trial may be pruned
     seed: int = 0
     cpus: float = 1  # of a trial, or of each of its workers
     gpu: bool = False
@@ -70,7 +70,7 @@ class How:
     @property
     def identity(self) -> str:
         """Of the search; trials keep the resources that they were begun with."""
-        parts = (self.objectives, self.search, self.trials, self.prune, self.keep, self.least)
+        parts = (self.objectives, self.search, self.trials, self.prune, self.keep, LEAST)
         return repr((*parts, self.seed, self.cpus, self.gpu, METHOD))
 
 
@@ -88,7 +88,6 @@ def sweep(space: Space, plan: Plan, how: How) -> Found:
 
     Raises:
         InputError: the space does not fit the corpus, or there is no room for one trial.
-        WorkError: no trial came to its end.
     """
     points = require_space(space, plan, how)
     room = _room(plan, how)
@@ -124,7 +123,7 @@ def _found(
         log.info("going on with the sweep that lies there; it prunes by what comes from now on")
         tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True)
     else:
-        table = Table(tuple(space.axes), how.objectives, count, plan.evaluations)
+        table = Table(tuple(space.axes), how.objectives, count)
         tuner = _tuner(trainable, space, points, plan, how, room, folder.name, table)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the table says it all
@@ -133,7 +132,7 @@ def _found(
     took = folder / TOOK
     seconds = time.time() - begun + (read_json(took)["seconds"] if took.exists() else 0.0)
     write_json(took, {"seconds": seconds})
-    return Found(folder.name, _some_finished(rows), seconds)
+    return Found(folder.name, rows, seconds)
 
 
 def require_objectives(how: How, plan: Plan) -> None:
@@ -225,11 +224,11 @@ def _scheduler(plan: Plan, how: How) -> TrialScheduler | None:
         return None
     return AsyncHyperBandScheduler(
         time_attr="evaluation", metric=EARLY, mode="max", max_t=plan.evaluations,
-        grace_period=how.least, reduction_factor=how.keep,
+        grace_period=min(LEAST, plan.evaluations), reduction_factor=how.keep,
     )  # fmt: skip
 
 
-class Whole(OptunaSearch):
+class PruningOptuna(OptunaSearch):
     """Optuna's search, which counts as an outcome only what a trial reports at its end.
 
     A pruned trial's gain is that of a part of its training: Optuna hears that it was pruned.
@@ -256,8 +255,8 @@ class Whole(OptunaSearch):
 def _search(how: How) -> Searcher:
     modes = ["min" if is_low(name) else "max" for name in how.objectives]
     if len(modes) == 1:
-        return Whole(metric=how.objectives[0], mode=modes[0], seed=how.seed)
-    return Whole(metric=list(how.objectives), mode=modes, seed=how.seed)
+        return PruningOptuna(metric=how.objectives[0], mode=modes[0], seed=how.seed)
+    return PruningOptuna(metric=list(how.objectives), mode=modes, seed=how.seed)
 
 
 def _room(plan: Plan, how: How) -> int:
@@ -315,14 +314,15 @@ def _clear(plan: Plan, rows: Sequence[Row]) -> None:
     for row in rows:
         if row["state"] == "pruned" and row["point"]:
             folder = plan.folder(row["point"])
-            for rest in plan.checkpoints(folder):
-                shutil.rmtree(rest, ignore_errors=True)
+            with suppress(Timeout), FileLock(folder.path / "lock", timeout=0):  # of other sweeps
+                for rest in plan.checkpoints(folder):
+                    shutil.rmtree(rest, ignore_errors=True)
 
 
-def _some_finished(rows: list[Row]) -> list[Row]:
+def require_finished(rows: Sequence[Row]) -> None:
     """WorkError where no trial has come to its end."""
     if any(row["state"] == "finished" for row in rows):
-        return rows
+        return
     reasons = sorted({row.get("error", "it was stopped") for row in rows})
     raise WorkError(
         f"none of {len(rows)} trials finished: {'; '.join(reasons[:3])}; the same command tries "

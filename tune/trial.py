@@ -19,6 +19,7 @@ from filelock import FileLock
 from cllm import discovery, pipeline
 from cllm.arrays import TokenArrays
 from cllm.clouds import uniformity
+from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
@@ -30,7 +31,7 @@ from cllm.sphere import ExactIndex, prefix
 from cllm.training import Spread
 from cllm.training_texts import TrainingTexts
 from cllm.unseen import notices
-from cluster.tasks import Needs
+from cluster.tasks import Needs, told_error, told_of
 from tune.objectives import OF_PART
 from tune.space import Budget, Value
 
@@ -84,13 +85,22 @@ class Shared:
     without_nats: float
 
 
-def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
-    """Work out once what all trials need; `settings`: those that differ in what is trained on."""
+def share(run: RunFolder, settings: list[RunSettings], room: float = float("inf")) -> Shared:
+    """Work out once what all trials need; `settings`: those that differ in what is trained on.
+
+    InputError: token embeddings take more than `room` bytes.
+    """
     base, corpus = run.load_base(), run.load_corpus()
     limit = run.notes()["base"]["context"]
     several = [TrainingTexts.of(base, corpus, one.train, limit) for one in settings]
     context = several[0].context
     everything = [token_texts(base, corpus, context), *(texts.both for texts in several)]
+    if (size := TokenArrays.size(base, everything)) > room:
+        raise InputError(
+            f"token embeddings of the {len(corpus)} texts of {run.corpus} take {size / 2**30:.1f} "
+            f"GiB, and trials have {room / 2**30:.1f} GiB to share them; search with a part of "
+            "the texts, or start Ray with a larger --object-store-memory"
+        )
     reference = run.find_reference(base)
     held_out = held_out_texts(base, corpus, context)
     entropy = corpus.info.get("entropy_nats")
@@ -100,19 +110,27 @@ def share(run: RunFolder, settings: list[RunSettings]) -> Shared:
 
 
 def share_by_task(run: RunFolder, settings: Iterable[RunSettings], needs: Needs) -> list[Any]:
-    """References to the two parts of `Shared`, worked out by a worker of a cluster, once."""
+    """References to the two parts of `Shared`, worked out by a worker of a cluster, once.
+
+    InputError, WorkError: the work's own.
+    """
     import ray
 
+    from cluster.joining import smallest_store
+
     different = {(s.train.swaps, s.train.swaps and s.seed): s for s in settings}
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=int(needs.gpu), num_returns=2)(_shared_parts)
-    parts: list[Any] = task.remote(run, list(different.values()))
-    ray.wait(parts, num_returns=2, fetch_local=False)
+    task = ray.remote(**needs.options, num_returns=3)(_shared_parts)
+    *parts, error = task.remote(run, list(different.values()), smallest_store())
+    if told := ray.get(error):
+        raise told_error(*told)
     return parts
 
 
-def _shared_parts(run: RunFolder, settings: list[RunSettings]) -> tuple[TokenArrays, float]:
-    shared = share(run, settings)
-    return shared.arrays, shared.without_nats
+def _shared_parts(
+    run: RunFolder, settings: list[RunSettings], room: float
+) -> tuple[TokenArrays, float, None] | tuple[None, None, tuple[int, str]]:
+    shared, error = told_of(share, run, settings, room)
+    return (shared.arrays, shared.without_nats, None) if shared else (None, None, error)
 
 
 def run_trial(
@@ -215,14 +233,16 @@ def measure(
         numbers = discovery.evaluate_run(folder, settings.seed, EVALUATED, "validation").numbers
         found |= {name: numbers.get(name) for name in OF_PART["texts"]}
     if "voids" in plan.parts:
-        found |= void_facts(folder, settings.seed, plan.decodes)
+        found |= void_facts(folder, settings.seed, plan.decodes, quick=True)
     shutil.rmtree(folder.latents)  # large, and made again in seconds
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def void_facts(folder: RunFolder, seed: int, decodes: int) -> dict[str, float | None]:
+def void_facts(
+    folder: RunFolder, seed: int, decodes: int, *, quick: bool
+) -> dict[str, float | None]:
     """Voids of a model whose latents are there, and what the arm that writes from them comes to."""
-    discovery.search_voids(folder, seed, quick=True)
+    discovery.search_voids(folder, seed, quick=quick)
     discovery.write_ideas(folder, seed, decodes)
     voids, arm = folder.notes()["voids"], folder.notes()["ideas"].get("void", {})
     sampled = arm.get("sampled", 0)

@@ -91,7 +91,9 @@ def _found(trained: RunFolder, decodes: int, seed: int) -> At:
     made_from = digest(model.hash, trained.measured_by, str(decodes), str(seed))
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):
         pipeline.write_latents(trained, model, trained.load_corpus())
-        write_json(kept, {"made_from": made_from, "found": void_facts(trained, seed, decodes)})
+        write_json(
+            kept, {"made_from": made_from, "found": void_facts(trained, seed, decodes, quick=False)}
+        )
         shutil.rmtree(trained.latents)
     found = read_json(kept)["found"]
     texts = int(found["void_texts"])

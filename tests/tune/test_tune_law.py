@@ -49,6 +49,29 @@ def test_a_family_is_foretold_without_having_been_seen() -> None:
     assert all(row["predicted"] < 0.1 * row["d"] for row in rows)
 
 
+def test_nothing_of_a_family_reaches_what_is_foretold_of_it() -> None:
+    """Neither its sizes nor its statistics: not by the fit, nor by the choice of predictors."""
+    some = corpora()
+    other = [
+        {**one, "d": one["d"] ** 3, "statistics": dict.fromkeys(QUICK, 7.0)}
+        if one["family"] == "f0" else one
+        for one in some
+    ]  # fmt: skip
+    laws = [
+        law.fit_law(left, law.best_predictors(left, QUICK), 0.0)
+        for left in ([one for one in all_ if one["family"] != "f0"] for all_ in (some, other))
+    ]
+    assert laws[0] == laws[1]
+    for row, one in zip(law.left_out(some, QUICK)["rows"], sorted(some, key=family), strict=True):
+        if one["family"] == "f0":
+            assert row["predicted"] == laws[0].predict(one["statistics"])
+            assert tuple(row["predictors"]) == laws[0].predictors
+
+
+def family(one: dict[str, Any]) -> str:
+    return str(one["family"])
+
+
 def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
     some = [{**one, "lengths": [2, 4, 8, 16, 512]} for one in corpora()]
     unbent = {**some[0], "name": "long", "d": 500}
@@ -71,13 +94,11 @@ def test_the_command_fits_draws_and_prints(
     assert (tmp_path / "law.svg").read_text("utf-8").startswith("<svg")
 
 
-def test_where_nothing_foretells_the_law_is_the_constant() -> None:
+def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
-    chosen = law.best_predictors(some, QUICK)
-    assert len(chosen) <= law.MOST
     tried = law.left_out(some, QUICK)
-    assert tried["mean"] < 1.6 * tried["constant_mean"], "noise is not followed far"
+    assert tried["mean"] < 1.6 * tried["constant_mean"]
 
 
 def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
@@ -126,4 +147,3 @@ def test_a_part_of_a_corpus_keeps_all_held_out_texts(corpus: Corpus) -> None:
     assert small.select("validation").ids == corpus.select("validation").ids
     assert set(small.select("train").ids) <= set(corpus.select("train").ids)
     assert len({cell.family for cell in CELLS}) >= 5
-    assert len(CELLS) >= 10

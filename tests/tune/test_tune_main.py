@@ -62,6 +62,8 @@ UNJUDGED = ["--measure", "gain", "--separate", ""]  # no reference LM is asked f
         (["--keep", "1"], "--keep is 1; it must be 2 or more"),
         (["--cap", "0"], "--cap is 0; it must be above 0"),
         (["--workers", "-1"], "--workers is -1"),
+        (["--space", "dim=big"], "--space dim has 'big'; it takes whole numbers"),
+        (["--set", "model.dim=8"], "sizes are what is searched"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -121,6 +123,12 @@ def test_apply_trains_the_best_point_in_full(
     assert facts["steps"] == 3
     settings = json.loads((tiny_run.model / "training.json").read_text())["settings"]
     assert settings["train"]["loop"]["lr"] == 0.001
+
+
+def test_sizes_that_get_a_model_each_are_never_none_by_themselves() -> None:
+    options = command.parser().parse_args(["--d-max", "3"])
+    assert command.separate_sizes(options) == (3,)
+    assert command.separate_sizes(command.parser().parse_args(["--d-max", "10"])) == (4, 8)
 
 
 def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(

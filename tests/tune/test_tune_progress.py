@@ -30,7 +30,7 @@ TRIALS = [
 
 
 def test_the_table_tells_how_each_trial_stands() -> None:
-    table = Table(("dim",), ("gain_nats",), 6, 4)
+    table = Table(("dim",), ("gain_nats",), 6)
     console = Console(width=120, record=True, file=StringIO())
     console.print(table._table([table._row(trial) for trial in TRIALS]))
     drawn = console.export_text()
@@ -43,7 +43,7 @@ def test_the_table_tells_how_each_trial_stands() -> None:
 def test_without_a_terminal_each_end_is_a_line_that_counts_earlier_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    table = pickle.loads(pickle.dumps(Table(("dim",), ("gain_nats",), 6, 4)))
+    table = pickle.loads(pickle.dumps(Table(("dim",), ("gain_nats",), 6)))
     caplog.set_level(logging.INFO)
     ending = Trial("RUNNING", {"dim": 64}, {"evaluation": 4, "gain_nats": 9.0, "folder": "y"})
     table.on_trial_complete(trials=[*TRIALS, ending], trial=ending)

@@ -108,6 +108,39 @@ def test_pairs_of_one_seed_are_one_piece_of_evidence() -> None:
     assert "ci" not in told["gain_nats"]
 
 
+def weighed(**measured: tuple[float, float]) -> list[dict[str, Any]]:
+    """One seed with weight 0 and with weight 1: each measure before and after."""
+    return [
+        row(p_cluster_weight=w, p_seed=0, **{name: both[w] for name, both in measured.items()})
+        for w in (0, 1)
+    ]
+
+
+def test_no_more_is_said_than_was_measured() -> None:
+    (line,) = report.clustering_in_words(weighed(gain_nats=(10.0, 10.5), auroc=(0.5, 0.9)))
+    assert line.endswith("It adds 5.0 % of the gain; whether it buys voids, one seed cannot tell.")
+    (line,) = report.clustering_in_words(weighed(gain_nats=(10.0, 9.5)))
+    assert line.endswith("It costs 5.0 % of the gain; what it buys was not measured.")
+    rows = [
+        row(p_cluster_weight=w, p_seed=s, gain_nats=10.0, void_new=40 - 16 * w + s)
+        | ({"yield": 0.5 + 0.3 * w} if s < 2 else {})  # no voids, no yield
+        for w in (0, 1) for s in range(5)
+    ]  # fmt: skip
+    (line,) = report.clustering_in_words(rows)
+    assert "It buys no void" in line, "a yield of the models that have voids is no yield of all"
+
+
+def test_controls_are_not_told_where_voids_were_sought_elsewhere() -> None:
+    rows = [
+        row(p_cluster_weight=1, p_cluster_floor=f, p_seed=0, gain_nats=1.0, uniformity=-1.0,
+            void_dim=4 + f)
+        for f in (0, 1)
+    ]  # fmt: skip
+    rows += [row(p_cluster_weight=0, p_cluster_floor=0, p_seed=0, gain_nats=1.0, void_dim=4)]
+    (line,) = [line for line in report.clustering_in_words(rows) if line.startswith("Control")]
+    assert report.NOT_COMPARED in line
+
+
 def test_an_auroc_that_rises_surely_is_told() -> None:
     rows = [
         row(p_cluster_weight=w, p_seed=s, gain_nats=10.0 - 0.1 * w, auroc=0.7 + 0.1 * w + 0.01 * s)
@@ -154,8 +187,9 @@ def alone(d: int, gain: float) -> Curve:
 def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path) -> None:
     from test_tune_choice import GAINS, TRIPS, curve_of
 
-    rows = [row(p_dim=8, gain_nats=1.5, auroc=0.6, uniformity=-2.0),
-            row(p_dim=16, gain_nats=2.5, auroc=0.5, uniformity=-1.0),
+    rows = [row(p_dim=8, gain_nats=1.5, auroc=0.6, uniformity=-2.0, void_dim=4.0),
+            row(p_dim=16, gain_nats=2.5, auroc=0.5, uniformity=-1.0, void_dim=4.0),
+            row(p_dim=16, gain_nats=2.5, auroc=0.5, uniformity=-1.0, void_dim=8.0),
             row("failed", p_dim=3, error="<script>")]  # fmt: skip
     curves = [curve_of(GAINS, TRIPS)]
     told: dict[str, Any] = {
@@ -170,10 +204,11 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert first.startswith("Dimension: 32 [")
     assert "8: 13.0 (0.92), 64: 21.0 (0.95); by them the gain is enough from" in first
     assert second.startswith("Void window: 4 to 4 coordinates")
+    assert second.endswith("Sizes tried: 4 to 8; it may reach further.")
     assert first in page
     assert second in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert page.count("<svg") == 3
     drawn = sorted(file.name for file in tmp_path.glob("*.svg"))
-    assert drawn == ["curve.svg", "front.svg", "round_trip.svg"]
+    assert drawn == ["curve.svg", "front-4.svg", "round_trip.svg"], "8 has a single trial"

@@ -20,11 +20,17 @@ def test_lists_ranges_words_and_logarithms_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["dim", "dim=", "=3", "lr=3..1", "lr=a..b", "lr=0..1:log", "lr=1..2:square"]
+    "line",
+    ["dim", "dim=", "=3", "lr=3..1", "lr=a..b", "lr=0..1:log", "lr=1..2:square", "dim=[8]"],
 )
 def test_what_says_nothing_is_named(line: str) -> None:
     with pytest.raises(InputError, match="--space"):
         Space.parse([line])
+
+
+def test_a_setting_by_its_place_is_the_one_by_its_name() -> None:
+    axes = Space.parse(["model.dim=8,16", "train.loop.lr=1e-3", "train.null=0"]).axes
+    assert set(axes) == {"dim", "lr", "train.null"}
 
 
 def test_a_grid_is_every_combination_and_takes_no_range() -> None:
@@ -63,7 +69,10 @@ def test_voids_are_never_sought_in_more_coordinates_than_there_are() -> None:
     assert Budget(aim="voids").settings({"dim": 8, "void_dim": 8}).void_dim == 8
 
 
-@pytest.mark.parametrize("point", [{"train.nothing": 1}, {"dim": 1}, {"lr": -1.0}])
+@pytest.mark.parametrize("point", [
+    {"train.nothing": 1}, {"dim": 1}, {"lr": -1.0}, {"dim": "big"}, {"dim": 8.5}, {"dim": ""},
+    {"seed": "a"}, {"void_dim": True},
+])  # fmt: skip
 def test_a_point_that_fits_no_setting_is_named(point: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Budget().settings(point)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from nodes import Cluster, cluster_of
 
 from cllm import pipeline
+from cllm.console import INTERRUPTED
 from cllm.corpus import built_in_corpus
 from cllm.run import SHIPPED, RunFolder
 
@@ -111,6 +113,10 @@ def test_failed_trials_are_told_and_do_not_stop_the_others(run: Path) -> None:
     ended = tune(run, *words, "--space", "train.loop.lr=1e30")
     assert ended.returncode == 1
     assert "none of 1 trials finished" in last_line(ended)
+    (table,) = set(run.glob("tune/*/trials.parquet")) - {
+        run / "tune" / told["sweep"] / "trials.parquet"
+    }
+    assert pq.read_table(table).num_rows == 1, "what failed can be looked at"
 
 
 def test_without_room_for_one_trial_it_is_said_at_once(run: Path) -> None:
@@ -120,21 +126,32 @@ def test_without_room_for_one_trial_it_is_said_at_once(run: Path) -> None:
     assert "99 CPU" in last_line(ended)
 
 
-def test_a_killed_driver_goes_on_and_repeats_no_finished_trial(run: Path) -> None:
-    words = ["--search", "grid", "--scheduler", "none", "--space", "seed=0,1,2,3",
-             "--space", "dim=4"]  # fmt: skip
-    driver = subprocess.Popen(
-        command(run, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+GRID = ["--search", "grid", "--space", "seed=0,1,2,3"]
+OPTUNA = ["--trials", "4", "--space", "lr=1e-4..4e-3:log"]
+
+
+@pytest.mark.parametrize(("search", "by"), [(GRID, signal.SIGKILL), (OPTUNA, signal.SIGTERM)])
+def test_a_driver_that_ends_goes_on_and_repeats_no_finished_trial(
+    run: Path, tmp_path: Path, search: list[str], by: signal.Signals
+) -> None:
+    words = ["--scheduler", "none", "--space", "dim=4", *search]
+    with (tmp_path / "stderr").open("w") as said:
+        driver = subprocess.Popen(
+            command(run, *words), stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
     try:
         begun = time.monotonic()
         while len(results(run)) < 2:
             assert time.monotonic() - begun < 400, "no trial finished"
             assert driver.poll() is None
             time.sleep(0.1)
+        if by == signal.SIGTERM:
+            os.kill(driver.pid, by)
+            assert driver.wait(60) == 1
+            assert (tmp_path / "stderr").read_text().splitlines()[-1] == f"cllm: {INTERRUPTED}"
     finally:
-        os.killpg(driver.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
     before = results(run)
     told = outcome(tune(run, *words))

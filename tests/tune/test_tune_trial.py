@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tiny import TINY
 
+from cllm.errors import InputError
 from cllm.run import RunFolder
 from tune.space import Budget
 from tune.trial import Plan, Scores, Shared, run_trial, share
@@ -46,6 +47,13 @@ def test_a_finished_trial_is_not_trained_again_but_one_with_other_settings_is(
     assert told[-1] == first | {"cached": True}
     with pytest.raises(AssertionError, match="trained again"):
         run_trial({"dim": 4}, plan, shared, lambda _: None)
+
+
+def test_token_embeddings_that_no_store_can_hold_are_refused(
+    tiny_run: RunFolder, plan: Plan
+) -> None:
+    with pytest.raises(InputError, match="search with a part of the texts"):
+        share(tiny_run, [plan.budget.settings({"dim": 8})], room=1e6)
 
 
 def test_a_point_that_is_tried_twice_at_once_is_trained_once(plan: Plan, shared: Shared) -> None:
