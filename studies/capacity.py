@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cllm.base import Tokens
 from cllm.batches import Batch, TokenTexts
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
@@ -83,7 +84,8 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     """
     if options.texts < FEW or options.starts < 1:
         raise InputError(f"--texts must be {FEW} or more, and --starts 1 or more")
-    corpus = run.load_corpus().select("validation")
+    everything = run.load_corpus()
+    corpus = everything.select("validation")
     order_N = np.argsort(text_keys(corpus.ids), kind="stable")  # whatever a file's order
     rows = model.base.tokenize(corpus.texts)
     torch.manual_seed(options.seed)
@@ -96,15 +98,17 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     }  # fmt: skip
     rng = np.random.default_rng(options.seed)
     reference = run.find_reference(model.base)
+
+    def at(numbers: Sequence[int], of: Tokens, limit: int, entropy: float | None) -> dict[str, Any]:
+        names, some = [corpus.ids[i] for i in numbers], [of[i] for i in numbers]
+        texts = TokenTexts.of(names, some, model.base.pad, limit)
+        return _at(model, texts, nats_without(model, reference, texts, entropy), options)
+
+    told["whole_texts"] = at(
+        order_N[: options.texts].tolist(), rows, model.config.context,
+        everything.info.get("entropy_nats"),
+    )  # fmt: skip
     known = sorted({token for row in rows for token in row} - {model.base.eos})
-    whole = [int(i) for i in order_N[: options.texts]]
-    context = model.config.context
-    texts = TokenTexts.of(
-        [corpus.ids[i] for i in whole], [rows[i] for i in whole], model.base.pad, context
-    )
-    entropy = run.load_corpus().info.get("entropy_nats")
-    without_N = nats_without(model, reference, texts, entropy)
-    told["whole_texts"] = _at(model, texts, without_N, options)
     drawn = [[*rng.choice(known, len(row) - 1).tolist(), model.base.eos] for row in rows]
     for what, some in (("texts", rows), ("random", drawn)):
         by_length = []
@@ -112,12 +116,8 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
             long = [i for i in order_N if len(some[i]) >= n][: options.texts]
             if len(long) < FEW:
                 continue  # cut texts only: shorter ones would make a length look easier
-            texts = TokenTexts.of(
-                [corpus.ids[i] for i in long], [some[i] for i in long], model.base.pad, n
-            )
             entropy = (n - 1) * math.log(len(known)) if what == "random" else None
-            without_N = nats_without(model, reference, texts, entropy)
-            by_length.append(_at(model, texts, without_N, options))
+            by_length.append(at(long, some, n, entropy))
         told[f"of_{what}"] = by_length
         told[f"most_{what}"] = {way: most_carried(by_length, way) for way in WAYS}
     return told

@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cllm.charts import COLOURS, INK, Drawing, drawing
 from tune.choice import SHARE
+from tune.objectives import name_of
 from tune.results import front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = "osD^vP"
-NAMES = {
-    "gain_nats": "gain, nats a text", "auroc": "AUROC of ρ, withheld recipes",
-    "uniformity": "uniformity (0 = all alike)", "void_new": "new texts from voids",
-    "yield": "yield of the void arm", "radius_ratio": "radius ratio", "content_f1": "content F1",
-    "round_trip": "round trip", "valid": "valid, of texts from voids",
-    "p_value": "p of the radius ratio",
-}  # fmt: skip
-
-
-def name_of(measure: str) -> str:
-    """As a reader knows it."""
-    return NAMES.get(measure, measure)
 
 
 def front_chart(rows: Sequence[Mapping[str, Any]], emergence: str) -> Iterator[Drawing]:

@@ -21,7 +21,7 @@ from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from cllm.run import RunFolder, trained_run
 from cllm.settings import LEAST_FOR_VOIDS
-from tune.objectives import EARLY, OF_PART, PARTS, part_of, short
+from tune.objectives import EARLY, MEASURES, PARTS, of_part, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--trials", type=int, help="[default: 24; of a grid, all]")
     search.add_argument("--search", choices=("optuna", "random", "grid"), default="optuna")
     search.add_argument(
-        "--objectives", default=EARLY, help=f"one or more of {', '.join(part_of())}; by commas"
+        "--objectives", default=EARLY, help=f"one or more of {', '.join(MEASURES)}; by commas"
     )
     search.add_argument("--scheduler", choices=("asha", "none"), help="[default: asha where the "
                         f"objective is {EARLY}, else none]")  # fmt: skip
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--measure", choices=PARTS, default="voids",
         help="how much is measured of a trial that was not pruned: "
-        + "; ".join(f"{part}: {', '.join(OF_PART[part])}" for part in PARTS),
+        + "; ".join(f"{part}: {', '.join(of_part(part))}" for part in PARTS),
     )  # fmt: skip
     search.add_argument("--decodes", type=int, default=200, help="an arm, where voids are measured")
     trial = p.add_argument_group("a trial")

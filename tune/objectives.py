@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 PARTS = ("gain", "texts", "voids")
-OF_PART = {
-    "gain": ("gain_nats", "nats_per_dim", "uniformity", "auroc"),
-    "texts": ("content_f1", "round_trip"),
-    "voids": ("radius_ratio", "p_value", "voids", "yield", "valid", "void_new"),
-}
 EARLY = "gain_nats"  # what is known of a trial while it trains, and so what prunes it
-_LOW = {"round_trip", "p_value"}
 
 
-def part_of() -> dict[str, str]:
-    """The part that each objective belongs to."""
-    return {name: part for part, names in OF_PART.items() for name in names}
+@dataclass(frozen=True)
+class Measure:
+    """One number of a trial; any of them may be an objective."""
+
+    name: str
+    part: str
+    words: str  # as a reader knows it
+    low: bool = False  # less of it is better
+    of_prefix: bool = False  # of the first void_dim coordinates: only those of one length compare
+    compared: bool = True  # where trials are: not what follows from another measure
+
+
+# Uniformity is 0 where all vectors coincide and falls as they spread evenly, which leaves no voids:
+# more is better, as far as the gain allows.
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("gain_nats", "gain", "gain, nats a text"),
+        Measure("nats_per_dim", "gain", "gain, nats a coordinate", compared=False),
+        Measure("content_f1", "texts", "content F1"),
+        Measure("round_trip", "texts", "round trip", low=True),
+        Measure("uniformity", "gain", "uniformity (0 = all alike)", of_prefix=True),
+        Measure("radius_ratio", "voids", "radius ratio", of_prefix=True),
+        Measure("p_value", "voids", "p of the radius ratio", low=True, of_prefix=True,
+                compared=False),
+        Measure("auroc", "gain", "AUROC of ρ, withheld recipes", of_prefix=True),
+        Measure("voids", "voids", "voids", of_prefix=True),
+        Measure("yield", "voids", "yield of the void arm", of_prefix=True),
+        Measure("valid", "voids", "valid, of texts from voids", of_prefix=True),
+        Measure("void_new", "voids", "new texts from voids", of_prefix=True),
+        Measure("withheld", "voids", "withheld recipes among texts from voids", of_prefix=True),
+    )
+}  # fmt: skip
+OF_WITHHELD = ("auroc", "withheld")  # for corpora that withhold something
+
+
+def of_part(part: str) -> tuple[str, ...]:
+    """The measures of a part."""
+    return tuple(name for name, measure in MEASURES.items() if measure.part == part)
 
 
 def is_low(name: str) -> bool:
-    """Whether less of it is better.
+    """Whether less of it is better."""
+    return MEASURES[name].low
 
-    Uniformity is 0 where all vectors coincide and falls as they spread evenly, which leaves no
-    voids: more is better, as far as the gain allows.
-    """
-    return name in _LOW
+
+def name_of(measure: str) -> str:
+    """As a reader knows it."""
+    return MEASURES[measure].words
 
 
 def short(value: object) -> str:

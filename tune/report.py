@@ -10,10 +10,10 @@ import numpy as np
 
 from cllm.files import replacing
 from cllm.report import page_template
-from tune.charts import curve_chart, front_chart, name_of, trip_chart
+from tune.charts import curve_chart, front_chart, trip_chart
 from tune.choice import BENT, NEAR, SHARE
-from tune.objectives import short
-from tune.results import MEASURES, effects, finished
+from tune.objectives import MEASURES, name_of, short
+from tune.results import effects, finished
 
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
@@ -205,7 +205,7 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     for name, _, svg in drawings:
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
-    measures = [name for name in (*MEASURES, "p_value") if any(name in row for row in rows)]
+    measures = [name for name in MEASURES if any(name in row for row in rows)]
     page = page_template("tune.html.j2", "tune", "cllm").render(
         told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
         drawings=[drawing[1:] for drawing in drawings],

@@ -17,14 +17,10 @@ from numpy.typing import NDArray
 from cllm.errors import WorkError
 from cllm.files import write_parquet
 from cllm.metrics import bootstrap
-from tune.objectives import is_low
+from tune.objectives import MEASURES, is_low
 from tune.space import SEED
 
 Row = Mapping[str, Any]
-MEASURES = ("gain_nats", "content_f1", "round_trip", "uniformity", "radius_ratio", "auroc", "yield",
-            "valid", "void_new", "withheld")  # fmt: skip
-# of the first void_dim coordinates: not to be compared where these are others
-OF_PREFIX = ("uniformity", "radius_ratio", "auroc", "yield", "valid", "void_new", "withheld")
 
 
 def flat(row: Row) -> dict[str, Any]:
@@ -127,7 +123,7 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
     for value in values[1:]:
         both = [one for one in alike.values() if {values[0], value} <= one.keys()]
         pairs = [(one[values[0]], one[value]) for one in both]
-        measures = (*MEASURES, "steps")
+        measures = (*(m.name for m in MEASURES.values() if m.compared), "steps")
         changes = {each: found for each in measures if (found := _change(pairs, each, rng, name))}
         told.append({"value": value, "against": values[0], "pairs": len(pairs)} | changes)
     return [one for one in told if one["pairs"]]
@@ -139,8 +135,8 @@ def _change(
     known = [
         (a[measure], b[measure], a["point"].get(SEED)) for a, b in pairs
         if a.get(measure) is not None and b.get(measure) is not None
-        and (name in ("dim", "void_dim") or measure not in OF_PREFIX
-             or a.get("void_dim") == b.get("void_dim"))
+        and (name in ("dim", "void_dim") or measure not in MEASURES
+             or not MEASURES[measure].of_prefix or a.get("void_dim") == b.get("void_dim"))
     ]  # fmt: skip
     if not known:
         return None

@@ -34,7 +34,7 @@ from cllm.run import RunFolder
 from cluster.joining import last_line, places, require
 from cluster.tasks import Needs
 from tune import IMPORTED
-from tune.objectives import EARLY, is_low, part_of
+from tune.objectives import EARLY, MEASURES, OF_WITHHELD, is_low
 from tune.progress import Table
 from tune.space import SEED, Point, Range, Space, Value
 from tune.trial import METHOD, Plan, Shared, run_trial, share_by_task
@@ -137,7 +137,6 @@ def _found(
 
 def require_objectives(how: How, plan: Plan) -> None:
     """InputError for an objective that does not exist, or would never appear, or cannot prune."""
-    known = part_of()
     info = RunFolder(plan.run).load_corpus().info
     if how.prune and how.objectives != (EARLY,):
         raise InputError(
@@ -145,13 +144,13 @@ def require_objectives(how: How, plan: Plan) -> None:
             "would end those that are good at others; give --scheduler none"
         )
     for name in how.objectives:
-        if name not in known:
-            raise InputError(f"no objective {name!r}; there are {', '.join(sorted(known))}")
-        if known[name] not in plan.parts:
-            raise InputError(f"{name} would never appear; it needs --measure {known[name]}")
-        if name == "auroc" and "withheld" not in info:
+        if name not in MEASURES:
+            raise InputError(f"no objective {name!r}; there are {', '.join(sorted(MEASURES))}")
+        if (part := MEASURES[name].part) not in plan.parts:
+            raise InputError(f"{name} would never appear; it needs --measure {part}")
+        if name in OF_WITHHELD and "withheld" not in info:
             raise InputError(
-                "auroc would never appear: this corpus withholds nothing; the built-in one does"
+                f"{name} would never appear: this corpus withholds nothing; the built-in one does"
             )
 
 
@@ -294,8 +293,8 @@ def _row(result: Any, workers: int) -> Row:  # noqa: ANN401 - Tune's
     point = metrics.get("config", {})
     point = point.get("point", point)
     state = "failed" if result.error else "finished" if "folder" in metrics else "pruned"
-    kept = {*part_of(), "dim", "void_dim", "steps", "evaluation", "train_seconds",
-            "measure_seconds", "start_seconds", "void_texts", "withheld", "folder",
+    kept = {*MEASURES, "dim", "void_dim", "steps", "evaluation", "train_seconds",
+            "measure_seconds", "start_seconds", "void_texts", "folder",
             "gain_low", "gain_high", "cached",
             "went_on"}  # fmt: skip
     row: Row = {"state": state, "seconds": metrics.get("time_total_s")} | {

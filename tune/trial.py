@@ -32,7 +32,7 @@ from cllm.training import Spread
 from cllm.training_texts import TrainingTexts
 from cllm.unseen import notices
 from cluster.tasks import Needs, told_error, told_of
-from tune.objectives import OF_PART
+from tune.objectives import of_part
 from tune.space import Budget, Value
 
 Report = Callable[[dict[str, Any]], None]
@@ -231,7 +231,7 @@ def measure(
     found["nats_per_dim"] = gain.mean / model.config.dim
     if "texts" in plan.parts:
         numbers = discovery.evaluate_run(folder, settings.seed, EVALUATED, "validation").numbers
-        found |= {name: numbers.get(name) for name in OF_PART["texts"]}
+        found |= {name: numbers.get(name) for name in of_part("texts")}
     if "voids" in plan.parts:
         found |= void_facts(folder, settings.seed, plan.decodes, quick=True)
     shutil.rmtree(folder.latents)  # large, and made again in seconds
