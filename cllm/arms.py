@@ -187,24 +187,10 @@ def write_arms(
 ) -> dict[str, Written]:
     """The five arms that start from places, each of at most `budget` decodes.
 
-    The void arm settles starts until the budget is spent, and writes from those that are still
-    voids. `density` and `open` settle as many, and write from as many, matched to them.
+    `density` and `open` settle as many places as the void arm, and write from as many, matched.
     """
-    void, barren = _Settling(model, budget, plausible), 0
-    while budget - void.spent > 1 and barren < BARREN:
-        half = (budget - void.spent) // 2  # the other half writes from what is kept
-        starts_SD = _void_starts(field, min(CHUNK, half), rng)
-        barren = 0 if len(starts_SD) else barren + 1
-        found_nD = void.settle(starts_SD)
-        if len(found_nD):
-            void.keep(found_nD[field.is_void(found_nD)])
+    void = _settled_voids(model, field, budget, rng, plausible)
     places_nD = void.kept_nD
-    if not void.settled:
-        log.warning("no place is empty enough to start from: the void arm is empty")
-    elif not void.likely:
-        log.warning("no text written from a void is plausible: the void arm is empty")
-    elif not len(places_nD):
-        log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     wanted = field.look(places_nD) if len(places_nD) else None
 
     def matched(arm: str, starts_SD: Vectors, inside: bool, like: str) -> Written:
@@ -236,6 +222,39 @@ def write_arms(
         other.keep(other.settle(start_SD))
         arms.append(other.write(arm))
     return {written.arm: written for written in arms}
+
+
+def write_from_voids(
+    model: Autoencoder,
+    field: Field,
+    budget: int,
+    rng: np.random.Generator,
+    plausible: Plausible | None = None,
+) -> Written:
+    """The void arm alone: as `write_arms` writes it, without the price of the others."""
+    return _settled_voids(model, field, budget, rng, plausible).write("void")
+
+
+def _settled_voids(
+    model: Autoencoder, field: Field, budget: int, rng: np.random.Generator,
+    plausible: Plausible | None,
+) -> _Settling:  # fmt: skip
+    """Starts are settled until the budget is spent; kept: those that are still voids."""
+    void, barren = _Settling(model, budget, plausible), 0
+    while budget - void.spent > 1 and barren < BARREN:
+        half = (budget - void.spent) // 2  # the other half writes from what is kept
+        starts_SD = _void_starts(field, min(CHUNK, half), rng)
+        barren = 0 if len(starts_SD) else barren + 1
+        found_nD = void.settle(starts_SD)
+        if len(found_nD):
+            void.keep(found_nD[field.is_void(found_nD)])
+    if not void.settled:
+        log.warning("no place is empty enough to start from: the void arm is empty")
+    elif not void.likely:
+        log.warning("no text written from a void is plausible: the void arm is empty")
+    elif not len(void.kept_nD):
+        log.warning("no place in a void stays one when it is decoded: the void arm is empty")
+    return void
 
 
 class _Settling:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
-from cllm.arms import Field, write_all
+from cllm.arms import Field, write_all, write_from_voids
 from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.clouds import describe
@@ -173,8 +173,11 @@ def make_plausible(
     )
 
 
-def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
-    """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet."""
+def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:
+    """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet.
+
+    Without `controls`, those of the void arm alone.
+    """
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
     latents = run.load_latents(model)
@@ -191,10 +194,12 @@ def write_ideas(run: RunFolder, seed: int, budget: int) -> list[Idea]:
     field = choose_rest(model, judge, field, held_out_MD)
     log.info("places take their other coordinates from: %s", REST[field.rest])
     train_texts = corpus.select("train").texts
-    written = write_all(
-        model, field, train_texts, budget, rng,
-        make_plausible(run, model, corpus), unaided(model, train_texts),
-    )  # fmt: skip
+    plausible = make_plausible(run, model, corpus)
+    if controls:
+        base = unaided(model, train_texts)
+        written = write_all(model, field, train_texts, budget, rng, plausible, base)
+    else:
+        written = {"void": write_from_voids(model, field, budget, rng, plausible)}
     index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
     ideas: list[Idea] = []
     notes: dict[str, Any] = {}

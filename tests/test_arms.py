@@ -16,6 +16,7 @@ from cllm.arms import (
     near_copies,
     write_all,
     write_arms,
+    write_from_voids,
 )
 from cllm.sphere import ExactIndex, angle, prefix, unit
 
@@ -62,6 +63,13 @@ def test_the_void_arm_writes_from_voids_and_the_controls_are_matched(field: Fiel
     assert (density.score_n < 1.8).all()
     assert field.encloses(written["density"].points_nD).all()
     assert np.median(density.crowding_n) == pytest.approx(np.median(void.crowding_n), rel=0.05)
+
+
+def test_the_void_arm_alone_writes_what_it_writes_beside_the_others(field: Field) -> None:
+    arms = write_arms(Spelled(), field, 300, np.random.default_rng(0))
+    assert arms["void"].texts
+    alone = write_from_voids(Spelled(), field, 300, np.random.default_rng(0))
+    assert alone.texts == arms["void"].texts
 
 
 def test_the_open_arm_lies_where_no_texts_enclose_it() -> None:

@@ -41,7 +41,7 @@ Measure = Callable[[RunFolder, RunSettings, "Plan", "Shared"], dict[str, float]]
 
 EVALUATED = 300  # validation texts that are restored
 RESULT = "result.json"
-METHOD = 2  # raised when a trial would be measured otherwise
+METHOD = 3  # raised when a trial would be measured otherwise
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def void_facts(
 ) -> dict[str, float | None]:
     """Voids of a model whose latents are there, and what the arm that writes from them comes to."""
     discovery.search_voids(folder, seed, quick=quick)
-    discovery.write_ideas(folder, seed, decodes)
+    discovery.write_ideas(folder, seed, decodes, controls=False)
     voids, arm = folder.notes()["voids"], folder.notes()["ideas"].get("void", {})
     sampled = arm.get("sampled", 0)
     return {
