@@ -9,13 +9,11 @@ import logging
 import shutil
 from pathlib import Path
 
-import torch
-
 from cllm import discovery, pipeline
 from cllm.cards import write_base_card
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
-from cllm.files import read_json, replacing, write_json
+from cllm.files import halve, read_json, replacing, write_json
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, overridden
 
@@ -96,19 +94,6 @@ def ship(run: RunFolder, place: Path) -> None:
         shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT))
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     log.info("shipped %s: %.1f MB", place, size / 1e6)
-
-
-def halve(path: Path) -> None:
-    """Store a safetensors file's weights as float16."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    half = {n: w.to(torch.float16) if w.is_floating_point() else w for n, w in weights.items()}
-    with replacing(path) as new:
-        save_file(half, new, metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,20 @@ nothing but themselves.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cllm import pipeline
+from cllm.cards import write_base_card
 from cllm.corpus import Corpus, build_corpus, built_in_corpus
 from cllm.errors import InputError
+from cllm.files import halve, replacing
 from cllm.reading import read_rows
-from cllm.run import RunFolder
+from cllm.run import RunFolder, training_facts
 from cllm.settings import RunSettings
 
+SHIPPED_BASE = Path(__file__).parent / "assets" / "base"
 FILES = {  # families of real texts, and their files
     "lists": "recipes_ingredients.jsonl.gz",
     "recipes": "recipes_public_domain.jsonl.gz",
@@ -92,7 +96,7 @@ def union(kinds: tuple[str, ...], corpora: Path, most: int) -> Corpus:
 
 
 def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
-    """The base of all cells, trained once."""
+    """The base of all cells: the shipped one, if it was made of just these texts, else trained."""
     run = RunFolder(out / "base")
     kinds = tuple(dict.fromkeys(cell.kind for cell in CELLS))
     texts = union(kinds, corpora, max(cell.texts for cell in CELLS))
@@ -100,8 +104,19 @@ def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
         pipeline.keep_corpus(run, texts)
     if run.load_corpus().hash != texts.hash:
         raise InputError(f"{run.path} was made of other texts; remove {out}, to measure anew")
+    there = SHIPPED_BASE.is_dir() and training_facts(SHIPPED_BASE)["corpus_hash"] == texts.hash
+    if there and not run.base.is_dir():
+        pipeline.borrow_base(run, SHIPPED_BASE)
     pipeline.make_base(run, settings.base, reuse=True)
     return run
+
+
+def ship_base(run: RunFolder) -> None:
+    """Keep it in the package, in half precision: corpora measured later are over the same one."""
+    with replacing(SHIPPED_BASE) as new:
+        shutil.copytree(run.base, new)
+        halve(new / "model.safetensors")
+        write_base_card(new, run.notes()["base"], run.load_corpus(), 0, "python -m tune.law")
 
 
 def prepared(

@@ -109,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("runs/law"), help="of what is trained")
     p.add_argument("--save", type=Path, default=MEASURED, help="what was measured")
     p.add_argument("--figure", type=Path, help="draw how families left out were foretold, as SVG")
+    p.add_argument("--ship-base", action="store_true", help="keep the shared base in the package")
     p.add_argument("--only", nargs="*", default=[], help="cells to measure, such as plain-1000")
     p.add_argument("--d-max", type=int, default=512, help="fixed for all corpora")
     p.add_argument("--steps", type=int, default=6000, help="most, where no plateau comes before")

@@ -15,7 +15,7 @@ from cllm.run import RunFolder
 from cllm.settings import overridden
 from tune.choice import choose
 from tune.dimension import job_of
-from tune.families import CELLS, Cell, prepared, shared_base
+from tune.families import CELLS, Cell, prepared, shared_base, ship_base
 from tune.space import Budget
 from tune.statistics import quick, with_base
 from tune.trial import share
@@ -36,6 +36,8 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         raise InputError(f"--only has {', '.join(unknown)}; there are {', '.join(names)}")
     settings = overridden("quick", steps=REFERENCE_STEPS, changes=BASE)
     shared = shared_base(out, corpora, settings)
+    if options.ship_base:
+        ship_base(shared)
     for cell in CELLS:
         if not options.only or cell.name in options.only:
             yield record(cell, prepared(cell, shared, out, corpora, settings), options)
