@@ -104,10 +104,12 @@ def shared_base(out: Path, corpora: Path, settings: RunSettings) -> RunFolder:
         pipeline.keep_corpus(run, texts)
     if run.load_corpus().hash != texts.hash:
         raise InputError(f"{run.path} was made of other texts; remove {out}, to measure anew")
-    there = SHIPPED_BASE.is_dir() and training_facts(SHIPPED_BASE)["corpus_hash"] == texts.hash
-    if there and not run.base.is_dir():
+    if run.base.is_dir():
+        return run
+    if SHIPPED_BASE.is_dir() and training_facts(SHIPPED_BASE)["corpus_hash"] == texts.hash:
         pipeline.borrow_base(run, SHIPPED_BASE)
-    pipeline.make_base(run, settings.base, reuse=True)
+    else:
+        pipeline.make_base(run, settings.base)
     return run
 
 

@@ -11,7 +11,9 @@ from cllm.corpus import Corpus, build_corpus
 from cllm.errors import InputError
 from cllm.files import write_json
 from cllm.reading import Row
-from tune import law
+from cllm.run import RunFolder
+from cllm.settings import preset
+from tune import families, law
 from tune.families import CELLS, part
 from tune.statistics import QUICK, quick, with_base
 
@@ -139,6 +141,32 @@ def test_statistics_by_a_base(tiny_cllm: Any, corpus: Corpus) -> None:
     facts = with_base(tiny_cllm.base, None, corpus)
     assert facts["matrix_dim"] > 1
     assert facts["base_token_nats"] < quick(corpus)["token_nats"]
+
+
+def test_corpora_measured_later_are_over_the_base_that_ships(
+    tiny_run: RunFolder, recipes: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, trained = [recipes], []
+    monkeypatch.setattr(families, "union", lambda *_: texts[0])
+    monkeypatch.setattr(families, "SHIPPED_BASE", tmp_path / "shipped")
+    families.ship_base(tiny_run)
+    monkeypatch.setattr(families.pipeline, "make_base", lambda run, _: trained.append(run))
+    run = families.shared_base(tmp_path / "law", tmp_path, preset("quick"))
+    assert run.notes()["base"]["hash"] == tiny_run.load_base().hash
+    assert not trained
+    texts[0] = part(recipes, 100)
+    with pytest.raises(InputError, match="was made of other texts"):
+        families.shared_base(tmp_path / "law", tmp_path, preset("quick"))
+    families.shared_base(tmp_path / "anew", tmp_path, preset("quick"))
+    assert len(trained) == 1, "the shipped one was not made of these"
+
+
+def test_texts_of_all_families_are_no_test_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "DRAWN", 300)
+    both = families.union(("plain", "rich"), Path(), 100)
+    assert not len(both.select("test"))
+    assert len(both.select("train")) == 200
+    assert {name.split()[0] for name in both.ids} == {"plain", "rich"}
 
 
 def test_a_part_of_a_corpus_keeps_all_held_out_texts(corpus: Corpus) -> None:
