@@ -210,7 +210,8 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
         drawings=[drawing[1:] for drawing in drawings],
         points=point_names, measures=measures,
-        compared=[name for name in measures if MEASURES[name].compared], name_of=name_of, short=short,
+        compared=[name for name in measures if MEASURES[name].compared],
+        name_of=name_of, short=short,
         clustering=clustering_in_words(rows) if rows else [],
         choice=choice_in_words(told) if "choice" in told else [],
         effects={name: found for name in STUDIED
