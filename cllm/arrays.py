@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cllm.errors import InputError
+
 if TYPE_CHECKING:
     from cllm.base import BaseLM
     from cllm.batches import Batch, TokenTexts
@@ -36,9 +38,23 @@ class TokenArrays:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, base: BaseLM, several: Sequence[TokenTexts], batch: int = 64) -> TokenArrays:
-        """Of all texts in all of them, each once."""
-        first_of, total = _places(several)
+    def of(
+        cls, base: BaseLM, several: Sequence[TokenTexts], batch: int = 64,
+        room: float = float("inf"),
+    ) -> TokenArrays:  # fmt: skip
+        """Of all texts in all of them, each once. InputError: they take more than `room` bytes."""
+        first_of: dict[bytes, int] = {}
+        total = 0
+        for row in (row for texts in several for row in texts.rows):
+            if (key := _key(row)) not in first_of:
+                first_of[key] = total
+                total += len(row)
+        if (size := total * base.width * np.dtype(np.float32).itemsize) > room:
+            raise InputError(
+                f"token embeddings of {len(first_of)} texts take {size / 2**30:.1f} GiB, and "
+                f"trials have {room / 2**30:.1f} GiB to share them; search with a part of the "
+                "texts, or start Ray with a larger --object-store-memory"
+            )
         values_SH = np.empty((total, base.width), np.float32)
         done: set[bytes] = set()
         for texts in several:
@@ -53,11 +69,6 @@ class TokenArrays:
                     values_SH[first_of[key] : first_of[key] + length] = array_TH[:length]
                 done.update(keys)
         return cls(base.hash, values_SH, first_of)
-
-    @staticmethod
-    def size(base: BaseLM, several: Sequence[TokenTexts]) -> int:
-        """Bytes that those of these texts take."""
-        return _places(several)[1] * base.width * np.dtype(np.float32).itemsize
 
     def __len__(self) -> int:
         return len(self.first_of)
@@ -75,17 +86,6 @@ class TokenArrays:
                 return None
             one_TH[:length] = self.values_SH[first : first + length]
         return torch.from_numpy(array_BTH)
-
-
-def _places(several: Sequence[TokenTexts]) -> tuple[dict[bytes, int], int]:
-    """The row where each different text begins, and how many rows there are."""
-    first_of: dict[bytes, int] = {}
-    total = 0
-    for row in (row for texts in several for row in texts.rows):
-        if (key := _key(row)) not in first_of:
-            first_of[key] = total
-            total += len(row)
-    return first_of, total
 
 
 def _key(row: NDArray[np.int64]) -> bytes:

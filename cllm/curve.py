@@ -50,7 +50,7 @@ class Curve:
     def save(self, path: Path, made_from: str) -> None:
         """Keep it as JSON, with what it was made from."""
         values = {
-            name: np.round(value, 4).tolist() if isinstance(value, np.ndarray) else value
+            name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in asdict(self).items()
         }
         write_json(path, {"made_from": made_from} | values)
@@ -91,4 +91,5 @@ def measure_curve(
         moved_N = angle(prefix(again_ND, k), prefix_Nk[:DECODED])
         unit = ExactIndex(prefix(train_ND, k)).median_nearest()
         moves.append(moved_N / unit if unit else np.full(len(moved_N), FAR))
-    return Curve(tuple(lengths), np.stack(gains), np.stack(moves))
+    # as they are read again from a file
+    return Curve(tuple(lengths), np.stack(gains).astype(float), np.stack(moves).astype(float))

@@ -97,15 +97,16 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"Control, weight {short(weight)}, a variance floor of {short(one['value'])} "
                 f"instead of {short(one['against'])}, {_pairs(one)}"
             )
-            lines.append(f"{floors}: {_collapse(one) if weight else _plain(one)}.")
+            told = (
+                NOT_COMPARED if "uniformity" not in one else (_collapse if weight else _plain)(one)
+            )
+            lines.append(f"{floors}: {told}.")
     return lines
 
 
 def _plain(one: Mapping[str, Any]) -> str:
     if one.get("steps", {}).get("largest"):
         return "the two were trained for different steps, so nothing follows; give --steps"
-    if "uniformity" not in one:
-        return NOT_COMPARED
     largest = max(one["gain_nats"]["largest"], one["uniformity"]["largest"])
     if largest > ROUNDING:
         return f"it changes a measure by {largest:.3g}, so weight 0 is NOT the plain model"
@@ -113,8 +114,6 @@ def _plain(one: Mapping[str, Any]) -> str:
 
 
 def _collapse(one: Mapping[str, Any]) -> str:
-    if "uniformity" not in one:
-        return NOT_COMPARED
     gain, spread = one["gain_nats"], one["uniformity"]
     fell, held = spread["before"] > COLLAPSED, spread["after"] <= COLLAPSED
     verdict = {

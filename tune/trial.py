@@ -19,7 +19,6 @@ from filelock import FileLock
 from cllm import discovery, pipeline
 from cllm.arrays import TokenArrays
 from cllm.clouds import uniformity
-from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
@@ -95,18 +94,12 @@ def share(run: RunFolder, settings: list[RunSettings], room: float = float("inf"
     several = [TrainingTexts.of(base, corpus, one.train, limit) for one in settings]
     context = several[0].context
     everything = [token_texts(base, corpus, context), *(texts.both for texts in several)]
-    if (size := TokenArrays.size(base, everything)) > room:
-        raise InputError(
-            f"token embeddings of the {len(corpus)} texts of {run.corpus} take {size / 2**30:.1f} "
-            f"GiB, and trials have {room / 2**30:.1f} GiB to share them; search with a part of "
-            "the texts, or start Ray with a larger --object-store-memory"
-        )
     reference = run.find_reference(base)
     held_out = held_out_texts(base, corpus, context)
     entropy = corpus.info.get("entropy_nats")
     costs = [] if reference is None else [float(reference.nats(held_out).mean())]
     costs += [] if entropy is None else [float(entropy)]
-    return Shared(TokenArrays.of(base, everything), min(costs, default=0.0))
+    return Shared(TokenArrays.of(base, everything, room=room), min(costs, default=0.0))
 
 
 def share_by_task(run: RunFolder, settings: Iterable[RunSettings], needs: Needs) -> list[Any]:

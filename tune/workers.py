@@ -52,9 +52,8 @@ def by_workers(
     def measuring(
         folder: RunFolder, settings: RunSettings, plan: Plan, shared: Shared
     ) -> dict[str, float]:
-        options: dict[str, Any] = dict(needs.options)
         # not among the resources of the trial's own process, which has none to speak of
-        task = ray.remote(**options, scheduling_strategy="DEFAULT")(_measure)
+        task = ray.remote(**needs.options, scheduling_strategy="DEFAULT")(_measure)
         told = task.remote(folder, settings, plan, arrays, shared.without_nats)
         found: dict[str, float] = ray.get(told)
         return found

@@ -99,6 +99,7 @@ def test_the_command_fits_draws_and_prints(
 def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
+    assert len(law.best_predictors(some, QUICK)) <= law.MOST
     tried = law.left_out(some, QUICK)
     assert tried["mean"] < 1.6 * tried["constant_mean"]
 
@@ -175,3 +176,4 @@ def test_a_part_of_a_corpus_keeps_all_held_out_texts(corpus: Corpus) -> None:
     assert small.select("validation").ids == corpus.select("validation").ids
     assert set(small.select("train").ids) <= set(corpus.select("train").ids)
     assert len({cell.family for cell in CELLS}) >= 5
+    assert len(CELLS) >= 10
