@@ -1,7 +1,7 @@
 """A law of the dimension: what of a corpus foretells how large its vectors have to be.
 
     python -m tune.law --json                     # fits what was measured, and tries the law
-    python -m tune.law --measure --corpora DIR    # trains and measures again, for hours
+    python -m tune.law --measure --corpora DIR    # trains and measures first, for hours
 
 Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the most) are foretold by at
 most two logarithms of statistics, and tried by leaving out a family of corpora at a time, against
@@ -80,24 +80,31 @@ class Law:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit, or measure first; print one JSON object."""
+    """Fit, or measure what a fit needs; print one JSON object."""
     options = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        if options.measure:
-            from tune.law_measure import measured
+        print(json.dumps(_measure(options) if options.measure else _fit(options)))
 
-            for one in measured(options):
-                before = records(options.save) if options.save.exists() else []
-                others = [known for known in before if known["name"] != one["name"]]
-                write_json(options.save, {"corpora": [*others, one]})
-        found = told(records(options.save))
-        if options.figure:
-            from tune.charts import law_chart
 
-            for _, svg in law_chart(found):
-                options.figure.write_text(svg, encoding="utf-8")
-        print(json.dumps(found))
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    from tune.law_measure import measured
+
+    for one in measured(options):
+        before = records(options.save) if options.save.exists() else []
+        others = [known for known in before if known["name"] != one["name"]]
+        write_json(options.save, {"corpora": [*others, one]})
+    return {"corpora": [_row(one) for one in records(options.save)]}
+
+
+def _fit(options: argparse.Namespace) -> dict[str, Any]:
+    found = told(records(options.save))
+    if options.figure:
+        from tune.charts import law_chart
+
+        for _, svg in law_chart(found):
+            options.figure.write_text(svg, encoding="utf-8")
+    return found
 
 
 def parser() -> argparse.ArgumentParser:

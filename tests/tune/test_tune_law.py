@@ -96,6 +96,18 @@ def test_the_command_fits_draws_and_prints(
     assert (tmp_path / "law.svg").read_text("utf-8").startswith("<svg")
 
 
+def test_what_is_measured_joins_what_was_and_needs_no_law(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, *_ = corpora()
+    for one in (first, second, {**first, "d": 7.0}):
+        monkeypatch.setattr("tune.law_measure.measured", lambda _, one=one: [one])
+        law.main(["--measure", "--save", str(tmp_path / "law.json")])
+    *_, last = capsys.readouterr().out.splitlines()
+    assert [row["name"] for row in json.loads(last)["corpora"]] == ["c1", "c0"]
+    assert [one["d"] for one in law.records(tmp_path / "law.json")] == [second["d"], 7.0]
+
+
 def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
