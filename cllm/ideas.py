@@ -171,14 +171,21 @@ def funnel(
     }
     if not ideas:
         return counts
-    draws_S = share_draws(_by_place(ideas, place_n), rng)
-    share = sum(idea.yields for idea in ideas) / len(ideas)
-    ci = [float(bound) for bound in np.quantile(draws_S, (0.025, 0.975))]
     name = "new_share"
     if ideas[0].hit is not None:
         name = "yield"
         counts["hit"] = sum(bool(idea.hit) for idea in ideas)
-    return counts | {name: share, f"{name}_ci": [min(ci[0], share), max(ci[1], share)]}
+    counts |= dict(zip((name, f"{name}_ci"), _share(_by_place(ideas, place_n), rng), strict=True))
+    valid_n = [idea.verdict.valid for idea in ideas]
+    return counts | {"valid_ci": _share(_by_place(ideas, place_n, valid_n), rng)[1]}
+
+
+def _share(counts_P2: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, list[float]]:
+    """Of all texts, with its interval."""
+    hits, texts = counts_P2.sum(0)
+    low, high = np.quantile(share_draws(counts_P2, rng), (0.025, 0.975))
+    share = float(hits / texts)
+    return share, [min(float(low), share), max(float(high), share)]
 
 
 def lift(
@@ -200,12 +207,14 @@ def lift(
     return {"lift": float(ratio), "lift_ci": [float(low), float(high)]}
 
 
-def _by_place(ideas: Sequence[Idea], place_n: Sequence[str]) -> NDArray[np.int64]:
-    """Texts that yield, and all, of each place, (P, 2)."""
+def _by_place(
+    ideas: Sequence[Idea], place_n: Sequence[str], hit_n: Sequence[bool] | None = None
+) -> NDArray[np.int64]:
+    """Texts that yield (or `hit_n`), and all, of each place, (P, 2)."""
     places: dict[str, list[int]] = {}
-    for idea, place in zip(ideas, place_n, strict=True):
+    for row, (idea, place) in enumerate(zip(ideas, place_n, strict=True)):
         counted = places.setdefault(place, [0, 0])
-        counted[0] += idea.yields
+        counted[0] += idea.yields if hit_n is None else hit_n[row]
         counted[1] += 1
     return np.array(list(places.values()), np.int64).reshape(-1, 2)
 

@@ -5,7 +5,8 @@
 
 Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the most) are foretold by at
 most two logarithms of statistics, and tried by leaving out a family of corpora at a time, against
-the best constant. Corpora whose curve does not bend below d_max are told of, and not fitted.
+the best constant. Corpora whose curve does not bend below d_max are not fitted, but foretold as the
+others are: less than their d is a miss.
 """
 
 # Shapes: C corpora, F families, P predictors.
@@ -36,6 +37,8 @@ MEASURED = Path(__file__).parent / "assets" / "law.json"
 OF_BASE = ("base_token_nats", "matrix_dim", "mean_dim")
 MOST = 2  # predictors
 SURE = 0.95
+FITS = 0.95  # of the variance of a curve: below that it is no exponential, and has no d0
+LEAST = 3  # families
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Law:
     slopes: tuple[float, ...]
     spread: float
     families: int
+    d_max: int  # d is of the gain at so many coordinates
     ranges: Mapping[str, tuple[float, float]]  # of each statistic, where it was measured
 
     def predict(self, facts: Mapping[str, float]) -> float:
@@ -134,28 +138,34 @@ def records(path: Path = MEASURED) -> list[dict[str, Any]]:
 
 def told(corpora: Sequence[Record]) -> dict[str, Any]:
     """The law over all corpora, how it does on families left out, and the same of a constant."""
-    fit = bent(corpora)
-    law, tried = _law(fit, QUICK)
-    d0s = [{**one, "d": fitted(one["lengths"], np.array(one["gain_L"])).d0} for one in fit]
-    d0_law, d0_tried = _law(d0s, QUICK)
-    unbent = [one for one in corpora if one not in fit]
+    fit, unbent = bent(corpora), beyond(corpora)
+    law, tried = _law(fit, QUICK, unbent)
     return {
         "corpora": [_row(one) for one in corpora],
         "fitted": len(fit), "families": families_of(fit),
+        "unbent": [one["name"] for one in unbent],
+        "without_gain": [one["name"] for one in corpora if one["d"] is None],
         "law": asdict(law), "left_out": tried,
-        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE)),
-        "d0": {"law": asdict(d0_law), "left_out": d0_tried},
-        "unbent": [
-            {"corpus": one["name"], "d_max": one["lengths"][-1], "gain": one["gain_L"][-1],
-             "predicted": _of_best(_without(one["family"], fit), QUICK).predict(one["statistics"])}
-            for one in unbent
-        ],  # d is d_max or more: predictions below are misses
+        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE), unbent),
+        "d0": _of_d0(fit),
     }  # fmt: skip
+
+
+def _of_d0(corpora: Sequence[Record]) -> dict[str, Any]:
+    """The same of the scale of the curves that are exponentials."""
+    fits = [(one, fitted(one["lengths"], np.array(one["gain_L"]))) for one in corpora]
+    d0s = [{**one, "d": fit.d0} for one, fit in fits if fit.r2 >= FITS]
+    names = [one["name"] for one in d0s]
+    if len(families_of(d0s)) < LEAST:
+        return {"exponential": names}
+    law, tried = _law(d0s, QUICK)
+    return {"exponential": names, "law": asdict(law), "left_out": tried}
 
 
 def the_law(path: Path = MEASURED) -> Law:
     """The law by what was measured, of predictors that need no base."""
-    return _law(bent(records(path)), QUICK)[0]
+    known = records(path)
+    return _law(bent(known), QUICK, beyond(known))[0]
 
 
 def bent(corpora: Sequence[Record]) -> list[Record]:
@@ -165,13 +175,21 @@ def bent(corpora: Sequence[Record]) -> list[Record]:
     ]
 
 
+def beyond(corpora: Sequence[Record]) -> list[Record]:
+    """Those whose d is so near to d_max that it may be more."""
+    known = {one["name"] for one in bent(corpora)}
+    return [one for one in corpora if one["d"] is not None and one["name"] not in known]
+
+
 def families_of(corpora: Sequence[Record]) -> list[str]:
     """Each once."""
     return sorted({str(one["family"]) for one in corpora})
 
 
-def _law(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str, Any]]:
-    tried = left_out(corpora, names)
+def _law(
+    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
+) -> tuple[Law, dict[str, Any]]:
+    tried = left_out(corpora, names, unbent)
     return fit_law(corpora, best_predictors(corpora, names), tried["spread"]), tried
 
 
@@ -185,7 +203,8 @@ def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: floa
     ].tolist()
     values = {n: [one["statistics"][n] for one in corpora] for n in {*QUICK, *predictors}}
     ranges = {name: (min(some), max(some)) for name, some in sorted(values.items())}
-    return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), ranges)
+    d_max = max(one["lengths"][-1] for one in corpora)
+    return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), d_max, ranges)
 
 
 def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
@@ -195,26 +214,33 @@ def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[st
     return min(sets, key=lambda some: _error(corpora, some))
 
 
-def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
-    """Each family foretold from the others, its predictors chosen without it, and by a constant."""
-    families = families_of(corpora)
-    if len(families) < 3:
-        raise InputError(f"{len(families)} families of corpora are too few to leave one out")
-    rows = []
-    for family in families:
+def left_out(
+    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """Each family foretold from the others, its predictors chosen without it, and by a constant.
+
+    `unbent` corpora are foretold and never fitted; they have their d or more.
+    """
+    if len(families_of(corpora)) < LEAST:
+        raise InputError(
+            f"{len(families_of(corpora))} families of corpora are too few to leave one out"
+        )
+    every, rows = [*corpora, *unbent], []
+    for family in families_of(every):
         others = _without(family, corpora)
         law, constant = _of_best(others, names), _constant(others)
         rows += [
-            {"corpus": one["name"], "family": family, "d": one["d"],
+            {"corpus": one["name"], "family": family, "d": one["d"], "or_more": one in unbent,
              "predicted": law.predict(one["statistics"]), "constant": constant,
              "predictors": list(law.predictors)}
-            for one in corpora if one["family"] == family
+            for one in every if one["family"] == family
         ]  # fmt: skip
-    off_C = np.log([row["predicted"] / row["d"] for row in rows])
-    flat_C = np.log([row["constant"] / row["d"] for row in rows])
+    off_C, flat_C = (
+        np.array([_off(row, row[by]) for row in rows]) for by in ("predicted", "constant")
+    )
     squares_F = [
         np.mean([off**2 for off, row in zip(off_C, rows, strict=True) if row["family"] == family])
-        for family in families
+        for family in families_of(every)
     ]
     return {
         "rows": rows, "spread": float(np.sqrt(np.mean(squares_F))),
@@ -223,6 +249,12 @@ def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
         "constant_largest": float(np.exp(np.abs(flat_C).max())),
         "constant_mean": float(np.exp(np.abs(flat_C).mean())),
     }  # fmt: skip
+
+
+def _off(row: Record, foretold: float) -> float:
+    """The logarithm of foretold over true; where d is known from below, more is no miss."""
+    off = float(np.log(foretold / row["d"]))
+    return min(0.0, off) if row["or_more"] else off
 
 
 def _constant(corpora: Sequence[Record]) -> float:
@@ -267,6 +299,7 @@ def _row(one: Record) -> dict[str, Any]:
     fit = fitted(one["lengths"], np.array(one["gain_L"]))
     return {
         "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
+        "d_max": one["lengths"][-1],
         "rule_d": one.get("rule_d"), "restored": one.get("restored"),
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
         "d_by_fit": fit.enough(one["lengths"][-1]),

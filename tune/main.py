@@ -20,7 +20,7 @@ from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from cllm.run import RunFolder, trained_run
-from cllm.settings import LEAST_FOR_VOIDS
+from cllm.settings import LEAST_FOR_VOIDS, VOID_DIM
 from tune.objectives import EARLY, MEASURES, PARTS, of_part, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
@@ -92,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
         help="how much is measured of a trial that was not pruned: "
         + "; ".join(f"{part}: {', '.join(of_part(part))}" for part in PARTS),
     )  # fmt: skip
+    search.add_argument(
+        "--controls", type=int, default=2, help="where clustering weights are searched: seeds with "
+        "which the best point is trained again with each of them, with the variance floor and "
+        "without; 0 = none [default: %(default)s]",
+    )  # fmt: skip
     search.add_argument("--decodes", type=int, default=200, help="an arm, where voids are measured")
     trial = p.add_argument_group("a trial")
     trial.add_argument("--preset", choices=("quick", "standard", "full"), help="[default: quick; "
@@ -159,18 +164,22 @@ def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
     space = Space.parse(DEFAULT)
     texts = len(run.load_corpus().select("train"))
     axes = dict(space.axes)
+    if any(MEASURES[name].of_prefix for name in how_of(options).objectives if name in MEASURES):
+        axes["void_dim"] = (VOID_DIM,)  # which prefixes of several lengths cannot be compared by
     dims = axes["dim"]
     if not isinstance(dims, Range):
         fit = tuple(d for d in dims if isinstance(d, int) and d <= min(texts, options.d_max))
         axes["dim"] = fit or (min(texts, options.d_max),)
     if options.search == "grid":
-        axes = {name: axes[name] for name in ("dim", "cluster_weight")}
+        axes = {name: axis for name, axis in axes.items() if name in ("dim", "cluster_weight")
+                or (name == "void_dim" and axis == (VOID_DIM,))}  # fmt: skip
     return Space(axes)
 
 
 def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     from cluster.joining import joined
     from tune import report, results
+    from tune.controls import controls
     from tune.sweep import require_finished, require_objectives, require_space, sweep
 
     space, plan, how = space_of(run, options), plan_of(run, options), how_of(options)
@@ -178,11 +187,13 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     require_space(space, plan, how)
     with joined(options.address):
         found = sweep(space, plan, how)
-    rows, folder = found.rows, run.path / "tune" / found.name
-    results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
-    require_finished(rows)
-    states = [row["state"] for row in rows]
-    at = results.best(rows, how.objectives)
+        rows, folder = found.rows, run.path / "tune" / found.name
+        results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
+        require_finished(rows)
+        at = results.best(rows, how.objectives)
+        pairs = controls(space, plan, how, rows[at], options.controls)
+    results.save(folder / "trials.parquet", [*rows, *pairs])
+    states, three = [row["state"] for row in rows], report.three_way(rows)
     told: dict[str, Any] = {
         "run": str(options.run), "sweep": found.name, "objectives": list(how.objectives),
         "trials": len(rows),
@@ -190,8 +201,10 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         "saved": results.saved(rows, plan.evaluations), "seconds": found.seconds,
         "start_share": results.start_share(rows), "best": rows[at],
         "front": [rows[i] for i in results.front(rows, how.objectives)],
-        "clustering": report.clustering_in_words(rows),
+        "three_way_front": {"objectives": three, "by_void_dim": results.fronts(rows, three)},
+        "controls": pairs, "clustering": report.clustering_in_words([*rows, *pairs]),
         "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set},
+        "corpus": run.load_corpus().hash,
     }  # fmt: skip
     told["report"] = str(report.write(folder, told, rows))
     write_json(run.path / "tune" / KEPT, told)
@@ -230,8 +243,9 @@ def _choose(
         settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
         kept = run.path / "tune" / KEPT  # of a sweep before, whose best point is still the best
         known = read_json(kept) if kept.exists() else {}
-        if "sweep" not in known:
-            known = {"best": {"point": {}}, "settings": settings}
+        corpus = run.load_corpus().hash
+        if "sweep" not in known or known["corpus"] != corpus:
+            known = {"best": {"point": {}}, "settings": settings, "corpus": corpus}
         write_json(kept, known | {name: v for name, v in told.items() if name != "report"})
     return told
 
@@ -240,7 +254,8 @@ def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
     """Sizes that get a model each; those of the default as far as they are not above --d-max."""
     words, d_max = options.separate.split(","), options.d_max
     if options.separate == SEPARATE:
-        words = [word for word in words if int(word) <= d_max] or [str(d_max)]
+        least = LEAST_FOR_VOIDS if options.aim == "voids" else 2
+        words = [word for word in words if least <= int(word) <= d_max] or [str(d_max)]
     for word in filter(None, words):
         if not word.strip().isdigit() or not 2 <= int(word) <= d_max:
             raise InputError(
@@ -260,6 +275,8 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     if not kept.exists():
         raise InputError(f"{kept} does not exist; find something to apply with `cllm tune`")
     told = read_json(kept)
+    if told["corpus"] != run.load_corpus().hash:
+        raise InputError(f"{kept} is of other texts than {run.corpus}; run `cllm tune` again")
     changes = (*told["settings"]["set"], *options.set)
     o, aim = options, told["settings"]["aim"]
     budget = Budget(
@@ -276,7 +293,8 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
 
 def _require_sense(options: argparse.Namespace) -> None:
     """InputError for a number that means nothing, before anything is trained."""
-    least = {"trials": 1, "keep": 2, "seeds": 1, "d_max": 2, "workers": 0, "decodes": 1}
+    least = {"controls": 0, "trials": 1, "keep": 2, "seeds": 1, "d_max": 2, "workers": 0,
+             "decodes": 1}  # fmt: skip
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and value < low:

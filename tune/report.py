@@ -10,10 +10,12 @@ import numpy as np
 
 from cllm.files import replacing
 from cllm.report import page_template
+from cllm.voids import CHANCE
 from tune.charts import curve_chart, front_chart, trip_chart
 from tune.choice import BENT, NEAR, SHARE
 from tune.objectives import MEASURES, name_of, short
 from tune.results import effects, finished
+from tune.window import LEAST_VALID
 
 STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
@@ -22,6 +24,11 @@ LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
 NOT_COMPARED = "voids were sought in other coordinates, so nothing follows; give --space void_dim=N"
 SHOWN = 60  # trials in the table
+
+
+def three_way(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """The objectives of the front: reconstruction, void emergence, uniformity."""
+    return "gain_nats", emergence_of(rows), "uniformity"
 
 
 def emergence_of(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -34,12 +41,15 @@ def emergence_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the clustering weight buys and costs, from trials that differ in nothing else."""
-    told = effects(rows, "cluster_weight", np.random.default_rng(0))
+    floored = [row for row in rows if row["point"].get("cluster_floor") != 0]  # 0: the control
+    some = (effects(each, "cluster_weight", np.random.default_rng(0)) for each in (floored, rows))
+    told = next(filter(None, some), [])
     if not told:
         return [
             "No two finished trials differ in the clustering weight alone, so nothing is known of "
-            "what it buys: ask by --search grid --space cluster_weight=0,0.01 --space "
-            "cluster_floor=0,0.5 --space seed=0,1,2,3,4 --steps 1200 --aim voids."
+            "what it buys: leave out --controls 0, or ask by --search grid --space "
+            "cluster_weight=0,0.01 --space cluster_floor=0,0.5 --space seed=0,1,2,3,4 --steps 1200 "
+            "--aim voids."
         ]
     lines = [_bought_and_paid(one) for one in told] + _controls(rows)
     collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
@@ -77,10 +87,12 @@ def _verdict(one: Mapping[str, Any]) -> str:
     if all("ci" not in one[name] for name in known):
         return f"It {paid} of the gain; whether it buys voids, one seed cannot tell."
     raised = [name_of(name) for name in known if one[name].get("ci", [0.0])[0] > 0]
+    others = [name_of(name) for name in known if name_of(name) not in raised]
     if raised:
+        but = f", not {' and '.join(others)}," if others else ""
         surely = -gain["ci"][0] / gain["before"] if "ci" in gain else float("inf")
         within = next((f", surely within {share:.0%}" for share in LOSSES if surely <= share), "")
-        return f"It raises {' and '.join(raised)} and {paid} of the gain{within}."
+        return f"It raises {' and '.join(raised)}{but} and {paid} of the gain{within}."
     wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
     holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
     bought = "It buys no void that can be told from chance"
@@ -167,14 +179,17 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
     if window is None:
         return [line]
     if window["low"] is None:
-        return [line, "Void window: none. At no size are voids significant and decode to valid "
-                "text."]  # fmt: skip
-    gaps = f", but not at {', '.join(map(str, window['gaps']))}" if window["gaps"] else ""
-    tried = [at["d"] for at in window["sizes"]]
+        return [line, "Void window: none. At no size are voids significant, and "
+                f"{LEAST_VALID:.0%} or more of the texts from them surely valid."]  # fmt: skip
+    others = ", ".join(map(str, window["elsewhere"]))
+    elsewhere = f" So it is at {others}, but not between." if others else ""
+    tried = sorted({at["d"] for at in window["sizes"]})
     at_end = window["low"] == min(tried) or window["high"] == max(tried)
-    beyond = f" Sizes tried: {min(tried)} to {max(tried)}; it may reach further." if at_end else ""
-    return [line, f"Void window: {window['low']} to {window['high']} coordinates{gaps}: there "
-            f"voids are significant and decode to valid text.{beyond}"]  # fmt: skip
+    sizes = f"Sizes tried: {', '.join(map(str, tried))}, each a test of its own at p = {CHANCE:g}"
+    beyond = "; it may reach further." if at_end else "."
+    return [line, f"Void window: {window['low']} to {window['high']} coordinates: there voids are "
+            f"significant, and {LEAST_VALID:.0%} or more of the texts from them surely "
+            f"valid.{elsewhere} {sizes}{beyond}"]  # fmt: skip
 
 
 def _checked(check: Mapping[str, Any]) -> str:
@@ -188,7 +203,11 @@ def _checked(check: Mapping[str, Any]) -> str:
 
 
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
-    """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path."""
+    """report.html and its drawings as SVG, beside the sweep's trials; returns the page's path.
+
+    `told["controls"]`: trials that were no part of the search, for comparison.
+    """
+    every = [*rows, *told.get("controls", ())]
     charts = {  # of one space each: prefixes of other lengths lie on other spheres
         f"front-{k:.0f}": front_chart(
             [r for r in rows if r.get("void_dim") == k], emergence_of(rows)
@@ -203,18 +222,18 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     drawings = [(name, *drawing) for name, chart in charts.items() for drawing in chart]
     for name, _, svg in drawings:
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    point_names = list(dict.fromkeys(name for row in rows for name in row["point"]))
-    measures = [name for name in MEASURES if any(name in row for row in rows)]
+    point_names = list(dict.fromkeys(name for row in every for name in row["point"]))
+    measures = [name for name in MEASURES if any(name in row for row in every)]
     page = page_template("tune.html.j2", "tune", "cllm").render(
-        told=told, rows=sorted(rows, key=_order)[:SHOWN], count=len(rows),
+        told=told, rows=sorted(every, key=_order)[:SHOWN], count=len(rows),
         drawings=[drawing[1:] for drawing in drawings],
         points=point_names, measures=measures,
         compared=[name for name in measures if MEASURES[name].compared],
         name_of=name_of, short=short,
-        clustering=clustering_in_words(rows) if rows else [],
+        clustering=told.get("clustering", ()),
         choice=choice_in_words(told) if "choice" in told else [],
         effects={name: found for name in STUDIED
-                 if (found := effects(rows, name, np.random.default_rng(0)))},
+                 if (found := effects(every, name, np.random.default_rng(0)))},
     )  # fmt: skip
     path = folder / "report.html"
     with replacing(path) as new:

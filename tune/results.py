@@ -67,6 +67,13 @@ def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[int]:
     return [i for i, lost in zip(whole, beaten, strict=True) if not lost]
 
 
+def fronts(rows: Sequence[Row], objectives: Sequence[str]) -> dict[int, list[Row]]:
+    """The front among trials of each `void_dim`: prefixes of other lengths lie on other spheres."""
+    lengths = sorted({int(row["void_dim"]) for row in rows if "void_dim" in row})
+    of = {k: [row for row in rows if row.get("void_dim") == k] for k in lengths}
+    return {k: [some[i] for i in front(some, objectives)] for k, some in of.items()}
+
+
 def best(rows: Sequence[Row], objectives: Sequence[str]) -> int:
     """The number of the row to take: of the front, the one nearest to the best of each objective.
 

@@ -5,6 +5,7 @@ told = suggest(Path("texts.jsonl.gz"))
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ def suggest(file: Path | None) -> dict[str, Any]:
         min(max(2, round(value)), texts) for value in (law.predict(facts), *law.interval(facts))
     )
     return {
-        "d": d, "d_interval": [low, high],
+        "d": d, "d_interval": [low, high], "d_max": law.d_max,
         "predictors": {name: facts[name] for name in law.predictors},
+        "d_max_to_try": min(texts, 2 ** math.ceil(math.log2(2 * d))),
         "statistics": facts, "extrapolates": law.beyond(facts),
         "law": {"offset": law.offset, "slopes": dict(zip(law.predictors, law.slopes, strict=True))},
     }  # fmt: skip
@@ -42,9 +44,14 @@ def show(told: Mapping[str, Any]) -> None:
     console = Console()
     low, high = told["d_interval"]
     console.print(
-        f"d = {told['d']} for 0.95 of what vectors gain; 95 % prediction interval {low} to {high}"
+        f"d = {told['d']} for 0.95 of what {told['d_max']} coordinates gain; 95 % prediction "
+        f"interval {low} to {high}"
     )
     by = ", ".join(f"{name} = {value:.4g}" for name, value in told["predictors"].items())
     console.print(f"by {by or 'no statistic: none foretells better than a constant'}")
     for line in told["extrapolates"]:
         console.print(f"extrapolates: {line}")
+    console.print(
+        "measured over one small base, by the gain alone; for yours, and for texts that come back: "
+        f"cllm tune --choose --d-max {told['d_max_to_try']}"
+    )

@@ -158,8 +158,11 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     """The points of a grid, else none; InputError where a corner fits neither settings nor data."""
     from cllm.pipeline import require_enough_texts
 
-    corpus = RunFolder(plan.run).load_corpus()
-    for corner in space.corners():
+    corpus, corners = RunFolder(plan.run).load_corpus(), space.corners()
+    lengths = {plan.budget.settings(corner).void_dim for corner in corners}
+    if len(lengths) > 1 or (lengths == {0} and plan.budget.aim == "text"):  # 0: each has its own
+        _require_one_prefix(how)
+    for corner in corners:
         settings = plan.budget.settings(corner)
         require_enough_texts(corpus, settings.model.dim)
         if settings.train.swaps and isinstance(space.axes.get(SEED), Range):
@@ -175,6 +178,16 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
             "out, or search fewer values"
         )
     return points
+
+
+def _require_one_prefix(how: How) -> None:
+    """InputError for an objective that prefixes of several lengths cannot be compared by."""
+    for name in how.objectives:
+        if MEASURES[name].of_prefix:
+            raise InputError(
+                f"{name} is of the coordinates that voids are sought in, and compares at one "
+                "number of them only; write --space void_dim=8"
+            )
 
 
 def _tuner(

@@ -105,12 +105,13 @@ def share(run: RunFolder, settings: list[RunSettings], room: float = float("inf"
 def share_by_task(run: RunFolder, settings: Iterable[RunSettings], needs: Needs) -> list[Any]:
     """References to the two parts of `Shared`, worked out by a worker of a cluster, once.
 
-    InputError, WorkError: the work's own.
+    InputError, WorkError: the work's own, or some node does not see the run folder.
     """
     import ray
 
-    from cluster.joining import smallest_store
+    from cluster.joining import require_seen, smallest_store
 
+    require_seen(str(run.path))
     different = {(s.train.swaps, s.train.swaps and s.seed): s for s in settings}
     task = ray.remote(**needs.options, num_returns=3)(_shared_parts)
     *parts, error = task.remote(run, list(different.values()), smallest_store())
@@ -239,9 +240,11 @@ def void_facts(
     discovery.write_ideas(folder, seed, decodes, controls=False)
     voids, arm = folder.notes()["voids"], folder.notes()["ideas"].get("void", {})
     sampled = arm.get("sampled", 0)
+    valid_low, valid_high = arm.get("valid_ci", (None, None))
     return {
         "radius_ratio": voids.get("radius_ratio"), "p_value": voids.get("p_value"),
         "voids": voids["count"], "void_texts": sampled, "yield": arm.get("yield"),
         "valid": arm["valid"] / sampled if sampled else None,
+        "valid_low": valid_low, "valid_high": valid_high,
         "void_new": round(arm.get("yield", 0.0) * sampled), "withheld": arm.get("withheld"),
     }  # fmt: skip

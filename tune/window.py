@@ -18,18 +18,20 @@ from filelock import FileLock
 
 from cllm import pipeline
 from cllm.files import digest, read_json, write_json
-from cllm.metrics import wilson
 from cllm.run import RunFolder
 from cllm.voids import CHANCE
-from tune.trial import void_facts
+from tune.trial import METHOD, void_facts
 
-LEAST_VALID = 0.5  # of the texts written from voids, surely
+LEAST_VALID = 0.5  # of the texts written from voids, by the lower bound of the 95 % interval
 KEPT = "window.json"
 
 
 @dataclass(frozen=True)
 class At:
-    """What was found at one size of one model; shares are absent where nothing was written."""
+    """What was found at one size of one model; shares are absent where nothing was written.
+
+    `valid_ci`: places are resampled, as texts of one place are not independent.
+    """
 
     d: int
     seed: int
@@ -50,34 +52,41 @@ class At:
 
 @dataclass(frozen=True)
 class Window:
-    """What was found at each size, and the range in which voids stand; None where they nowhere do.
+    """What was found at each size, and the longest run of sizes at which voids stand, if any.
 
-    With several models they stand where they do in more than half of them. Sizes within the range
-    that were measured and failed are listed as gaps.
+    With several models they stand where they do in more than half of them. `elsewhere`: sizes
+    outside of the run at which they stand, too. Each size is a test of its own: p is not corrected
+    for their number, which 19 null clouds could not tell.
     """
 
     low: int | None
     high: int | None
-    gaps: tuple[int, ...]
+    elsewhere: tuple[int, ...]
     sizes: tuple[At, ...]
 
     def json(self) -> dict[str, Any]:
         """For the report and `--json`."""
         rows = [asdict(at) | {"stands": at.stands} for at in self.sizes]
-        return {"low": self.low, "high": self.high, "gaps": list(self.gaps), "sizes": rows}
+        return {"low": self.low, "high": self.high, "elsewhere": list(self.elsewhere),
+                "sizes": rows}  # fmt: skip
 
 
 def window_of(sizes: Sequence[At]) -> Window:
     """The range of the sizes that stand."""
     of: dict[int, list[bool]] = {}
-    for at in sizes:
+    for at in sorted(sizes, key=lambda at: at.d):
         of.setdefault(at.d, []).append(at.stands)
-    standing = [d for d, stand in of.items() if sum(stand) > len(stand) / 2]
-    if not standing:
+    runs: list[list[int]] = [[]]
+    for d, stand in of.items():
+        if sum(stand) > len(stand) / 2:
+            runs[-1].append(d)
+        else:
+            runs.append([])
+    run = max(runs, key=len)
+    if not run:
         return Window(None, None, (), tuple(sizes))
-    low, high = min(standing), max(standing)
-    gaps = tuple(sorted(d for d in of if low < d < high and d not in standing))
-    return Window(low, high, gaps, tuple(sizes))
+    elsewhere = tuple(d for other in runs if other is not run for d in other)
+    return Window(run[0], run[-1], elsewhere, tuple(sizes))
 
 
 def found_at(trained: RunFolder, decodes: int, seed: int) -> At:
@@ -88,7 +97,7 @@ def found_at(trained: RunFolder, decodes: int, seed: int) -> At:
 
 def _found(trained: RunFolder, decodes: int, seed: int) -> At:
     model, kept = trained.load_model(), trained.path / KEPT
-    made_from = digest(model.hash, trained.measured_by, str(decodes), str(seed))
+    made_from = digest(model.hash, trained.measured_by, str(decodes), str(seed), str(METHOD))
     if not (kept.exists() and read_json(kept)["made_from"] == made_from):
         pipeline.write_latents(trained, model, trained.load_corpus())
         write_json(
@@ -97,10 +106,10 @@ def _found(trained: RunFolder, decodes: int, seed: int) -> At:
         shutil.rmtree(trained.latents)
     found = read_json(kept)["found"]
     texts = int(found["void_texts"])
-    valid = None if not texts else wilson(round(found["valid"] * texts), texts)
     return At(
         d=model.config.dim, seed=seed, p_value=found.get("p_value"),
         radius_ratio=found.get("radius_ratio"), voids=int(found["voids"]), texts=texts,
-        valid=valid.mean if valid else None, valid_ci=(valid.low, valid.high) if valid else None,
+        valid=found.get("valid"),
+        valid_ci=(found["valid_low"], found["valid_high"]) if texts else None,
         yields=found.get("yield"),
     )  # fmt: skip

@@ -79,9 +79,17 @@ def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
     unbent = {**some[0], "name": "long", "d": 500}
     nothing = {**some[0], "name": "nothing", "d": None, "d_ci": None}
     alone, told = law.told(some), law.told([*some, unbent, nothing])
-    assert told["law"] == alone["law"]
-    assert [one["corpus"] for one in told["unbent"]] == ["long", "nothing"]
+    ours = ("predictors", "offset", "slopes")
+    assert [told["law"][each] for each in ours] == [alone["law"][each] for each in ours]
+    assert (told["unbent"], told["without_gain"]) == (["long"], ["nothing"])
     assert len(told["corpora"]) == 14
+    (row,) = [row for row in told["left_out"]["rows"] if row["or_more"]]
+    assert row["corpus"] == "long"
+    assert told["left_out"]["largest"] == pytest.approx(500 / row["predicted"]), "a miss as others"
+    more = [{**unbent, "name": "found", "d": 1.01 * row["predicted"]}]
+    assert law.left_out(some, QUICK, more)["largest"] == alone["left_out"]["largest"]
+    less = [{**unbent, "name": "found", "d": 0.01 * row["predicted"]}]
+    assert law.left_out(some, QUICK, less)["largest"] == alone["left_out"]["largest"]
     d0s = [one["d0"] for one in told["corpora"]]
     rows = told["d0"]["left_out"]["rows"]
     assert [row["predicted"] for row in rows] == pytest.approx([d0s[0]] * 12), "all curves are one"

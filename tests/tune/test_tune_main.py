@@ -16,6 +16,8 @@ from cllm.corpus import Corpus, built_in_corpus
 from cllm.files import write_json
 from cllm.run import RunFolder
 from tune import main as command
+from tune.controls import control_space
+from tune.space import Space
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +66,8 @@ UNJUDGED = ["--measure", "gain", "--separate", ""]  # no reference LM is asked f
         (["--workers", "-1"], "--workers is -1"),
         (["--space", "dim=big"], "--space dim has 'big'; it takes whole numbers"),
         (["--set", "model.dim=8"], "sizes are what is searched"),
+        (["--controls", "-1"], "--controls is -1"),
+        (["--aim", "voids", "--separate", "4", "--no-choice", "--choose"], "8 coordinates or more"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -114,8 +118,11 @@ def test_apply_trains_the_best_point_in_full(
 ) -> None:
     told = {"settings": {"preset": "quick", "aim": "text", "set": ["model.form=direct"]},
             "best": {"point": {"dim": 8, "lr": 0.001, "void_dim": 2}},
-            "choice": {"d": 4}}  # fmt: skip
-    write_json(tiny_run.path / "tune" / command.KEPT, told)
+            "choice": {"d": 4}, "corpus": tiny_run.load_corpus().hash}  # fmt: skip
+    kept = tiny_run.path / "tune" / command.KEPT
+    write_json(kept, told | {"corpus": "another"})
+    assert "is of other texts than" in refused(capsys, "--run", str(tiny_run.path), "--apply")
+    write_json(kept, told)
     command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])
     facts = json.loads(capsys.readouterr().out)
     assert facts["dim"] == 4
@@ -129,6 +136,41 @@ def test_sizes_that_get_a_model_each_are_never_none_by_themselves() -> None:
     options = command.parser().parse_args(["--d-max", "3"])
     assert command.separate_sizes(options) == (3,)
     assert command.separate_sizes(command.parser().parse_args(["--d-max", "10"])) == (4, 8)
+
+
+def test_trained_for_voids_no_model_is_too_small_for_them() -> None:
+    options = command.parser().parse_args(["--aim", "voids"])
+    assert command.separate_sizes(options) == (8, 16, 32, 64)
+
+
+def test_voids_are_compared_among_as_many_coordinates(
+    tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = ("--run", str(tiny_run.path), "--objectives", "gain_nats,uniformity", "--no-choice",
+          "--measure", "gain", "--allow-weak-base")  # fmt: skip
+    told = "uniformity is of the coordinates that voids are sought in"
+    assert told in refused(capsys, *by, "--space", "dim=8", "--space", "void_dim=4,8")
+    assert told in refused(capsys, *by, "--space", "dim=4,8", "--space", "void_dim=8")
+    assert told in refused(capsys, *by, "--space", "dim=4,8"), "each trial would choose its own"
+    options = command.parser().parse_args([*by])
+    assert command.space_of(tiny_run, options).axes["void_dim"] == (8,)
+
+
+def test_a_sweep_is_followed_by_pairs_of_its_best_point() -> None:
+    space = Space.parse(["cluster_weight=0.1,0,0.01", "lr=1e-3..1e-2", "seed=7"])
+    best = {"point": {"cluster_weight": 0.01, "lr": 0.004, "seed": 7}}
+    found = control_space(space, best, 2, 0.5)
+    assert found is not None
+    points = found.grid()
+    assert len(points) == 12
+    assert {p["lr"] for p in points} == {0.004}
+    assert {p["cluster_weight"] for p in points} == {0, 0.01, 0.1}
+    assert {(p["cluster_floor"], p["seed"]) for p in points} == {(0, 0), (0, 1), (0.5, 0), (0.5, 1)}
+    ranged = control_space(Space.parse(["cluster_weight=0..0.3"]), best, 1, 0.5)
+    assert ranged is not None
+    assert ranged.axes["cluster_weight"] == (0, 0.3)
+    assert control_space(space, best, 0, 0.5) is None
+    assert control_space(Space.parse(["lr=1e-3..1e-2"]), best, 2, 0.5) is None
 
 
 def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(

@@ -149,6 +149,28 @@ def test_an_auroc_that_rises_surely_is_told() -> None:
     (line,) = report.clustering_in_words(rows)
     assert "It raises AUROC" in line
     assert "costs 1.0 %" in line
+    for one in rows:
+        one["void_new"] = 3.0 + one["point"]["seed"]
+    (line,) = report.clustering_in_words(rows)
+    assert ", not new texts from voids, and costs 1.0 %" in line
+
+
+def test_what_the_weight_buys_is_told_of_models_with_a_floor() -> None:
+    rows = [
+        row(p_cluster_weight=w, p_cluster_floor=f, p_seed=s, gain_nats=10.0 - w * (1 if f else 9),
+            uniformity=-2.0)
+        for w in (0, 1) for f in (0, 0.5) for s in range(2)
+    ]  # fmt: skip
+    assert "costs 10.0 % of the gain" in report.clustering_in_words(rows)[0]
+
+
+def test_each_length_of_prefix_has_a_front_of_its_own() -> None:
+    rows = [row(gain_nats=g, uniformity=u, void_dim=k)
+            for g, u, k in ((1.0, -1.0, 4.0), (2.0, -0.5, 4.0), (0.5, -3.0, 8.0))]  # fmt: skip
+    rows.append(row("pruned", gain_nats=9.0))
+    three = report.three_way(rows)
+    assert three == ("gain_nats", "uniformity", "uniformity")
+    assert results.fronts(rows, three) == {4: [rows[1]], 8: [rows[2]]}
 
 
 def test_the_table_keeps_words_and_numbers_of_all_trials(tmp_path: Path) -> None:
@@ -166,17 +188,18 @@ def at(d: int, p: float, valid: float | None) -> At:
     return At(d, 0, p, 1.2, 5, 40 if valid is not None else 0, valid, ci, None)
 
 
-def test_the_void_window_is_where_voids_are_significant_and_decode() -> None:
+def test_the_void_window_is_the_longest_run_where_voids_are_significant_and_decode() -> None:
     sizes = [
-        at(2, 0.5, 0.9),
-        at(4, 0.01, 0.8),
-        at(8, 0.01, 0.3),
-        at(16, 0.02, 0.6),
+        at(2, 0.01, 0.9),
+        at(4, 0.01, 0.3),
+        at(8, 0.01, 0.8),
+        at(16, 0.02, 0.7),
         at(32, 0.01, None),
     ]
     window = window_of(sizes)
-    assert (window.low, window.high, window.gaps) == (4, 16, (8,))
+    assert (window.low, window.high, window.elsewhere) == (8, 16, (2,))
     assert window_of([at(2, 0.5, 0.9)]).low is None
+    assert window_of([]).low is None
 
 
 def alone(d: int, gain: float) -> Curve:
@@ -204,7 +227,9 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert first.startswith("Dimension: 32 [")
     assert "8: 13.0 (0.92), 64: 21.0 (0.95); by them the gain is enough from" in first
     assert second.startswith("Void window: 4 to 4 coordinates")
-    assert second.endswith("Sizes tried: 4 to 8; it may reach further.")
+    assert second.endswith(
+        "Sizes tried: 4, 8, each a test of its own at p = 0.05; it may reach further."
+    )
     assert first in page
     assert second in page
     assert "&lt;script&gt;" in page
