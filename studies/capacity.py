@@ -79,8 +79,8 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
 
     `slot`: the vector is the one memory position, of the base's width, that its decoder sees.
     `encoder`: a CLLM's vector, of d coordinates, as its trained encoder makes it; `decoder`: the
-    same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap,
-    fairly so for `whole_texts` alone: of a cut text, the encoder has seen none like it.
+    same one optimised, through the CLLM's frozen decoder: what that adds is the encoder's gap, of
+    `whole_texts` alone a fair one: the encoder has seen no text that does not end.
     """
     if options.texts < FEW or options.starts < 1:
         raise InputError(f"--texts must be {FEW} or more, and --starts 1 or more")
@@ -99,25 +99,27 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     rng = np.random.default_rng(options.seed)
     reference = run.find_reference(model.base)
 
-    def at(numbers: Sequence[int], of: Tokens, limit: int, entropy: float | None) -> dict[str, Any]:
+    def at(
+        numbers: Sequence[int], of: Tokens | dict[int, list[int]], entropy: float | None
+    ) -> dict[str, Any]:
         names, some = [corpus.ids[i] for i in numbers], [of[i] for i in numbers]
-        texts = TokenTexts.of(names, some, model.base.pad, limit)
+        texts = TokenTexts.of(names, some, model.base.pad, model.config.context)
         return _at(model, texts, nats_without(model, reference, texts, entropy), options)
 
     told["whole_texts"] = at(
-        order_N[: options.texts].tolist(), rows, model.config.context,
-        everything.info.get("entropy_nats"),
-    )  # fmt: skip
+        order_N[: options.texts].tolist(), rows, everything.info.get("entropy_nats")
+    )
     known = sorted({token for row in rows for token in row} - {model.base.eos})
     drawn = [[*rng.choice(known, len(row) - 1).tolist(), model.base.eos] for row in rows]
     for what, some in (("texts", rows), ("random", drawn)):
         by_length = []
         for n in counted(lengths, f"lengths, {what}"):
-            long = [i for i in order_N if len(some[i]) >= n][: options.texts]
+            long = [i for i in order_N if len(some[i]) > n][: options.texts]
             if len(long) < FEW:
                 continue  # cut texts only: shorter ones would make a length look easier
-            entropy = (n - 1) * math.log(len(known)) if what == "random" else None
-            by_length.append(at(long, some, n, entropy))
+            begun = {i: some[i][:n] for i in long}  # no end token: a text does not end there
+            entropy = n * math.log(len(known)) if what == "random" else None
+            by_length.append(at(long, begun, entropy))
         told[f"of_{what}"] = by_length
         told[f"most_{what}"] = {way: most_carried(by_length, way) for way in WAYS}
     return told
@@ -150,6 +152,8 @@ def _at(
         "encoder": ([encoded_BD], through_decoder, 0),
     }  # fmt: skip
     found: dict[str, Any] = {"tokens": texts.tokens // count, "texts": count}
+    nats: dict[str, NDArray[np.float64]] = {}
+    rng = np.random.default_rng(0)
     for way, (starts, read, steps) in ways.items():
         right_B, nats_B = optimised(model, batch, starts[0], read, steps)
         for start in starts[1:]:
@@ -157,8 +161,8 @@ def _at(
             better_B = _better(other_B, cost_B, right_B, nats_B)
             right_B = torch.where(better_B, other_B, right_B)
             nats_B = torch.where(better_B, cost_B, nats_B)
-        rng = np.random.default_rng(0)
-        gain = bootstrap(without_N - nats_B.cpu().numpy(), rng)
+        nats[way] = nats_B.double().cpu().numpy()
+        gain = bootstrap(without_N - nats[way], rng)
         accuracy = bootstrap(right_B.cpu().numpy(), rng)
         found[way] = {
             "carried": float((right_B >= RIGHT).float().mean()),
@@ -166,7 +170,8 @@ def _at(
             "gain_nats": gain.mean, "gain_ci": gain.ci,
             "nats_per_dim": gain.mean / starts[0].shape[1],
         }  # fmt: skip
-    return found
+    gap = bootstrap(nats["encoder"] - nats["decoder"], rng)
+    return found | {"gap_nats": gap.mean, "gap_ci": gap.ci}
 
 
 def optimised(

@@ -13,7 +13,7 @@ from cllm.files import write_json
 from cllm.reading import Row
 from cllm.run import RunFolder
 from cllm.settings import preset
-from tune import families, law
+from tune import families, law, law_fit
 from tune.families import CELLS, part
 from tune.statistics import QUICK, quick, with_base
 
@@ -47,7 +47,7 @@ def test_a_family_is_foretold_without_having_been_seen() -> None:
     """One whose d is another's by far is foretold as the others are."""
     some = corpora(noise=0.0)
     odd = [{**one, "d": one["d"] * 50} if one["family"] == "f0" else one for one in some]
-    rows = [row for row in law.left_out(odd, QUICK)["rows"] if row["family"] == "f0"]
+    rows = [row for row in law_fit.left_out(odd, QUICK)["rows"] if row["family"] == "f0"]
     assert all(row["predicted"] < 0.1 * row["d"] for row in rows)
 
 
@@ -60,11 +60,13 @@ def test_nothing_of_a_family_reaches_what_is_foretold_of_it() -> None:
         for one in some
     ]  # fmt: skip
     laws = [
-        law.fit_law(left, law.best_predictors(left, QUICK), 0.0)
+        law_fit.fit_law(left, law_fit.best_predictors(left, QUICK), 0.0)
         for left in ([one for one in all_ if one["family"] != "f0"] for all_ in (some, other))
     ]
     assert laws[0] == laws[1]
-    for row, one in zip(law.left_out(some, QUICK)["rows"], sorted(some, key=family), strict=True):
+    for row, one in zip(
+        law_fit.left_out(some, QUICK)["rows"], sorted(some, key=family), strict=True
+    ):
         if one["family"] == "f0":
             assert row["predicted"] == laws[0].predict(one["statistics"])
             assert tuple(row["predictors"]) == laws[0].predictors
@@ -87,9 +89,9 @@ def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
     assert row["corpus"] == "long"
     assert told["left_out"]["largest"] == pytest.approx(500 / row["predicted"]), "a miss as others"
     more = [{**unbent, "name": "found", "d": 1.01 * row["predicted"]}]
-    assert law.left_out(some, QUICK, more)["largest"] == alone["left_out"]["largest"]
+    assert law_fit.left_out(some, QUICK, more)["largest"] == alone["left_out"]["largest"]
     less = [{**unbent, "name": "found", "d": 0.01 * row["predicted"]}]
-    assert law.left_out(some, QUICK, less)["largest"] == alone["left_out"]["largest"]
+    assert law_fit.left_out(some, QUICK, less)["largest"] == alone["left_out"]["largest"]
     d0s = [one["d0"] for one in told["corpora"]]
     rows = told["d0"]["left_out"]["rows"]
     assert [row["predicted"] for row in rows] == pytest.approx([d0s[0]] * 12), "all curves are one"
@@ -119,14 +121,14 @@ def test_what_is_measured_joins_what_was_and_needs_no_law(
 def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
-    assert len(law.best_predictors(some, QUICK)) <= law.MOST
-    tried = law.left_out(some, QUICK)
+    assert len(law_fit.best_predictors(some, QUICK)) <= law_fit.MOST
+    tried = law_fit.left_out(some, QUICK)
     assert tried["mean"] < 1.6 * tried["constant_mean"]
 
 
 def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
     some = corpora()
-    found = law.fit_law(some, ("text_nats",), spread=0.2)
+    found = law_fit.fit_law(some, ("text_nats",), spread=0.2)
     facts = some[0]["statistics"]
     low, high = found.interval(facts)
     assert low < found.predict(facts) < high
@@ -137,7 +139,7 @@ def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
 
 def test_too_few_families_and_no_measurements_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few to leave one out"):
-        law.left_out(corpora()[:2], QUICK)
+        law_fit.left_out(corpora()[:2], QUICK)
     with pytest.raises(InputError, match=r"tune\.law --measure"):
         law.records(tmp_path / "none.json")
     write_json(tmp_path / "law.json", {"corpora": corpora()})

@@ -180,7 +180,7 @@ def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
     from test_tune_law import corpora
 
     from tune import suggest as module
-    from tune.law import fit_law
+    from tune.law_fit import fit_law
 
     law = fit_law(corpora(), ("text_nats",), spread=0.3)
     monkeypatch.setattr(module, "the_law", lambda: law)

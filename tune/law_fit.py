@@ -1,0 +1,182 @@
+"""Fit the law of the dimension, and try it on families of corpora that it has not seen.
+
+law, tried = law_and_trial(corpora, QUICK, unbent); law.predict(facts); tried["largest"]
+"""
+
+# Shapes: C corpora, F families, P predictors.
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from cllm.errors import InputError
+from tune.statistics import QUICK
+
+Floats = NDArray[np.float64]
+Record = Mapping[str, Any]  # what was measured of a corpus
+MOST = 2  # predictors
+LEAST = 3  # families
+SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Law:
+    """log d = offset + slopes * log predictors; `spread`: its error for families left out.
+
+    Families count alike in `spread`, whatever number of corpora they have.
+    """
+
+    predictors: tuple[str, ...]
+    offset: float
+    slopes: tuple[float, ...]
+    spread: float
+    families: int
+    d_max: int  # d is of the gain at so many coordinates
+    ranges: Mapping[str, tuple[float, float]]  # of each statistic, where it was measured
+
+    def predict(self, facts: Mapping[str, float]) -> float:
+        """The d of a corpus with these statistics."""
+        logs = [
+            slope * np.log(facts[n]) for n, slope in zip(self.predictors, self.slopes, strict=True)
+        ]
+        return float(np.exp(self.offset + sum(logs)))
+
+    def interval(self, facts: Mapping[str, float]) -> tuple[float, float]:
+        """95 % prediction interval of d, for a corpus of a family that was not measured.
+
+        Student's t, with families as what was drawn.
+        """
+        free = max(1, self.families - len(self.predictors) - 1)
+        wide = float(stats.t.ppf((1 + SURE) / 2, free)) * self.spread
+        d = self.predict(facts)
+        return d * float(np.exp(-wide)), d * float(np.exp(wide))
+
+    def beyond(self, facts: Mapping[str, float]) -> list[str]:
+        """The statistics that are outside of what was measured, in words; predictors first."""
+        told = []
+        for name in sorted(self.ranges, key=lambda name: name not in self.predictors):
+            low, high = self.ranges[name]
+            if name in facts and not low <= facts[name] <= high:
+                told.append(f"{name} {facts[name]:.3g} is outside of {low:.3g} to {high:.3g}")
+        return told
+
+
+def families_of(corpora: Sequence[Record]) -> list[str]:
+    """Each once."""
+    return sorted({str(one["family"]) for one in corpora})
+
+
+def law_and_trial(
+    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
+) -> tuple[Law, dict[str, Any]]:
+    """The law over all corpora, and how laws of this kind do on families left out."""
+    tried = left_out(corpora, names, unbent)
+    return fit_law(corpora, best_predictors(corpora, names), tried["spread"]), tried
+
+
+def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: float) -> Law:
+    """By least squares on logarithms, families alike."""
+    x_CP, y_C = _logs(corpora, predictors)
+    families = [one["family"] for one in corpora]
+    weight_C1 = np.array([[families.count(family) ** -0.5] for family in families])
+    offset, *slopes = np.linalg.lstsq(x_CP * weight_C1, y_C * weight_C1[:, 0], rcond=None)[
+        0
+    ].tolist()
+    values = {n: [one["statistics"][n] for one in corpora] for n in {*QUICK, *predictors}}
+    ranges = {name: (min(some), max(some)) for name, some in sorted(values.items())}
+    d_max = max(one["lengths"][-1] for one in corpora)
+    return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), d_max, ranges)
+
+
+def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
+    """The set of at most two whose law does best on families left out; it may be none."""
+    known = [n for n in names if all(n in one["statistics"] for one in corpora)]
+    sets = [some for size in range(MOST + 1) for some in combinations(known, size)]
+    return min(sets, key=lambda some: _error(corpora, some))
+
+
+def left_out(
+    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """Each family foretold from the others, its predictors chosen without it, and by a constant.
+
+    `unbent` corpora are foretold and never fitted; they have their d or more.
+    """
+    if len(families_of(corpora)) < LEAST:
+        raise InputError(
+            f"{len(families_of(corpora))} families of corpora are too few to leave one out"
+        )
+    every, rows = [*corpora, *unbent], []
+    for family in families_of(every):
+        others = _without(family, corpora)
+        law, constant = _of_best(others, names), _constant(others)
+        rows += [
+            {"corpus": one["name"], "family": family, "d": one["d"], "or_more": one in unbent,
+             "predicted": law.predict(one["statistics"]), "constant": constant,
+             "predictors": list(law.predictors)}
+            for one in every if one["family"] == family
+        ]  # fmt: skip
+    off_C, flat_C = (
+        np.array([_off(row, row[by]) for row in rows]) for by in ("predicted", "constant")
+    )
+    squares_F = [
+        np.mean([off**2 for off, row in zip(off_C, rows, strict=True) if row["family"] == family])
+        for family in families_of(every)
+    ]
+    return {
+        "rows": rows, "spread": float(np.sqrt(np.mean(squares_F))),
+        "largest": float(np.exp(np.abs(off_C).max())),
+        "mean": float(np.exp(np.abs(off_C).mean())),
+        "constant_largest": float(np.exp(np.abs(flat_C).max())),
+        "constant_mean": float(np.exp(np.abs(flat_C).mean())),
+    }  # fmt: skip
+
+
+def _off(row: Record, foretold: float) -> float:
+    """The logarithm of foretold over true; where d is known from below, more is no miss."""
+    off = float(np.log(foretold / row["d"]))
+    return min(0.0, off) if row["or_more"] else off
+
+
+def _constant(corpora: Sequence[Record]) -> float:
+    """The d that is least wrong for all families alike."""
+    means = [
+        np.mean([np.log(one["d"]) for one in corpora if one["family"] == family])
+        for family in families_of(corpora)
+    ]
+    return float(np.exp(np.mean(means)))
+
+
+def _without(family: str, corpora: Sequence[Record]) -> list[Record]:
+    return [one for one in corpora if one["family"] != family]
+
+
+def _of_best(corpora: Sequence[Record], names: Sequence[str]) -> Law:
+    return fit_law(corpora, best_predictors(corpora, names), 0.0)
+
+
+def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
+    """Mean squared error of log d, each family foretold from the others."""
+    families = families_of(corpora)
+    squares = []
+    for family in families:
+        others = _without(family, corpora)
+        if len(others) <= len(predictors) + 1:
+            return float("inf")
+        law = fit_law(others, predictors, 0.0)
+        mine = [one for one in corpora if one["family"] == family]
+        off = [np.log(law.predict(one["statistics"]) / one["d"]) for one in mine]
+        squares.append(np.mean(np.square(off)))  # families count alike
+    return float(np.mean(squares))
+
+
+def _logs(corpora: Sequence[Record], predictors: Sequence[str]) -> tuple[Floats, Floats]:
+    columns = [np.log([one["statistics"][name] for one in corpora]) for name in predictors]
+    x_CP = np.stack([np.ones(len(corpora)), *columns], axis=1)
+    return x_CP, np.log([one["d"] for one in corpora])
