@@ -54,7 +54,8 @@ def swept(options: argparse.Namespace, scheduler: str) -> dict[str, Any]:
     """The outcome of one sweep, by the command that a user types."""
     command = [sys.executable, "-m", "tune.main", "--run", str(options.run), "--search", "grid"]
     command += [word for axis in SPACE for word in ("--space", axis)]
-    command += ["--scheduler", scheduler, "--measure", "gain", "--no-choice", "--json"]
+    command += ["--scheduler", scheduler, "--measure", "gain", "--controls", "0"]
+    command += ["--no-choice", "--json"]
     say(" ".join([*command, *options.more]))
     ended = subprocess.run([*command, *options.more], stdout=subprocess.PIPE, check=True, text=True)
     told: dict[str, Any] = json.loads(ended.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,23 @@ def test_sizes_that_get_a_model_each_are_never_none_by_themselves() -> None:
     options = command.parser().parse_args(["--d-max", "3"])
     assert command.separate_sizes(options) == (3,)
     assert command.separate_sizes(command.parser().parse_args(["--d-max", "10"])) == (4, 8)
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+SHOWN = [line.partition("#")[0] for line in README.splitlines() if line.startswith("cllm tune ")]
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_what_readme_shows_is_not_refused(tiny_run: RunFolder, line: str) -> None:
+    from tune.sweep import require_objectives, require_space
+
+    options = command.parser().parse_args(shlex.split(line)[2:])
+    command._require_sense(options)
+    plan, how = command.plan_of(tiny_run, options), command.how_of(options)
+    require_objectives(how, plan)
+    require_space(command.space_of(tiny_run, options), plan, how)
+    for dim in command.separate_sizes(options):
+        command.budget_of(options).settings({"dim": dim})
 
 
 def test_trained_for_voids_no_model_is_too_small_for_them() -> None:
