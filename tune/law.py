@@ -28,7 +28,7 @@ from tune.law_fit import LEAST, Law, Record, families_of, law_and_trial, left_ou
 from tune.statistics import QUICK
 
 MEASURED = Path(__file__).parent / "assets" / "law.json"
-OF_BASE = ("base_token_nats", "matrix_dim", "mean_dim")
+OF_BASE = ("base_text_nats", "base_token_nats", "matrix_dim", "mean_dim")
 FITS = 0.95  # of the variance of a curve: below that it is no exponential, and has no d0
 
 

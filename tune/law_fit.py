@@ -41,11 +41,11 @@ class Law:
     ranges: Mapping[str, tuple[float, float]]  # of each statistic, where it was measured
 
     def predict(self, facts: Mapping[str, float]) -> float:
-        """The d of a corpus with these statistics."""
+        """The d of a corpus with these statistics; d_max at most, as d by its definition."""
         logs = [
             slope * np.log(facts[n]) for n, slope in zip(self.predictors, self.slopes, strict=True)
         ]
-        return float(np.exp(self.offset + sum(logs)))
+        return min(float(np.exp(self.offset + sum(logs))), float(self.d_max))
 
     def interval(self, facts: Mapping[str, float]) -> tuple[float, float]:
         """95 % prediction interval of d, for a corpus of a family that was not measured.
@@ -55,7 +55,7 @@ class Law:
         free = max(1, self.families - len(self.predictors) - 1)
         wide = float(stats.t.ppf((1 + SURE) / 2, free)) * self.spread
         d = self.predict(facts)
-        return d * float(np.exp(-wide)), d * float(np.exp(wide))
+        return d * float(np.exp(-wide)), min(d * float(np.exp(wide)), float(self.d_max))
 
     def beyond(self, facts: Mapping[str, float]) -> list[str]:
         """The statistics that are outside of what was measured, in words; predictors first."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cllm.run import RunFolder
 from cllm.settings import preset
 from tune import families, law, law_fit
 from tune.families import CELLS, part
-from tune.statistics import QUICK, quick, with_base
+from tune.statistics import QUICK, VOCABULARY, ngram_nats, quick, with_base
 
 
 def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
@@ -158,6 +159,20 @@ def test_statistics_of_texts_alone(corpus: Corpus) -> None:
     assert told["repeated"] < facts["repeated"], "recipes repeat themselves, noise does not"
     with pytest.raises(InputError, match="say nothing of a corpus"):
         quick(build_corpus([Row(text=text) for text in random[:8]], near_duplicate=1.0))
+
+
+def test_an_n_gram_model_is_worked_out_as_by_hand() -> None:
+    rows, asked = [[1, 2], [1, 3], [1, 2]], [[1, 2], [9]]
+    single = [math.log((9 + VOCABULARY) / (count + 1)) for count in (3, 2, 3)]  # 1, 2, the end
+    assert ngram_nats(rows, asked, 1)[0] == pytest.approx(sum(single))
+    counts = {(0, 1): 3, (1, 2): 2, (1, 3): 1, (2, 9): 2, (3, 9): 1}  # pairs; 0 begins, 9 ends
+    once, twice = list(counts.values()).count(1), list(counts.values()).count(2)
+    off = once / (once + 2 * twice)
+    lower = [math.exp(-nats) for nats in single]
+    share = [(3 - off + off * lower[0]) / 3, (2 - off + 2 * off * lower[1]) / 3,
+             (2 - off + off * lower[2]) / 2]  # fmt: skip
+    assert ngram_nats(rows, asked, 2)[0] == pytest.approx(-sum(map(math.log, share)))
+    assert np.isfinite(ngram_nats(rows, asked, 4)).all()
 
 
 def test_statistics_by_a_base(tiny_cllm: Any, corpus: Corpus) -> None:

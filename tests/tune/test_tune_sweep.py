@@ -63,7 +63,8 @@ def results(run: Path) -> dict[str, int]:
 
 
 def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
-    words = ["--trials", "8", "--space", "dim=4,8,16", "--space", "lr=1e-5..4e-3:log"]
+    words = ["--trials", "8", "--space", "dim=4,8,16", "--space", "lr=1e-5..4e-3:log",
+             "--space", "cluster_weight=0,0.1", "--controls", "1"]  # fmt: skip
     told = outcome(tune(run, *words))
     assert told["trials"] == sum(told["counts"].values()) == 8
     assert told["counts"]["failed"] == 0
@@ -71,8 +72,14 @@ def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
     assert 0 < told["saved"] < 1
     folder = run / "tune" / told["sweep"]
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    assert len(rows) == 8
-    finished = [row for row in rows if row["state"] == "finished"]
+    assert len(rows) == 8 + 4
+    pairs = [row for row in rows if row["control"]]
+    assert len({(row["point_cluster_weight"], row["point_cluster_floor"]) for row in pairs}) == 4
+    assert {row["steps"] for row in pairs} == {told["best"]["steps"]}
+    assert told["clustering"][0].startswith("Clustering weight 0.1 instead of 0")
+    assert "weight 0 is the plain model" in told["clustering"][1]
+    assert told["clustering"][0] in Path(told["report"]).read_text("utf-8")
+    finished = [row for row in rows if row["state"] == "finished" and not row["control"]]
     assert told["best"]["gain_nats"] == max(row["gain_nats"] for row in finished)
     assert all(row["content_f1"] is not None for row in finished)
     assert "<h2>Trials</h2>" in Path(told["report"]).read_text("utf-8")
