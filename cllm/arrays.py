@@ -51,9 +51,8 @@ class TokenArrays:
                 total += len(row)
         if (size := total * base.width * np.dtype(np.float32).itemsize) > room:
             raise InputError(
-                f"token embeddings of {len(first_of)} texts take {size / 2**30:.1f} GiB, and "
-                f"trials have {room / 2**30:.1f} GiB to share them; search with a part of the "
-                "texts, or start Ray with a larger --object-store-memory"
+                f"token embeddings of {len(first_of)} texts take {size / 2**30:.1f} GiB, and there "
+                f"is room for {room / 2**30:.1f} GiB"
             )
         values_SH = np.empty((total, base.width), np.float32)
         done: set[bytes] = set()

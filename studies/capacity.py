@@ -28,7 +28,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import write_json
-from cllm.metrics import bootstrap
+from cllm.metrics import bootstrap, paired_difference
 from cllm.model import CLLM
 from cllm.noise import text_keys
 from cllm.progress import counted
@@ -99,16 +99,13 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
     rng = np.random.default_rng(options.seed)
     reference = run.find_reference(model.base)
 
-    def at(
-        numbers: Sequence[int], of: Tokens | dict[int, list[int]], entropy: float | None
-    ) -> dict[str, Any]:
-        names, some = [corpus.ids[i] for i in numbers], [of[i] for i in numbers]
-        texts = TokenTexts.of(names, some, model.base.pad, model.config.context)
+    def at(numbers: Sequence[int], of: Tokens, entropy: float | None) -> dict[str, Any]:
+        names = [corpus.ids[i] for i in numbers]
+        texts = TokenTexts.of(names, of, model.base.pad, model.config.context)
         return _at(model, texts, nats_without(model, reference, texts, entropy), options)
 
-    told["whole_texts"] = at(
-        order_N[: options.texts].tolist(), rows, everything.info.get("entropy_nats")
-    )
+    first = order_N[: options.texts].tolist()
+    told["whole_texts"] = at(first, [rows[i] for i in first], everything.info.get("entropy_nats"))
     known = sorted({token for row in rows for token in row} - {model.base.eos})
     drawn = [[*rng.choice(known, len(row) - 1).tolist(), model.base.eos] for row in rows]
     for what, some in (("texts", rows), ("random", drawn)):
@@ -117,7 +114,7 @@ def capacity(model: CLLM, run: RunFolder, options: argparse.Namespace) -> dict[s
             long = [i for i in order_N if len(some[i]) > n][: options.texts]
             if len(long) < FEW:
                 continue  # cut texts only: shorter ones would make a length look easier
-            begun = {i: some[i][:n] for i in long}  # no end token: a text does not end there
+            begun = [some[i][:n] for i in long]  # no end token: a text does not end there
             entropy = n * math.log(len(known)) if what == "random" else None
             by_length.append(at(long, begun, entropy))
         told[f"of_{what}"] = by_length
@@ -170,7 +167,7 @@ def _at(
             "gain_nats": gain.mean, "gain_ci": gain.ci,
             "nats_per_dim": gain.mean / starts[0].shape[1],
         }  # fmt: skip
-    gap = bootstrap(nats["encoder"] - nats["decoder"], rng)
+    gap = paired_difference(nats["encoder"], nats["decoder"], rng)
     return found | {"gap_nats": gap.mean, "gap_ci": gap.ci}
 
 

@@ -57,7 +57,11 @@ def test_short_texts_are_carried_and_random_tokens_are_not() -> None:
     of_texts, of_random = told["of_texts"], told["of_random"]
     assert [one["tokens"] for one in of_texts] == [4, 48]
     assert of_texts[0]["slot"]["accuracy"] > of_random[0]["slot"]["accuracy"]
-    assert told["whole_texts"]["encoder"]["gain_nats"] > 0, "the shipped model restores its texts"
+    whole = told["whole_texts"]
+    assert whole["encoder"]["gain_nats"] > 0, "the shipped model restores its texts"
+    gap = whole["decoder"]["gain_nats"] - whole["encoder"]["gain_nats"]
+    assert whole["gap_nats"] == pytest.approx(gap, abs=1e-4)
+    assert whole["gap_ci"][0] <= whole["gap_nats"] <= whole["gap_ci"][1]
     assert of_texts[1]["decoder"]["accuracy"] >= of_texts[1]["encoder"]["accuracy"]
     assert of_random[1]["slot"]["accuracy"] < RIGHT
     assert told["most_random"]["encoder"] == 0, "it was never trained on such"

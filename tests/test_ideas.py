@@ -52,6 +52,20 @@ def test_texts_of_one_place_do_not_count_as_independent() -> None:
     assert together[1] - together[0] > 2 * (apart[1] - apart[0])
 
 
+def test_the_share_of_valid_texts_is_over_places_too() -> None:
+    ideas = [
+        replace(idea(i, False), verdict=replace(idea(i, False).verdict, valid=i < 50))
+        for i in range(100)
+    ]
+    rng = np.random.default_rng(0)
+    together = funnel(ideas, rng, [f"patch {i // 10}" for i in range(100)])
+    apart = funnel(ideas, rng, [str(i) for i in range(100)])
+    assert together["valid"] == apart["valid"] == 50
+    assert together["valid_ci"][0] < 0.5 < together["valid_ci"][1]
+    assert np.ptp(together["valid_ci"]) > 2 * np.ptp(apart["valid_ci"])
+    assert together["yield_ci"][1] < 0.5, "none of them is new"
+
+
 def test_distinct_texts_are_counted() -> None:
     assert counted([True] * 6, list("abcdef"))["distinct"] == 3
 

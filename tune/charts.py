@@ -84,10 +84,11 @@ def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
     with drawing("law") as (axes, svg):
         for number, family in enumerate(told["families"]):
             mine = [row for row in rows if row["family"] == family]
+            colour = COLOURS[number % len(COLOURS)]
             axes.scatter(
                 [row["d"] for row in mine], [row["predicted"] for row in mine],
-                s=28, marker=MARKERS[number % len(MARKERS)], label=family,
-                color=COLOURS[number % len(COLOURS)],
+                s=28, marker=MARKERS[number % len(MARKERS)], label=family, edgecolors=colour,
+                facecolors=[colour if row["bends"] else "none" for row in mine],
             )  # fmt: skip
         ends = [min(row["d"] for row in rows), max(row["d"] for row in rows)]
         for times, style in ((1.0, "-"), (2.0, ":"), (0.5, ":")):
@@ -97,7 +98,8 @@ def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
         axes.set_xlabel("d that the curve gives")
         axes.set_ylabel("d foretold by other families", color=INK)
         axes.legend(frameon=False, labelcolor=INK)
-    yield "The law on families left out; dotted: twice and half", svg.text
+    words = "The law on families left out; dotted: twice and half; empty: no bend below d_max"
+    yield words, svg.text
 
 
 def _along_sizes(axes: Axes, lengths: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 A search tries no two such points, so a sweep's best one is trained again with each weight, with
 the variance floor and without, and several seeds.
 
-rows = controls(space, plan, how, best, seeds=2)
+rows = controls(space, plan, how, best, seeds=2).rows
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tune.objectives import PARTS
 from tune.space import SEED, Range, Space
-from tune.sweep import How, sweep
+from tune.sweep import Found, How, sweep
 from tune.trial import Plan
 
 WEIGHT, FLOOR = "cluster_weight", "cluster_floor"
@@ -34,10 +33,8 @@ def control_space(space: Space, best: Mapping[str, Any], seeds: int, floor: floa
     return Space(fixed | {name: tuple(dict.fromkeys(values)) for name, values in varied.items()})
 
 
-def controls(
-    space: Space, plan: Plan, how: How, best: Mapping[str, Any], seeds: int
-) -> list[dict[str, Any]]:
-    """One row each, over a cluster that was joined.
+def controls(space: Space, plan: Plan, how: How, best: Mapping[str, Any], seeds: int) -> Found:
+    """Train and measure them, over a cluster that was joined; no rows where nothing is asked.
 
     All are trained for as many steps, so that weight 0 with and without the floor has to come to
     one and the same model.
@@ -45,8 +42,8 @@ def controls(
     floor = plan.budget.settings(best["point"]).train.cluster_floor
     wanted = control_space(space, best, seeds, floor)
     if wanted is None:
-        return []
+        return Found("", [], 0.0)
     budget = replace(plan.budget, seconds=None, steps=int(best["steps"]))
-    alike = replace(plan, budget=budget, parts=PARTS[:1])
+    alike = replace(plan, budget=budget)
     found = sweep(wanted, alike, replace(how, search="grid", trials=None, prune=False))
-    return [row | {"control": True} for row in found.rows]
+    return replace(found, rows=[row | {"control": True} for row in found.rows])

@@ -1,11 +1,10 @@
 """A law of the dimension: what of a corpus foretells how large its vectors have to be.
 
     python -m tune.law --json                     # fits what was measured, and tries the law
-    python -m tune.law --measure --corpora DIR    # trains and measures first, for hours
+    python -m tune.law --measure --corpora DIR    # trains and measures what is missing, for hours
 
-Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the most) are foretold by at
-most two statistics, against the best constant. Corpora whose curve does not bend below d_max are
-not fitted, but foretold as the others are: less than their d is a miss.
+Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the gain at d_max, which is
+512 for all) are foretold by at most two statistics of the corpus, against the best constant.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ import numpy as np
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
-from tune.choice import BENT
 from tune.curve_fit import fitted
-from tune.law_fit import LEAST, Law, Record, families_of, law_and_trial, left_out
-from tune.statistics import QUICK
+from tune.law_fit import LEAST, Law, Record, bends, families_of, law_and_trial, left_out
+from tune.statistics import METHOD, QUICK
 
 MEASURED = Path(__file__).parent / "assets" / "law.json"
 OF_BASE = ("base_text_nats", "base_token_nats", "matrix_dim", "mean_dim")
@@ -44,8 +42,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     from tune.law_measure import measured
 
     for one in measured(options):
-        before = records(options.save) if options.save.exists() else []
-        others = [known for known in before if known["name"] != one["name"]]
+        before = read_json(options.save)["corpora"] if options.save.exists() else []
+        others = [known for known in before if not _old(known) and known["name"] != one["name"]]
         write_json(options.save, {"corpora": [*others, one]})
     return {"corpora": [_row(one) for one in records(options.save)]}
 
@@ -82,20 +80,29 @@ def records(path: Path = MEASURED) -> list[dict[str, Any]]:
     if not path.exists():
         raise InputError(f"{path} does not exist; measure with `python -m tune.law --measure`")
     found: list[dict[str, Any]] = read_json(path)["corpora"]
+    if old := [one["name"] for one in found if _old(one)]:
+        raise InputError(
+            f"{path} has {', '.join(old)} by an older method; measure them again with "
+            "`python -m tune.law --measure`, which trains no model twice"
+        )
     return found
+
+
+def _old(one: Record) -> bool:
+    """Whether its statistics mean something else by now."""
+    return one.get("method") != METHOD
 
 
 def told(corpora: Sequence[Record]) -> dict[str, Any]:
     """The law over all corpora, how it does on families left out, and the same of a constant."""
-    fit, unbent = bent(corpora), beyond(corpora)
-    law, tried = law_and_trial(fit, QUICK, unbent)
+    fit = gaining(corpora)
+    law, tried = law_and_trial(fit, QUICK)
     return {
         "corpora": [_row(one) for one in corpora],
         "fitted": len(fit), "families": families_of(fit),
-        "unbent": [one["name"] for one in unbent],
-        "without_gain": [one["name"] for one in corpora if one["d"] is None],
+        "without_gain": [one["name"] for one in corpora if one not in fit],
         "law": asdict(law), "left_out": tried,
-        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE), unbent),
+        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE)),
         "d0": _of_d0(fit),
     }  # fmt: skip
 
@@ -113,28 +120,19 @@ def _of_d0(corpora: Sequence[Record]) -> dict[str, Any]:
 
 def the_law(path: Path = MEASURED) -> Law:
     """The law by what was measured, of predictors that need no base."""
-    known = records(path)
-    return law_and_trial(bent(known), QUICK, beyond(known))[0]
+    return law_and_trial(gaining(records(path)), QUICK)[0]
 
 
-def bent(corpora: Sequence[Record]) -> list[Record]:
-    """Those whose curve bends below d_max."""
-    return [
-        one for one in corpora if one["d"] is not None and one["d"] <= BENT * one["lengths"][-1]
-    ]
-
-
-def beyond(corpora: Sequence[Record]) -> list[Record]:
-    """Those whose d is so near to d_max that it may be more."""
-    known = {one["name"] for one in bent(corpora)}
-    return [one for one in corpora if one["d"] is not None and one["name"] not in known]
+def gaining(corpora: Sequence[Record]) -> list[Record]:
+    """Those whose vectors gain anything: of others there is no d."""
+    return [one for one in corpora if one["d"] is not None]
 
 
 def _row(one: Record) -> dict[str, Any]:
     fit = fitted(one["lengths"], np.array(one["gain_L"]))
     return {
         "name": one["name"], "family": one["family"], "d": one["d"], "d_ci": one["d_ci"],
-        "d_max": one["lengths"][-1],
+        "d_max": one["lengths"][-1], "bends": one["d"] is not None and bends(one),
         "rule_d": one.get("rule_d"), "restored": one.get("restored"),
         "d0": fit.d0, "limit": fit.limit, "r2": fit.r2, "plateau": one["plateau"],
         "d_by_fit": fit.enough(one["lengths"][-1]),

@@ -1,6 +1,6 @@
 """Fit the law of the dimension, and try it on families of corpora that it has not seen.
 
-law, tried = law_and_trial(corpora, QUICK, unbent); law.predict(facts); tried["largest"]
+law, tried = law_and_trial(corpora, QUICK); law.predict(facts); tried["largest"]
 """
 
 # Shapes: C corpora, F families, P predictors.
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cllm.errors import InputError
+from tune.choice import BENT
 from tune.statistics import QUICK
 
 Floats = NDArray[np.float64]
@@ -42,10 +43,13 @@ class Law:
 
     def predict(self, facts: Mapping[str, float]) -> float:
         """The d of a corpus with these statistics; d_max at most, as d by its definition."""
+        return min(self._uncut(facts), float(self.d_max))
+
+    def _uncut(self, facts: Mapping[str, float]) -> float:
         logs = [
             slope * np.log(facts[n]) for n, slope in zip(self.predictors, self.slopes, strict=True)
         ]
-        return min(float(np.exp(self.offset + sum(logs))), float(self.d_max))
+        return float(np.exp(self.offset + sum(logs)))
 
     def interval(self, facts: Mapping[str, float]) -> tuple[float, float]:
         """95 % prediction interval of d, for a corpus of a family that was not measured.
@@ -54,8 +58,8 @@ class Law:
         """
         free = max(1, self.families - len(self.predictors) - 1)
         wide = float(stats.t.ppf((1 + SURE) / 2, free)) * self.spread
-        d = self.predict(facts)
-        return d * float(np.exp(-wide)), min(d * float(np.exp(wide)), float(self.d_max))
+        d, most = self._uncut(facts), float(self.d_max)
+        return min(d * float(np.exp(-wide)), most), min(d * float(np.exp(wide)), most)
 
     def beyond(self, facts: Mapping[str, float]) -> list[str]:
         """The statistics that are outside of what was measured, in words; predictors first."""
@@ -72,11 +76,9 @@ def families_of(corpora: Sequence[Record]) -> list[str]:
     return sorted({str(one["family"]) for one in corpora})
 
 
-def law_and_trial(
-    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
-) -> tuple[Law, dict[str, Any]]:
+def law_and_trial(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str, Any]]:
     """The law over all corpora, and how laws of this kind do on families left out."""
-    tried = left_out(corpora, names, unbent)
+    tried = left_out(corpora, names)
     return fit_law(corpora, best_predictors(corpora, names), tried["spread"]), tried
 
 
@@ -101,47 +103,46 @@ def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[st
     return min(sets, key=lambda some: _error(corpora, some))
 
 
-def left_out(
-    corpora: Sequence[Record], names: Sequence[str], unbent: Sequence[Record] = ()
-) -> dict[str, Any]:
+def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
     """Each family foretold from the others, its predictors chosen without it, and by a constant.
 
-    `unbent` corpora are foretold and never fitted; they have their d or more.
+    `largest` and `mean` errors are factors; `bent`: of corpora whose curve bends below d_max.
     """
-    if len(families_of(corpora)) < LEAST:
-        raise InputError(
-            f"{len(families_of(corpora))} families of corpora are too few to leave one out"
-        )
-    every, rows = [*corpora, *unbent], []
-    for family in families_of(every):
+    families = families_of(corpora)
+    if len(families) < LEAST:
+        raise InputError(f"{len(families)} families of corpora are too few to leave one out")
+    rows: list[dict[str, Any]] = []
+    for family in families:
         others = _without(family, corpora)
         law, constant = _of_best(others, names), _constant(others)
         rows += [
-            {"corpus": one["name"], "family": family, "d": one["d"], "or_more": one in unbent,
+            {"corpus": one["name"], "family": family, "d": one["d"], "bends": bends(one),
              "predicted": law.predict(one["statistics"]), "constant": constant,
              "predictors": list(law.predictors)}
-            for one in every if one["family"] == family
+            for one in corpora if one["family"] == family
         ]  # fmt: skip
-    off_C, flat_C = (
-        np.array([_off(row, row[by]) for row in rows]) for by in ("predicted", "constant")
-    )
     squares_F = [
-        np.mean([off**2 for off, row in zip(off_C, rows, strict=True) if row["family"] == family])
-        for family in families_of(every)
+        np.mean([np.log(row["predicted"] / row["d"]) ** 2 for row in rows if row["family"] == each])
+        for each in families
     ]
-    return {
-        "rows": rows, "spread": float(np.sqrt(np.mean(squares_F))),
-        "largest": float(np.exp(np.abs(off_C).max())),
-        "mean": float(np.exp(np.abs(off_C).mean())),
-        "constant_largest": float(np.exp(np.abs(flat_C).max())),
-        "constant_mean": float(np.exp(np.abs(flat_C).mean())),
-    }  # fmt: skip
+    bent = [row for row in rows if row["bends"]]
+    return {"rows": rows, "spread": float(np.sqrt(np.mean(squares_F))), **_errors(rows),
+            "bent": _errors(bent) if bent else None}  # fmt: skip
 
 
-def _off(row: Record, foretold: float) -> float:
-    """The logarithm of foretold over true; where d is known from below, more is no miss."""
-    off = float(np.log(foretold / row["d"]))
-    return min(0.0, off) if row["or_more"] else off
+def bends(one: Record) -> bool:
+    """Whether its curve does so below d_max; else its d says where the curve was cut off."""
+    return bool(one["d"] <= BENT * one["lengths"][-1])
+
+
+def _errors(rows: Sequence[Record]) -> dict[str, float]:
+    """As factors, of the law and of the constant."""
+    told = {}
+    for by, name in (("predicted", ""), ("constant", "constant_")):
+        off_C = np.abs(np.log([row[by] / row["d"] for row in rows]))
+        told |= {f"{name}largest": float(np.exp(off_C.max())),
+                 f"{name}mean": float(np.exp(off_C.mean()))}  # fmt: skip
+    return told
 
 
 def _constant(corpora: Sequence[Record]) -> float:

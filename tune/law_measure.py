@@ -17,7 +17,7 @@ from tune.choice import choose
 from tune.dimension import job_of
 from tune.families import CELLS, Cell, prepared, shared_base, ship_base
 from tune.space import Budget
-from tune.statistics import quick, with_base
+from tune.statistics import METHOD, quick, with_base
 from tune.trial import share
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def record(cell: Cell, run: RunFolder, options: argparse.Namespace) -> dict[str,
     known = share(run, [job.settings for job in jobs]).arrays
     curves = [job.curve(known) for job in jobs]
     told = {
-        "name": cell.name, "family": cell.family, "statistics": facts, "restored": restored,
+        "name": cell.name, "family": cell.family,
+        "method": METHOD, "statistics": facts, "restored": restored,
         "lengths": list(curves[0].lengths), "seeds": len(curves),
         "gain_L": np.mean([curve.gain_LN.mean(1) for curve in curves], 0).tolist(),
         "round_trip_L": np.mean([curve.round_trip_L for curve in curves], 0).tolist(),

@@ -93,9 +93,9 @@ def parser() -> argparse.ArgumentParser:
         + "; ".join(f"{part}: {', '.join(of_part(part))}" for part in PARTS),
     )  # fmt: skip
     search.add_argument(
-        "--controls", type=int, default=2, help="where clustering weights are searched: seeds with "
-        "which the best point is trained again with each of them, with the variance floor and "
-        "without; 0 = none [default: %(default)s]",
+        "--controls", type=int, default=1, help="where clustering weights are searched: seeds with "
+        "which the best point is trained again with each of them, in full, with the variance floor "
+        "and without; 5 or more tell what a weight buys; 0 = none [default: %(default)s]",
     )  # fmt: skip
     search.add_argument("--decodes", type=int, default=200, help="an arm, where voids are measured")
     trial = p.add_argument_group("a trial")
@@ -164,15 +164,14 @@ def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
     space = Space.parse(DEFAULT)
     texts = len(run.load_corpus().select("train"))
     axes = dict(space.axes)
+    if options.search == "grid":
+        axes = {name: axes[name] for name in ("dim", "cluster_weight")}
     if any(MEASURES[name].of_prefix for name in how_of(options).objectives if name in MEASURES):
         axes["void_dim"] = (VOID_DIM,)  # which prefixes of several lengths cannot be compared by
     dims = axes["dim"]
     if not isinstance(dims, Range):
         fit = tuple(d for d in dims if isinstance(d, int) and d <= min(texts, options.d_max))
         axes["dim"] = fit or (min(texts, options.d_max),)
-    if options.search == "grid":
-        axes = {name: axis for name, axis in axes.items() if name in ("dim", "cluster_weight")
-                or (name == "void_dim" and axis == (VOID_DIM,))}  # fmt: skip
     return Space(axes)
 
 
@@ -191,7 +190,8 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
         require_finished(rows)
         at = results.best(rows, how.objectives)
-        pairs = controls(space, plan, how, rows[at], options.controls)
+        paired = controls(space, plan, how, rows[at], options.controls)
+    pairs = paired.rows
     results.save(folder / "trials.parquet", [*rows, *pairs])
     states, three = [row["state"] for row in rows], report.three_way(rows)
     told: dict[str, Any] = {
@@ -202,7 +202,8 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         "start_share": results.start_share(rows), "best": rows[at],
         "front": [rows[i] for i in results.front(rows, how.objectives)],
         "three_way_front": {"objectives": three, "by_void_dim": results.fronts(rows, three)},
-        "controls": pairs, "clustering": report.clustering_in_words([*rows, *pairs]),
+        "controls": pairs, "control_seconds": paired.seconds,
+        "clustering": report.clustering_in_words([*rows, *pairs]),
         "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set},
         "corpus": run.load_corpus().hash,
     }  # fmt: skip
@@ -244,7 +245,7 @@ def _choose(
         kept = run.path / "tune" / KEPT  # of a sweep before, whose best point is still the best
         known = read_json(kept) if kept.exists() else {}
         corpus = run.load_corpus().hash
-        if "sweep" not in known or known["corpus"] != corpus:
+        if "sweep" not in known or known.get("corpus") != corpus:
             known = {"best": {"point": {}}, "settings": settings, "corpus": corpus}
         write_json(kept, known | {name: v for name, v in told.items() if name != "report"})
     return told
@@ -275,7 +276,7 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     if not kept.exists():
         raise InputError(f"{kept} does not exist; find something to apply with `cllm tune`")
     told = read_json(kept)
-    if told["corpus"] != run.load_corpus().hash:
+    if told.get("corpus") != run.load_corpus().hash:
         raise InputError(f"{kept} is of other texts than {run.corpus}; run `cllm tune` again")
     changes = (*told["settings"]["set"], *options.set)
     o, aim = options, told["settings"]["aim"]

@@ -17,7 +17,8 @@ from tune.objectives import MEASURES, name_of, short
 from tune.results import effects, finished
 from tune.window import LEAST_VALID
 
-STUDIED = ("cluster_weight", "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
+WEIGHT = "cluster_weight"
+STUDIED = (WEIGHT, "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
 EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
@@ -41,9 +42,7 @@ def emergence_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the clustering weight buys and costs, from trials that differ in nothing else."""
-    floored = [row for row in rows if row["point"].get("cluster_floor") != 0]  # 0: the control
-    some = (effects(each, "cluster_weight", np.random.default_rng(0)) for each in (floored, rows))
-    told = next(filter(None, some), [])
+    told = _effects(rows, WEIGHT)
     if not told:
         return [
             "No two finished trials differ in the clustering weight alone, so nothing is known of "
@@ -57,6 +56,13 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         point = ", ".join(f"{name} {short(value)}" for name, value in row["point"].items())
         lines.append(f"Vectors collapsed (uniformity {row['uniformity']:.3f}) with {point}.")
     return lines
+
+
+def _effects(rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Of the clustering weight among models with a variance floor, where there are such."""
+    floored = [row for row in rows if row["point"].get("cluster_floor") != 0]
+    of_weight = effects(floored, name, np.random.default_rng(0)) if name == WEIGHT else []
+    return of_weight or effects(rows, name, np.random.default_rng(0))
 
 
 def _bought_and_paid(one: Mapping[str, Any]) -> str:
@@ -87,9 +93,9 @@ def _verdict(one: Mapping[str, Any]) -> str:
     if all("ci" not in one[name] for name in known):
         return f"It {paid} of the gain; whether it buys voids, one seed cannot tell."
     raised = [name_of(name) for name in known if one[name].get("ci", [0.0])[0] > 0]
-    others = [name_of(name) for name in known if name_of(name) not in raised]
+    others = [name_of(name) for name in known if "ci" in one[name] and name_of(name) not in raised]
     if raised:
-        but = f", not {' and '.join(others)}," if others else ""
+        but = f" ({' and '.join(others)} not surely)" if others else ""
         surely = -gain["ci"][0] / gain["before"] if "ci" in gain else float("inf")
         within = next((f", surely within {share:.0%}" for share in LOSSES if surely <= share), "")
         return f"It raises {' and '.join(raised)}{but} and {paid} of the gain{within}."
@@ -182,7 +188,7 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
         return [line, "Void window: none. At no size are voids significant, and "
                 f"{LEAST_VALID:.0%} or more of the texts from them surely valid."]  # fmt: skip
     others = ", ".join(map(str, window["elsewhere"]))
-    elsewhere = f" So it is at {others}, but not between." if others else ""
+    elsewhere = f" So it is at {others} too, but not at all sizes between." if others else ""
     tried = sorted({at["d"] for at in window["sizes"]})
     at_end = window["low"] == min(tried) or window["high"] == max(tried)
     sizes = f"Sizes tried: {', '.join(map(str, tried))}, each a test of its own at p = {CHANCE:g}"
@@ -233,7 +239,7 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         clustering=told.get("clustering", ()),
         choice=choice_in_words(told) if "choice" in told else [],
         effects={name: found for name in STUDIED
-                 if (found := effects(every, name, np.random.default_rng(0)))},
+                 if (found := _effects(every, name))},
     )  # fmt: skip
     path = folder / "report.html"
     with replacing(path) as new:

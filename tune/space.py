@@ -81,12 +81,16 @@ class Space:
         names = list(self.axes)
         return [dict(zip(names, values, strict=True)) for values in product(*self.axes.values())]
 
-    def corners(self) -> list[Point]:
-        """One point for each value of each axis, all others at their first: to try what fits."""
-        ends = {
+    def ends(self) -> dict[str, tuple[Value, ...]]:
+        """Of each axis its values, or of a range both ends."""
+        return {
             name: (axis.low, axis.high) if isinstance(axis, Range) else axis
             for name, axis in self.axes.items()
         }
+
+    def corners(self) -> list[Point]:
+        """One point for each value of each axis, all others at their first: to try what fits."""
+        ends = self.ends()
         first = {name: values[0] for name, values in ends.items()}
         return [first | {name: value} for name, values in ends.items() for value in values]
 

@@ -23,15 +23,17 @@ from cllm.pretrain import fitted_texts, token_texts
 from cllm.reference import ReferenceLM
 from cllm.sphere import ExactIndex, unit
 
+METHOD = 2  # raised when a statistic would be worked out otherwise
 VOCABULARY = 4000  # byte-level BPE tokens, as of the bases made here
 CONTEXT = 128  # tokens that a text is cut to
 LEAST_REPEATED = 1e-3  # its logarithm is taken
 READ = 20_000  # training texts that are looked at
 ASKED = 500  # held-out texts whose cost is worked out
+BITS = np.uint64(12)  # of a token, the start and the end among them: five fit into a code
 ORDER = 4  # of the n-gram model: tighter by half than 2 where texts are templates, else as good
 SAMPLE = 1000  # texts whose token matrices are compared
 Rows = Sequence[Sequence[int]]  # of tokens
-Hashes = NDArray[np.uint64]
+Codes = NDArray[np.uint64]
 QUICK = ("texts", "tokens", "vocabulary", "text_nats", "token_nats", "repeated")
 
 
@@ -60,7 +62,7 @@ def quick(corpus: Corpus) -> dict[str, float]:
         "tokens": length,
         "vocabulary": float(len(words)),
         "text_nats": float(nats_N.mean()),
-        "token_nats": float(nats_N.sum()) / sum(map(len, asked)),
+        "token_nats": float(nats_N.sum()) / sum(len(_windows(row, 1)) for row in asked),
         "repeated": max(LEAST_REPEATED, 1 - float(nats_N.mean() / single_N.mean())),
     }
 
@@ -125,12 +127,12 @@ def ngram_nats(rows: Rows, asked: Rows, order: int) -> NDArray[np.float64]:
                           for some in (rows, asked))  # fmt: skip
     share_M = np.zeros(len(asked_MO))
     for length in range(order):  # of the context
-        before_M, all_M = _hashes(known_MO, length)
+        before_M, all_M = _codes(known_MO, length)
         grams, first, count = np.unique(all_M, return_index=True, return_counts=True)
-        asked_before_M, asked_all_M = _hashes(asked_MO, length)
+        asked_before_M, asked_all_M = _codes(asked_MO, length)
         found_M = _looked_up(grams, count, asked_all_M)
         if not length:
-            share_M = (found_M + 1) / (len(all_M) + VOCABULARY)
+            share_M = (found_M + 1) / (len(all_M) + VOCABULARY + 1)  # the end is one more
             continue
         once, twice = (count == 1).sum(), (count == 2).sum()
         off = once / (once + 2 * twice) if once else 0.5
@@ -142,26 +144,23 @@ def ngram_nats(rows: Rows, asked: Rows, order: int) -> NDArray[np.float64]:
     return np.bincount(text_M, -np.log(share_M), len(asked))
 
 
-def _windows(row: Sequence[int], order: int) -> NDArray[np.uint64]:
+def _windows(row: Sequence[int], order: int) -> Codes:
     """Each token of a text behind the `order` - 1 before it, (M, O)."""
     start, end = VOCABULARY, VOCABULARY + 1
     whole = [start] * (order - 1) + [*row, *([end] if len(row) < CONTEXT else [])]
     return sliding_window_view(np.array(whole, np.uint64), order)
 
 
-def _hashes(windows_MO: NDArray[np.uint64], length: int) -> tuple[Hashes, Hashes]:
+def _codes(windows_MO: Codes, length: int) -> tuple[Codes, Codes]:
     """Of the last `length` tokens before each token, and of these with the token itself."""
-    odd = np.uint64(0x9E3779B97F4A7C15)
-    found_M = np.zeros(len(windows_MO), np.uint64)
+    before_M = np.zeros(len(windows_MO), np.uint64)
     every = windows_MO.shape[1]
     for column in range(every - 1 - length, every - 1):
-        found_M = (found_M ^ (windows_MO[:, column] + np.uint64(1))) * odd
-        found_M ^= found_M >> np.uint64(29)
-    whole_M = (found_M ^ (windows_MO[:, -1] + np.uint64(1))) * odd
-    return found_M, whole_M ^ (whole_M >> np.uint64(32))
+        before_M = before_M << BITS | windows_MO[:, column]
+    return before_M, before_M << BITS | windows_MO[:, -1]
 
 
-def _looked_up(known: Hashes, count: NDArray[np.int64], asked_M: Hashes) -> NDArray[np.int64]:
+def _looked_up(known: Codes, count: NDArray[np.int64], asked_M: Codes) -> NDArray[np.int64]:
     """The count of each, 0 where it is not known."""
     row_M = np.minimum(np.searchsorted(known, asked_M), len(known) - 1)
     return np.where(known[row_M] == asked_M, count[row_M], 0)

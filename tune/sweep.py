@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,11 +159,9 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     """The points of a grid, else none; InputError where a corner fits neither settings nor data."""
     from cllm.pipeline import require_enough_texts
 
-    corpus, corners = RunFolder(plan.run).load_corpus(), space.corners()
-    lengths = {plan.budget.settings(corner).void_dim for corner in corners}
-    if len(lengths) > 1 or (lengths == {0} and plan.budget.aim == "text"):  # 0: each has its own
-        _require_one_prefix(how)
-    for corner in corners:
+    corpus = RunFolder(plan.run).load_corpus()
+    _require_one_prefix(space, plan, how)
+    for corner in space.corners():
         settings = plan.budget.settings(corner)
         require_enough_texts(corpus, settings.model.dim)
         if settings.train.swaps and isinstance(space.axes.get(SEED), Range):
@@ -180,10 +179,16 @@ def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     return points
 
 
-def _require_one_prefix(how: How) -> None:
+def _require_one_prefix(space: Space, plan: Plan, how: How) -> None:
     """InputError for an objective that prefixes of several lengths cannot be compared by."""
+    sizes = {name: axis for name, axis in space.ends().items() if name in ("dim", "void_dim")}
+    points = (dict(zip(sizes, values, strict=True)) for values in product(*sizes.values()))
+    several = {
+        (one.void_dim, () if one.void_dim else one.train.prefixes)
+        for one in map(plan.budget.settings, points)
+    }  # 0 and no prefixes: each trial chooses its own
     for name in how.objectives:
-        if MEASURES[name].of_prefix:
+        if MEASURES[name].of_prefix and (len(several) > 1 or (0, ()) in several):
             raise InputError(
                 f"{name} is of the coordinates that voids are sought in, and compares at one "
                 "number of them only; write --space void_dim=8"

@@ -19,6 +19,7 @@ from filelock import FileLock
 from cllm import discovery, pipeline
 from cllm.arrays import TokenArrays
 from cllm.clouds import uniformity
+from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
@@ -99,7 +100,14 @@ def share(run: RunFolder, settings: list[RunSettings], room: float = float("inf"
     entropy = corpus.info.get("entropy_nats")
     costs = [] if reference is None else [float(reference.nats(held_out).mean())]
     costs += [] if entropy is None else [float(entropy)]
-    return Shared(TokenArrays.of(base, everything, room=room), min(costs, default=0.0))
+    try:
+        arrays = TokenArrays.of(base, everything, room=room)
+    except InputError as error:
+        raise InputError(
+            f"{error}; search with a part of the texts, or start Ray with a larger "
+            "--object-store-memory"
+        ) from error
+    return Shared(arrays, min(costs, default=0.0))
 
 
 def share_by_task(run: RunFolder, settings: Iterable[RunSettings], needs: Needs) -> list[Any]:

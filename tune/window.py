@@ -72,7 +72,7 @@ class Window:
 
 
 def window_of(sizes: Sequence[At]) -> Window:
-    """The range of the sizes that stand."""
+    """The longest run of sizes that stand; of equally long ones the first."""
     of: dict[int, list[bool]] = {}
     for at in sorted(sizes, key=lambda at: at.d):
         of.setdefault(at.d, []).append(at.stands)

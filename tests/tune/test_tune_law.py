@@ -16,7 +16,7 @@ from cllm.run import RunFolder
 from cllm.settings import preset
 from tune import families, law, law_fit
 from tune.families import CELLS, part
-from tune.statistics import QUICK, VOCABULARY, ngram_nats, quick, with_base
+from tune.statistics import METHOD, QUICK, VOCABULARY, ngram_nats, quick, with_base
 
 
 def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
         found.append({
             "name": f"c{number}", "family": f"f{number % 5}", "statistics": facts, "d": d,
             "d_ci": [d, d], "lengths": [2, 4, 8, 16, 32], "gain_L": [1.0, 2.0, 4.0, 6.0, 7.0],
-            "plateau": [True],
+            "plateau": [True], "method": METHOD,
         })  # fmt: skip
     return found
 
@@ -77,25 +77,43 @@ def family(one: dict[str, Any]) -> str:
     return str(one["family"])
 
 
-def test_corpora_whose_curve_does_not_bend_are_told_of_and_not_fitted() -> None:
+def test_corpora_whose_curve_does_not_bend_count_and_are_marked() -> None:
     some = [{**one, "lengths": [2, 4, 8, 16, 512]} for one in corpora()]
-    unbent = {**some[0], "name": "long", "d": 500}
+    straight = {**some[0], "name": "long", "d": 500}
     nothing = {**some[0], "name": "nothing", "d": None, "d_ci": None}
-    alone, told = law.told(some), law.told([*some, unbent, nothing])
-    ours = ("predictors", "offset", "slopes")
-    assert [told["law"][each] for each in ours] == [alone["law"][each] for each in ours]
-    assert (told["unbent"], told["without_gain"]) == (["long"], ["nothing"])
-    assert len(told["corpora"]) == 14
-    (row,) = [row for row in told["left_out"]["rows"] if row["or_more"]]
+    alone, told = law.told(some), law.told([*some, straight, nothing])
+    assert told["law"]["offset"] != alone["law"]["offset"]
+    assert (told["fitted"], told["without_gain"]) == (13, ["nothing"])
+    assert [row["bends"] for row in told["corpora"]] == [True] * 12 + [False] * 2
+    (row,) = [row for row in told["left_out"]["rows"] if not row["bends"]]
     assert row["corpus"] == "long"
-    assert told["left_out"]["largest"] == pytest.approx(500 / row["predicted"]), "a miss as others"
-    more = [{**unbent, "name": "found", "d": 1.01 * row["predicted"]}]
-    assert law_fit.left_out(some, QUICK, more)["largest"] == alone["left_out"]["largest"]
-    less = [{**unbent, "name": "found", "d": 0.01 * row["predicted"]}]
-    assert law_fit.left_out(some, QUICK, less)["largest"] == alone["left_out"]["largest"]
-    d0s = [one["d0"] for one in told["corpora"]]
-    rows = told["d0"]["left_out"]["rows"]
+    assert told["left_out"]["largest"] == pytest.approx(500 / row["predicted"])
+    assert told["left_out"]["bent"]["largest"] < told["left_out"]["largest"]
+    d0s = [one["d0"] for one in alone["corpora"]]
+    rows = alone["d0"]["left_out"]["rows"]
     assert [row["predicted"] for row in rows] == pytest.approx([d0s[0]] * 12), "all curves are one"
+
+
+def test_no_d_is_foretold_beyond_the_largest_size() -> None:
+    found = law_fit.fit_law(corpora(), ("text_nats",), spread=0.2)
+    facts = {"text_nats": 1e9}
+    assert found.predict(facts) == 32
+    assert found.interval(facts) == (32, 32), "even its lower end is far above"
+    low, high = found.interval({"text_nats": (20 / 3) ** 2})
+    assert low < 20 < high <= 32
+
+
+def test_statistics_of_an_older_method_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "law.json"
+    first, second, *_ = corpora()
+    write_json(file, {"corpora": [first, {**second, "method": 1}]})
+    with pytest.raises(InputError, match="has c1 by an older method"):
+        law.records(file)
+    monkeypatch.setattr("tune.law_measure.measured", lambda _: [{**second, "d": 5.0}])
+    law.main(["--measure", "--save", str(file)])
+    assert [one["d"] for one in law.records(file)] == [first["d"], 5.0]
 
 
 def test_the_command_fits_draws_and_prints(
@@ -152,7 +170,9 @@ def test_statistics_of_texts_alone(corpus: Corpus) -> None:
     assert set(facts) == set(QUICK)
     assert facts["texts"] == len(corpus.select("train"))
     assert facts["text_nats"] > corpus.info["entropy_nats"], "no model is below the exact entropy"
-    assert facts["token_nats"] == pytest.approx(facts["text_nats"] / facts["tokens"], rel=0.01)
+    assert facts["token_nats"] == pytest.approx(
+        facts["text_nats"] / (facts["tokens"] + 1), rel=0.01
+    ), "a text's end costs, too"
     noise = np.random.default_rng(0)
     random = [" ".join(noise.choice(list("abcdefghij"), 40)) for _ in range(200)]
     told = quick(build_corpus([Row(text=text) for text in random], near_duplicate=1.0))
@@ -163,7 +183,7 @@ def test_statistics_of_texts_alone(corpus: Corpus) -> None:
 
 def test_an_n_gram_model_is_worked_out_as_by_hand() -> None:
     rows, asked = [[1, 2], [1, 3], [1, 2]], [[1, 2], [9]]
-    single = [math.log((9 + VOCABULARY) / (count + 1)) for count in (3, 2, 3)]  # 1, 2, the end
+    single = [math.log((9 + VOCABULARY + 1) / (count + 1)) for count in (3, 2, 3)]  # 1, 2, the end
     assert ngram_nats(rows, asked, 1)[0] == pytest.approx(sum(single))
     counts = {(0, 1): 3, (1, 2): 2, (1, 3): 1, (2, 9): 2, (3, 9): 1}  # pairs; 0 begins, 9 ends
     once, twice = list(counts.values()).count(1), list(counts.values()).count(2)

@@ -143,6 +143,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SHOWN = [line.partition("#")[0] for line in README.splitlines() if line.startswith("cllm tune ")]
 
 
+def test_readme_shows_how_to_search() -> None:
+    assert len(SHOWN) >= 5
+
+
 @pytest.mark.parametrize("line", SHOWN)
 def test_what_readme_shows_is_not_refused(tiny_run: RunFolder, line: str) -> None:
     from tune.sweep import require_objectives, require_space
@@ -169,7 +173,9 @@ def test_voids_are_compared_among_as_many_coordinates(
     told = "uniformity is of the coordinates that voids are sought in"
     assert told in refused(capsys, *by, "--space", "dim=8", "--space", "void_dim=4,8")
     assert told in refused(capsys, *by, "--space", "dim=4,8", "--space", "void_dim=8")
+    assert told in refused(capsys, *by, "--space", "dim=4,8", "--space", "void_dim=4,8")
     assert told in refused(capsys, *by, "--space", "dim=4,8"), "each trial would choose its own"
+    assert told in refused(capsys, *by, "--space", "dim=8,16", "--aim", "voids")
     options = command.parser().parse_args([*by])
     assert command.space_of(tiny_run, options).axes["void_dim"] == (8,)
 

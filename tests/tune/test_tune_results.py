@@ -152,7 +152,13 @@ def test_an_auroc_that_rises_surely_is_told() -> None:
     for one in rows:
         one["void_new"] = 3.0 + one["point"]["seed"]
     (line,) = report.clustering_in_words(rows)
-    assert ", not new texts from voids, and costs 1.0 %" in line
+    assert "(new texts from voids not surely) and costs 1.0 %" in line
+    single = [one for one in rows if one["point"]["seed"] == 0]
+    for one in single:
+        one["void_new"] = 3.0 + 9 * one["point"]["cluster_weight"]
+    several = [{k: v for k, v in one.items() if k != "void_new"} for one in rows[1:]]
+    (line,) = report.clustering_in_words([*single, *several])
+    assert "not surely" not in line, "a single pair has no interval"
 
 
 def test_what_the_weight_buys_is_told_of_models_with_a_floor() -> None:
@@ -162,6 +168,8 @@ def test_what_the_weight_buys_is_told_of_models_with_a_floor() -> None:
         for w in (0, 1) for f in (0, 0.5) for s in range(2)
     ]  # fmt: skip
     assert "costs 10.0 % of the gain" in report.clustering_in_words(rows)[0]
+    (told,) = report._effects(rows, "cluster_weight")
+    assert told["gain_nats"]["change"] == pytest.approx(-1.0), "and so in the table"
 
 
 def test_each_length_of_prefix_has_a_front_of_its_own() -> None:
