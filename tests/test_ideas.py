@@ -54,7 +54,9 @@ def test_texts_of_one_place_do_not_count_as_independent() -> None:
 
 def test_the_share_of_valid_texts_is_over_places_too() -> None:
     ideas = [
-        replace(idea(i, False), verdict=replace(idea(i, False).verdict, valid=i < 50))
+        replace(
+            idea(i, False), verdict=replace(idea(i, False).verdict, valid=i < 50, duplicate=True)
+        )
         for i in range(100)
     ]
     rng = np.random.default_rng(0)
