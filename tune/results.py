@@ -118,12 +118,13 @@ def effects(rows: Sequence[Row], name: str, rng: np.random.Generator) -> list[di
     Differences are paired; intervals are over seeds (bootstrap, few ones stretched), as pairs of
     one seed are not independent. With one seed there is none.
     """
-    values = list(dict.fromkeys(r["point"][name] for r in finished(rows) if name in r["point"]))
+    rows = [row for row in finished(rows) if name in row["point"]]
+    values = list(dict.fromkeys(row["point"][name] for row in rows))
     if len(values) < 2:
         return []
     values.sort(key=lambda value: (isinstance(value, str), value))
     alike: dict[str, dict[Any, Row]] = {}
-    for row in finished(rows):
+    for row in rows:
         others = {k: v for k, v in row["point"].items() if k != name}
         alike.setdefault(repr(sorted(others.items())), {})[row["point"][name]] = row
     told = []

@@ -167,8 +167,9 @@ def test_what_the_weight_buys_is_told_of_models_with_a_floor() -> None:
             uniformity=-2.0)
         for w in (0, 1) for f in (0, 0.5) for s in range(2)
     ]  # fmt: skip
+    rows += [row(p_cluster_weight=w, p_lr=0.1, gain_nats=1.0, uniformity=-1.0) for w in (0, 2)]
     assert "costs 10.0 % of the gain" in report.clustering_in_words(rows)[0]
-    (told,) = report._effects(rows, "cluster_weight")
+    told, _ = report._effects(rows, "cluster_weight")
     assert told["gain_nats"]["change"] == pytest.approx(-1.0), "and so in the table"
 
 
