@@ -77,9 +77,14 @@ def families_of(corpora: Sequence[Record]) -> list[str]:
 
 
 def law_and_trial(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str, Any]]:
-    """The law over all corpora, and how laws of this kind do on families left out."""
+    """The law over all corpora, and how laws of this kind do on families left out.
+
+    Where they do no better than a constant, the law is one.
+    """
     tried = left_out(corpora, names)
-    return fit_law(corpora, best_predictors(corpora, names), tried["spread"]), tried
+    spread, flat = tried["spread"], tried["constant_spread"]
+    predictors = best_predictors(corpora, names) if spread < flat else ()
+    return fit_law(corpora, predictors, min(spread, flat)), tried
 
 
 def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: float) -> Law:
@@ -106,7 +111,8 @@ def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[st
 def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
     """Each family foretold from the others, its predictors chosen without it, and by a constant.
 
-    `largest` and `mean` errors are factors; `bent`: of corpora whose curve bends below d_max.
+    `largest` and `mean` errors are factors, `spread` is of log d, families alike; `bent`: of
+    corpora whose curve bends below d_max.
     """
     families = families_of(corpora)
     if len(families) < LEAST:
@@ -121,13 +127,8 @@ def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
              "predictors": list(law.predictors)}
             for one in corpora if one["family"] == family
         ]  # fmt: skip
-    squares_F = [
-        np.mean([np.log(row["predicted"] / row["d"]) ** 2 for row in rows if row["family"] == each])
-        for each in families
-    ]
     bent = [row for row in rows if row["bends"]]
-    return {"rows": rows, "spread": float(np.sqrt(np.mean(squares_F))), **_errors(rows),
-            "bent": _errors(bent) if bent else None}  # fmt: skip
+    return {"rows": rows, **_errors(rows), "bent": _errors(bent) if bent else None}
 
 
 def bends(one: Record) -> bool:
@@ -136,12 +137,17 @@ def bends(one: Record) -> bool:
 
 
 def _errors(rows: Sequence[Record]) -> dict[str, float]:
-    """As factors, of the law and of the constant."""
+    """Of the law and of the constant."""
     told = {}
     for by, name in (("predicted", ""), ("constant", "constant_")):
         off_C = np.abs(np.log([row[by] / row["d"] for row in rows]))
+        squares_F = [
+            np.mean([off**2 for off, row in zip(off_C, rows, strict=True) if row["family"] == each])
+            for each in families_of(rows)
+        ]
         told |= {f"{name}largest": float(np.exp(off_C.max())),
-                 f"{name}mean": float(np.exp(off_C.mean()))}  # fmt: skip
+                 f"{name}mean": float(np.exp(off_C.mean())),
+                 f"{name}spread": float(np.sqrt(np.mean(squares_F)))}  # fmt: skip
     return told
 
 

@@ -141,8 +141,11 @@ def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
     assert len(law_fit.best_predictors(some, QUICK)) <= law_fit.MOST
-    tried = law_fit.left_out(some, QUICK)
+    law_of_noise, tried = law_fit.law_and_trial(some, QUICK)
     assert tried["mean"] < 1.6 * tried["constant_mean"]
+    assert tried["spread"] > tried["constant_spread"]
+    assert law_of_noise.predictors == (), "what does worse than a constant is not told"
+    assert law_of_noise.spread == tried["constant_spread"]
 
 
 def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
