@@ -3,8 +3,8 @@
     python -m tune.law --json                     # fits what was measured, and tries the law
     python -m tune.law --measure --corpora DIR    # trains and measures what is missing, for hours
 
-Of the curve G(d) = G_inf (1 - exp(-d / d0)), log d0 and log d (0.95 of the gain at d_max, which is
-512 for all) are foretold by at most two statistics of the corpus, against the best constant.
+Of the curve G(d) = G_inf (1 - exp(-d / d0)), d0 and d (0.95 of the gain at d_max, which is 512 for
+all) are foretold in proportion to one statistic of the corpus, against the best constant.
 """
 
 from __future__ import annotations
@@ -22,11 +22,22 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import read_json, write_json
 from tune.curve_fit import fitted
-from tune.law_fit import LEAST, Law, Record, bends, families_of, law_and_trial, left_out
-from tune.statistics import METHOD, QUICK
+from tune.law_fit import (
+    LEAST,
+    Law,
+    Record,
+    bends,
+    families_of,
+    free,
+    law_and_trial,
+    left_out,
+    proportional,
+)
+from tune.statistics import DIMS, METHOD, QUICK
 
 MEASURED = Path(__file__).parent / "assets" / "law.json"
-OF_BASE = ("base_text_nats", "base_token_nats", "matrix_dim", "mean_dim")
+IN_SECONDS = (*QUICK, *DIMS)
+WITH_REFERENCE = (*IN_SECONDS, "base_text_nats", "base_token_nats")  # which takes a training
 FITS = 0.95  # of the variance of a curve: below that it is no exponential, and has no d0
 
 
@@ -96,13 +107,14 @@ def _old(one: Record) -> bool:
 def told(corpora: Sequence[Record]) -> dict[str, Any]:
     """The law over all corpora, how it does on families left out, and the same of a constant."""
     fit = gaining(corpora)
-    law, tried = law_and_trial(fit, QUICK)
+    law, tried = law_and_trial(fit, proportional(IN_SECONDS))
     return {
         "corpora": [_row(one) for one in corpora],
         "fitted": len(fit), "families": families_of(fit),
         "without_gain": [one["name"] for one in corpora if one not in fit],
         "law": asdict(law), "left_out": tried,
-        "left_out_with_base": left_out(fit, (*QUICK, *OF_BASE)),
+        "left_out_with_reference": left_out(fit, proportional(WITH_REFERENCE)),
+        "left_out_free": left_out(fit, free(WITH_REFERENCE)),
         "d0": _of_d0(fit),
     }  # fmt: skip
 
@@ -114,13 +126,13 @@ def _of_d0(corpora: Sequence[Record]) -> dict[str, Any]:
     names = [one["name"] for one in d0s]
     if len(families_of(d0s)) < LEAST:
         return {"exponential": names}
-    law, tried = law_and_trial(d0s, QUICK)
+    law, tried = law_and_trial(d0s, proportional(IN_SECONDS))
     return {"exponential": names, "law": asdict(law), "left_out": tried}
 
 
 def the_law(path: Path = MEASURED) -> Law:
-    """The law by what was measured, of predictors that need no base."""
-    return law_and_trial(gaining(records(path)), QUICK)[0]
+    """The law by what was measured, of what is known of a corpus in seconds."""
+    return law_and_trial(gaining(records(path)), proportional(IN_SECONDS))[0]
 
 
 def gaining(corpora: Sequence[Record]) -> list[Record]:

@@ -1,6 +1,6 @@
 """Fit the law of the dimension, and try it on families of corpora that it has not seen.
 
-law, tried = law_and_trial(corpora, QUICK); law.predict(facts); tried["largest"]
+law, tried = law_and_trial(corpora, proportional(QUICK)); law.predict(facts); tried["largest"]
 """
 
 # Shapes: C corpora, F families, P predictors.
@@ -24,6 +24,28 @@ Record = Mapping[str, Any]  # what was measured of a corpus
 MOST = 2  # predictors
 LEAST = 3  # families
 SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a law may rest on; the slopes of logarithms are fitted, or all are 1."""
+
+    predictors: tuple[str, ...] = ()
+    free: bool = False
+
+
+CONSTANT = Form()
+
+
+def proportional(names: Sequence[str]) -> list[Form]:
+    """A constant, and d in proportion to one statistic: one number to fit, for few families."""
+    return [CONSTANT, *(Form((name,)) for name in names)]
+
+
+def free(names: Sequence[str]) -> list[Form]:
+    """A constant, and all of at most two statistics whose slopes are fitted."""
+    sets = [some for size in range(1, MOST + 1) for some in combinations(names, size)]
+    return [CONSTANT, *(Form(some, free=True) for some in sets)]
 
 
 @dataclass(frozen=True)
@@ -76,40 +98,41 @@ def families_of(corpora: Sequence[Record]) -> list[str]:
     return sorted({str(one["family"]) for one in corpora})
 
 
-def law_and_trial(corpora: Sequence[Record], names: Sequence[str]) -> tuple[Law, dict[str, Any]]:
-    """The law over all corpora, and how laws of this kind do on families left out.
+def law_and_trial(corpora: Sequence[Record], forms: Sequence[Form]) -> tuple[Law, dict[str, Any]]:
+    """The law over all corpora, and how laws of these forms do on families left out.
 
     Where they do no better than a constant, the law is one.
     """
-    tried = left_out(corpora, names)
+    tried = left_out(corpora, forms)
     spread, flat = tried["spread"], tried["constant_spread"]
-    predictors = best_predictors(corpora, names) if spread < flat else ()
-    return fit_law(corpora, predictors, min(spread, flat)), tried
+    form = best_form(corpora, forms) if spread < flat else CONSTANT
+    return fit_law(corpora, form, min(spread, flat)), tried
 
 
-def fit_law(corpora: Sequence[Record], predictors: tuple[str, ...], spread: float) -> Law:
+def fit_law(corpora: Sequence[Record], form: Form, spread: float = 0.0) -> Law:
     """By least squares on logarithms, families alike."""
-    x_CP, y_C = _logs(corpora, predictors)
+    x_CP, y_C = _logs(corpora, form.predictors)
     families = [one["family"] for one in corpora]
-    weight_C1 = np.array([[families.count(family) ** -0.5] for family in families])
-    offset, *slopes = np.linalg.lstsq(x_CP * weight_C1, y_C * weight_C1[:, 0], rcond=None)[
-        0
-    ].tolist()
-    values = {n: [one["statistics"][n] for one in corpora] for n in {*QUICK, *predictors}}
+    weight_C = np.array([families.count(family) ** -0.5 for family in families])
+    slopes_P = np.ones(len(form.predictors))
+    if form.free:
+        with_one = np.column_stack([x_CP, np.ones(len(y_C))]) * weight_C[:, None]
+        slopes_P = np.linalg.lstsq(with_one, y_C * weight_C, rcond=None)[0][:-1]
+    offset = float(np.average(y_C - x_CP @ slopes_P, weights=weight_C**2))
+    values = {n: [one["statistics"][n] for one in corpora] for n in {*QUICK, *form.predictors}}
     ranges = {name: (min(some), max(some)) for name, some in sorted(values.items())}
     d_max = max(one["lengths"][-1] for one in corpora)
-    return Law(predictors, offset, tuple(slopes), spread, len(families_of(corpora)), d_max, ranges)
+    slopes = tuple(slopes_P.tolist())
+    return Law(form.predictors, offset, slopes, spread, len({*families}), d_max, ranges)
 
 
-def best_predictors(corpora: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
-    """The set of at most two whose law does best on families left out; it may be none."""
-    known = [n for n in names if all(n in one["statistics"] for one in corpora)]
-    sets = [some for size in range(MOST + 1) for some in combinations(known, size)]
-    return min(sets, key=lambda some: _error(corpora, some))
+def best_form(corpora: Sequence[Record], forms: Sequence[Form]) -> Form:
+    """The one whose law does best on families left out; of equals the first."""
+    return min(forms, key=lambda form: _error(corpora, form))
 
 
-def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
-    """Each family foretold from the others, its predictors chosen without it, and by a constant.
+def left_out(corpora: Sequence[Record], forms: Sequence[Form]) -> dict[str, Any]:
+    """Each family foretold from the others, its law's form chosen without it, and by a constant.
 
     `largest` and `mean` errors are factors, `spread` is of log d, families alike; `bent`: of
     corpora whose curve bends below d_max.
@@ -120,7 +143,8 @@ def left_out(corpora: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for family in families:
         others = _without(family, corpora)
-        law, constant = _of_best(others, names), _constant(others)
+        law = fit_law(others, best_form(others, forms))
+        constant = float(np.exp(fit_law(others, CONSTANT).offset))
         rows += [
             {"corpus": one["name"], "family": family, "d": one["d"], "bends": bends(one),
              "predicted": law.predict(one["statistics"]), "constant": constant,
@@ -151,32 +175,18 @@ def _errors(rows: Sequence[Record]) -> dict[str, float]:
     return told
 
 
-def _constant(corpora: Sequence[Record]) -> float:
-    """The d that is least wrong for all families alike."""
-    means = [
-        np.mean([np.log(one["d"]) for one in corpora if one["family"] == family])
-        for family in families_of(corpora)
-    ]
-    return float(np.exp(np.mean(means)))
-
-
 def _without(family: str, corpora: Sequence[Record]) -> list[Record]:
     return [one for one in corpora if one["family"] != family]
 
 
-def _of_best(corpora: Sequence[Record], names: Sequence[str]) -> Law:
-    return fit_law(corpora, best_predictors(corpora, names), 0.0)
-
-
-def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
+def _error(corpora: Sequence[Record], form: Form) -> float:
     """Mean squared error of log d, each family foretold from the others."""
-    families = families_of(corpora)
     squares = []
-    for family in families:
+    for family in families_of(corpora):
         others = _without(family, corpora)
-        if len(others) <= len(predictors) + 1:
+        if form.free and len(others) <= len(form.predictors) + 1:
             return float("inf")
-        law = fit_law(others, predictors, 0.0)
+        law = fit_law(others, form)
         mine = [one for one in corpora if one["family"] == family]
         off = [np.log(law.predict(one["statistics"]) / one["d"]) for one in mine]
         squares.append(np.mean(np.square(off)))  # families count alike
@@ -184,6 +194,5 @@ def _error(corpora: Sequence[Record], predictors: tuple[str, ...]) -> float:
 
 
 def _logs(corpora: Sequence[Record], predictors: Sequence[str]) -> tuple[Floats, Floats]:
-    columns = [np.log([one["statistics"][name] for one in corpora]) for name in predictors]
-    x_CP = np.stack([np.ones(len(corpora)), *columns], axis=1)
-    return x_CP, np.log([one["d"] for one in corpora])
+    x_CP = np.array([[one["statistics"][name] for name in predictors] for one in corpora])
+    return np.log(x_CP.reshape(len(corpora), len(predictors))), np.log([c["d"] for c in corpora])

@@ -17,7 +17,7 @@ from tune.choice import choose
 from tune.dimension import job_of
 from tune.families import CELLS, Cell, prepared, shared_base, ship_base
 from tune.space import Budget
-from tune.statistics import METHOD, quick, with_base
+from tune.statistics import METHOD, dimensions, entropies, quick
 from tune.trial import share
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def record(cell: Cell, run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     """Statistics, curve and choice of one corpus, whose run was prepared."""
     corpus, base = run.load_corpus(), run.load_base()
-    facts = quick(corpus) | with_base(base, run.find_reference(base), corpus)
+    facts = quick(corpus) | dimensions(base, corpus)
+    facts |= entropies(base, run.find_reference(base), corpus)
     restored = run.notes()["base"]["restored_tokens"]
     budget = Budget(steps=options.steps)
     lengths, seeds = curve_lengths(options.d_max), range(options.seeds)

@@ -1,8 +1,9 @@
 """What a corpus is like, in numbers that may foretell how large its vectors have to be.
 
-Those of `quick` need the texts alone, and seconds; those of `with_base` a base LLM.
+Those of `quick` need the texts alone, dimensions a base LLM, and both seconds; entropies need a
+reference LM that was trained on the texts, where they are not known exactly.
 
-    facts = quick(corpus); facts |= with_base(base, reference, corpus)
+    facts = quick(corpus) | dimensions(base, corpus) | entropies(base, reference, corpus)
 """
 
 # Shapes: N texts, T tokens, H width, M tokens of all texts, O order.
@@ -34,6 +35,7 @@ ORDER = 4  # of the n-gram model: tighter by half than 2 where texts are templat
 SAMPLE = 1000  # texts whose token matrices are compared
 Rows = Sequence[Sequence[int]]  # of tokens
 Codes = NDArray[np.uint64]
+DIMS = ("matrix_dim", "mean_dim")
 QUICK = ("texts", "tokens", "vocabulary", "text_nats", "token_nats", "repeated")
 
 
@@ -67,11 +69,10 @@ def quick(corpus: Corpus) -> dict[str, float]:
     }
 
 
-def with_base(base: BaseLM, reference: ReferenceLM | None, corpus: Corpus) -> dict[str, float]:
-    """Entropy of a text, a token, by a reference LM of the base's size or exact; dimensions.
+def dimensions(base: BaseLM, corpus: Corpus) -> dict[str, float]:
+    """`matrix_dim`, intrinsic, of whole token matrices, and `mean_dim` of mean token embeddings.
 
-    Those are TwoNN's (Facco et al. 2017) of the mean token embedding and of whole token matrices,
-    as directions.
+    Both are TwoNN's (Facco et al. 2017), of directions.
     """
     train, context = fitted_texts(base, corpus.select("train").sample(SAMPLE), CONTEXT)
     arrays_NTH = np.zeros((len(train), context, base.width), np.float32)
@@ -80,18 +81,23 @@ def with_base(base: BaseLM, reference: ReferenceLM | None, corpus: Corpus) -> di
         array_BTH = base.embed(moved.ids_BT, moved.mask_BT) * moved.mask_BT[..., None]
         arrays_NTH[chosen_B, : array_BTH.shape[1]] = array_BTH.cpu().numpy()
     rng = np.random.default_rng(0)
-    found = {
+    return {
         "matrix_dim": _two_nn(arrays_NTH.reshape(len(train), -1), rng),
         "mean_dim": _two_nn(arrays_NTH.sum(1), rng),
     }
+
+
+def entropies(base: BaseLM, reference: ReferenceLM | None, corpus: Corpus) -> dict[str, float]:
+    """`base_text_nats` and `base_token_nats`: exact, or by a reference LM; none without either."""
+    _, context = fitted_texts(base, corpus.select("train").sample(SAMPLE), CONTEXT)
     held_out = token_texts(base, corpus.select("validation").sample(ASKED), context)
     nats = corpus.info.get("entropy_nats")
     if nats is None and reference is not None:
         nats = reference.nats(held_out).mean()
-    if nats is not None:
-        found |= {"base_text_nats": float(nats),
-                  "base_token_nats": float(nats) * len(held_out) / held_out.tokens}  # fmt: skip
-    return found
+    if nats is None:
+        return {}
+    return {"base_text_nats": float(nats),
+            "base_token_nats": float(nats) * len(held_out) / held_out.tokens}  # fmt: skip
 
 
 def _two_nn(x_ND: NDArray[np.float32], rng: np.random.Generator) -> float:

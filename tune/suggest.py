@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cllm.base import BaseLM
 from cllm.corpus import build_corpus
 from cllm.errors import InputError
 from cllm.reading import read_rows
-from tune.families import SPLIT
+from tune.families import SHIPPED_BASE, SPLIT
 from tune.law import the_law
-from tune.statistics import quick
+from tune.statistics import DIMS, dimensions, quick
 
 
 def suggest(file: Path | None) -> dict[str, Any]:
@@ -24,6 +25,8 @@ def suggest(file: Path | None) -> dict[str, Any]:
         raise InputError("--suggest looks at a file of texts; name it with --corpus")
     corpus = build_corpus(read_rows(file), split=SPLIT)  # as the corpora of the law were
     facts, law = quick(corpus), the_law()
+    if {*law.predictors} & {*DIMS}:
+        facts |= dimensions(BaseLM.load(SHIPPED_BASE), corpus)
     texts = int(facts["texts"])  # which a vector may not have more coordinates than
     d, low, high = (
         min(max(2, round(value)), texts) for value in (law.predict(facts), *law.interval(facts))

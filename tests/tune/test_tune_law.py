@@ -16,19 +16,30 @@ from cllm.run import RunFolder
 from cllm.settings import preset
 from tune import families, law, law_fit
 from tune.families import CELLS, part
-from tune.statistics import METHOD, QUICK, VOCABULARY, ngram_nats, quick, with_base
+from tune.statistics import (
+    METHOD,
+    QUICK,
+    VOCABULARY,
+    dimensions,
+    entropies,
+    ngram_nats,
+    quick,
+)
+
+TEXT = law_fit.Form(("text_nats",))
+FORMS = law_fit.proportional(QUICK)
 
 
 def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
-    """Twelve made-up corpora in five families, where d is the root of a text's nats."""
+    """Twelve made-up corpora in five families, where d is three times a text's nats."""
     rng = np.random.default_rng(seed)
     found = []
     for number in range(12):
-        facts = {name: float(np.exp(rng.uniform(0, 4))) for name in QUICK}
-        d = float(np.sqrt(facts["text_nats"]) * 3 * np.exp(noise * rng.standard_normal()))
+        facts = {name: float(np.exp(rng.uniform(0, 4))) for name in law.WITH_REFERENCE}
+        d = float(facts["text_nats"] * 3 * np.exp(noise * rng.standard_normal()))
         found.append({
             "name": f"c{number}", "family": f"f{number % 5}", "statistics": facts, "d": d,
-            "d_ci": [d, d], "lengths": [2, 4, 8, 16, 32], "gain_L": [1.0, 2.0, 4.0, 6.0, 7.0],
+            "d_ci": [d, d], "lengths": [2, 4, 8, 16, 256], "gain_L": [1.0, 2.0, 4.0, 6.0, 7.0],
             "plateau": [True], "method": METHOD,
         })  # fmt: skip
     return found
@@ -36,19 +47,28 @@ def corpora(seed: int = 0, noise: float = 0.05) -> list[dict[str, Any]]:
 
 def test_the_law_finds_what_d_depends_on_and_beats_the_constant() -> None:
     told = law.told(corpora())
-    assert "text_nats" in told["law"]["predictors"]
-    slope = told["law"]["slopes"][told["law"]["predictors"].index("text_nats")]
-    assert slope == pytest.approx(0.5, abs=0.1)
+    assert (told["law"]["predictors"], told["law"]["slopes"]) == (("text_nats",), (1.0,))
+    assert np.exp(told["law"]["offset"]) == pytest.approx(3, rel=0.1)
     tried = told["left_out"]
     assert tried["largest"] < 1.3 < tried["constant_largest"]
     assert {row["family"] for row in tried["rows"]} == {f"f{n}" for n in range(5)}
+    assert told["left_out_free"]["largest"] < 1.5
+
+
+def test_slopes_are_fitted_where_they_are_free() -> None:
+    roots = [{**one, "d": one["d"] ** 0.5 * one["statistics"]["tokens"]} for one in corpora()]
+    form = law_fit.best_form(roots, law_fit.free(("texts", "text_nats", "tokens")))
+    assert form == law_fit.Form(("text_nats", "tokens"), free=True)
+    found = law_fit.fit_law(roots, form)
+    assert found.slopes == pytest.approx((0.5, 1), abs=0.05)
+    assert np.exp(found.offset) == pytest.approx(3**0.5, rel=0.1)
 
 
 def test_a_family_is_foretold_without_having_been_seen() -> None:
     """One whose d is another's by far is foretold as the others are."""
     some = corpora(noise=0.0)
     odd = [{**one, "d": one["d"] * 50} if one["family"] == "f0" else one for one in some]
-    rows = [row for row in law_fit.left_out(odd, QUICK)["rows"] if row["family"] == "f0"]
+    rows = [row for row in law_fit.left_out(odd, FORMS)["rows"] if row["family"] == "f0"]
     assert all(row["predicted"] < 0.1 * row["d"] for row in rows)
 
 
@@ -61,12 +81,12 @@ def test_nothing_of_a_family_reaches_what_is_foretold_of_it() -> None:
         for one in some
     ]  # fmt: skip
     laws = [
-        law_fit.fit_law(left, law_fit.best_predictors(left, QUICK), 0.0)
+        law_fit.fit_law(left, law_fit.best_form(left, FORMS))
         for left in ([one for one in all_ if one["family"] != "f0"] for all_ in (some, other))
     ]
     assert laws[0] == laws[1]
     for row, one in zip(
-        law_fit.left_out(some, QUICK)["rows"], sorted(some, key=family), strict=True
+        law_fit.left_out(some, FORMS)["rows"], sorted(some, key=family), strict=True
     ):
         if one["family"] == "f0":
             assert row["predicted"] == laws[0].predict(one["statistics"])
@@ -95,12 +115,12 @@ def test_corpora_whose_curve_does_not_bend_count_and_are_marked() -> None:
 
 
 def test_no_d_is_foretold_beyond_the_largest_size() -> None:
-    found = law_fit.fit_law(corpora(), ("text_nats",), spread=0.2)
+    found = law_fit.fit_law(corpora(), TEXT, spread=0.2)
     facts = {"text_nats": 1e9}
-    assert found.predict(facts) == 32
-    assert found.interval(facts) == (32, 32), "even its lower end is far above"
-    low, high = found.interval({"text_nats": (20 / 3) ** 2})
-    assert low < 20 < high <= 32
+    assert found.predict(facts) == 256
+    assert found.interval(facts) == (256, 256), "even its lower end is far above"
+    low, high = found.interval({"text_nats": 200 / 3})
+    assert low < 200 < high == 256
 
 
 def test_statistics_of_an_older_method_are_measured_again(
@@ -140,17 +160,17 @@ def test_what_is_measured_joins_what_was_and_needs_no_law(
 def test_where_nothing_foretells_noise_is_not_followed_far() -> None:
     rng = np.random.default_rng(1)
     some = [{**one, "d": float(np.exp(rng.normal(3, 0.5)))} for one in corpora()]
-    assert len(law_fit.best_predictors(some, QUICK)) <= law_fit.MOST
-    law_of_noise, tried = law_fit.law_and_trial(some, QUICK)
+    assert all(len(form.predictors) <= law_fit.MOST for form in law_fit.free(QUICK))
+    law_of_noise, tried = law_fit.law_and_trial(some, FORMS)
     assert tried["mean"] < 1.6 * tried["constant_mean"]
-    assert tried["spread"] > tried["constant_spread"]
+    assert tried["spread"] >= tried["constant_spread"]
     assert law_of_noise.predictors == (), "what does worse than a constant is not told"
     assert law_of_noise.spread == tried["constant_spread"]
 
 
 def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
     some = corpora()
-    found = law_fit.fit_law(some, ("text_nats",), spread=0.2)
+    found = law_fit.fit_law(some, TEXT, spread=0.2)
     facts = some[0]["statistics"]
     low, high = found.interval(facts)
     assert low < found.predict(facts) < high
@@ -161,7 +181,7 @@ def test_predictions_say_how_sure_they_are_and_where_they_extrapolate() -> None:
 
 def test_too_few_families_and_no_measurements_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few to leave one out"):
-        law_fit.left_out(corpora()[:2], QUICK)
+        law_fit.left_out(corpora()[:2], FORMS)
     with pytest.raises(InputError, match=r"tune\.law --measure"):
         law.records(tmp_path / "none.json")
     write_json(tmp_path / "law.json", {"corpora": corpora()})
@@ -199,8 +219,8 @@ def test_an_n_gram_model_is_worked_out_as_by_hand() -> None:
 
 
 def test_statistics_by_a_base(tiny_cllm: Any, corpus: Corpus) -> None:
-    facts = with_base(tiny_cllm.base, None, corpus)
-    assert facts["matrix_dim"] > 1
+    assert dimensions(tiny_cllm.base, corpus)["matrix_dim"] > 1
+    facts = entropies(tiny_cllm.base, None, corpus)
     assert facts["base_token_nats"] < quick(corpus)["token_nats"]
 
 

@@ -204,9 +204,9 @@ def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
     from test_tune_law import corpora
 
     from tune import suggest as module
-    from tune.law_fit import fit_law
+    from tune.law_fit import Form, fit_law
 
-    law = fit_law(corpora(), ("text_nats",), spread=0.3)
+    law = fit_law(corpora(), Form(("text_nats",)), spread=0.3)
     monkeypatch.setattr(module, "the_law", lambda: law)
     file = tmp_path / "texts.jsonl"
     file.write_text("\n".join(json.dumps({"text": text}) for text in corpus.texts))
