@@ -90,14 +90,18 @@ def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
                 s=28, marker=MARKERS[number % len(MARKERS)], label=family, edgecolors=colour,
                 facecolors=[colour if row["bends"] else "none" for row in mine],
             )  # fmt: skip
-        ends = [min(row["d"] for row in rows), max(row["d"] for row in rows)]
+        both = [row[name] for row in rows for name in ("d", "predicted")]
+        ends, ticks = [min(both), max(both)], [2**n for n in range(1, 16)]
+        ticks = [tick for tick in ticks if ends[0] / 2 <= tick <= ends[1] * 2]
         for times, style in ((1.0, "-"), (2.0, ":"), (0.5, ":")):
             axes.plot(ends, [times * end for end in ends], style, color=INK, linewidth=1)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("d that the curve gives")
         axes.set_ylabel("d foretold by other families", color=INK)
-        axes.legend(frameon=False, labelcolor=INK)
+        axes.legend(frameon=False, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
     words = "The law on families left out; dotted: twice and half; empty: no bend below d_max"
     yield words, svg.text
 
