@@ -21,6 +21,7 @@ WEIGHT = "cluster_weight"
 STUDIED = (WEIGHT, "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
 COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
 EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
+SAID = ("gain_nats", *EMERGES, "yield", "valid", "uniformity")
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
 NOT_COMPARED = "voids were sought in other coordinates, so nothing follows; give --space void_dim=N"
@@ -66,10 +67,9 @@ def _effects(rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any
 
 
 def _bought_and_paid(one: Mapping[str, Any]) -> str:
+    """The verdict, and the measures that it rests on; the table has the others."""
     changes = []
-    for name in MEASURES:
-        if name not in one:
-            continue
+    for name in (name for name in SAID if name in one):
         found = one[name]
         text = f"{name_of(name)} {found['before']:.3g} to {found['after']:.3g}"
         if "ci" in found:
@@ -79,7 +79,7 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
         changes.append(text)
     return (
         f"Clustering weight {one['value']:g} instead of {one['against']:g}, {_pairs(one)}: "
-        f"{'; '.join(changes)}. {_verdict(one)}"
+        f"{_verdict(one)} {'; '.join(changes)}."
     )
 
 
@@ -89,19 +89,19 @@ def _verdict(one: Mapping[str, Any]) -> str:
     paid = f"costs {-100 * change:.1f} %" if change < 0 else f"adds {100 * change:.1f} %"
     known = [name for name in EMERGES if name in one]
     if not known:
-        return f"It {paid} of the gain; what it buys was not measured."
+        return f"it {paid} of the gain; what it buys was not measured."
     if all("ci" not in one[name] for name in known):
-        return f"It {paid} of the gain; whether it buys voids, one seed cannot tell."
+        return f"it {paid} of the gain; whether it buys voids, one seed cannot tell."
     raised = [name_of(name) for name in known if one[name].get("ci", [0.0])[0] > 0]
     others = [name_of(name) for name in known if "ci" in one[name] and name_of(name) not in raised]
     if raised:
         but = f" ({' and '.join(others)} not surely)" if others else ""
         surely = -gain["ci"][0] / gain["before"] if "ci" in gain else float("inf")
         within = next((f", surely within {share:.0%}" for share in LOSSES if surely <= share), "")
-        return f"It raises {' and '.join(raised)}{but} and {paid} of the gain{within}."
+        return f"it raises {' and '.join(raised)}{but} and {paid} of the gain{within}."
     wider = one.get("radius_ratio", {}).get("change", 0.0) > 0
     holes = " It makes larger holes, which is its own doing and proves nothing." if wider else ""
-    bought = "It buys no void that can be told from chance"
+    bought = "it buys no void that can be told from chance"
     return f"{bought}, and {paid} of the gain.{holes}"
 
 

@@ -65,7 +65,7 @@ def test_effects_are_of_trials_alike_in_all_else() -> None:
     assert told["gain_nats"]["change"] == pytest.approx(-1.0)
     assert told["gain_nats"]["ci"] == pytest.approx([-1.0, -1.0])
     (line,) = report.clustering_in_words(rows)
-    assert "It buys no void" in line
+    assert "it buys no void" in line
     assert "8.7 % of the gain" in line  # 1 of 11.5
 
 
@@ -118,16 +118,16 @@ def weighed(**measured: tuple[float, float]) -> list[dict[str, Any]]:
 
 def test_no_more_is_said_than_was_measured() -> None:
     (line,) = report.clustering_in_words(weighed(gain_nats=(10.0, 10.5), auroc=(0.5, 0.9)))
-    assert line.endswith("It adds 5.0 % of the gain; whether it buys voids, one seed cannot tell.")
+    assert "it adds 5.0 % of the gain; whether it buys voids, one seed cannot tell." in line
     (line,) = report.clustering_in_words(weighed(gain_nats=(10.0, 9.5)))
-    assert line.endswith("It costs 5.0 % of the gain; what it buys was not measured.")
+    assert "it costs 5.0 % of the gain; what it buys was not measured." in line
     rows = [
         row(p_cluster_weight=w, p_seed=s, gain_nats=10.0, void_new=40 - 16 * w + s)
         | ({"yield": 0.5 + 0.3 * w} if s < 2 else {})  # no voids, no yield
         for w in (0, 1) for s in range(5)
     ]  # fmt: skip
     (line,) = report.clustering_in_words(rows)
-    assert "It buys no void" in line, "a yield of the models that have voids is no yield of all"
+    assert "it buys no void" in line, "a yield of the models that have voids is no yield of all"
 
 
 def test_controls_are_not_told_where_voids_were_sought_elsewhere() -> None:
@@ -147,7 +147,7 @@ def test_an_auroc_that_rises_surely_is_told() -> None:
         for w in (0, 1) for s in range(4)
     ]  # fmt: skip
     (line,) = report.clustering_in_words(rows)
-    assert "It raises AUROC" in line
+    assert "it raises AUROC" in line
     assert "costs 1.0 %" in line
     for one in rows:
         one["void_new"] = 3.0 + one["point"]["seed"]
