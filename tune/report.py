@@ -77,9 +77,10 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
             fewer = f", {found['pairs']} pairs" if found["pairs"] < one["pairs"] else ""
             text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}]{fewer})"
         changes.append(text)
+    words = "; ".join(changes)
     return (
         f"Clustering weight {one['value']:g} instead of {one['against']:g}, {_pairs(one)}: "
-        f"{_verdict(one)} {'; '.join(changes)}."
+        f"{_verdict(one)} {words[:1].upper()}{words[1:]}."
     )
 
 
