@@ -197,8 +197,9 @@ def test_a_sweep_is_followed_by_pairs_of_its_best_point() -> None:
     assert control_space(Space.parse(["lr=1e-3..1e-2"]), best, 2, 0.5) is None
 
 
+@pytest.mark.parametrize("predictor", ["text_nats", "mean_dim"])  # the second needs a base
 def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
-    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str],
+    predictor: str, tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from test_tune_law import corpora
@@ -206,7 +207,7 @@ def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
     from tune import suggest as module
     from tune.law_fit import Form, fit_law
 
-    law = fit_law(corpora(), Form(("text_nats",)), spread=0.3)
+    law = fit_law(corpora(), Form((predictor,)), spread=0.3)
     monkeypatch.setattr(module, "the_law", lambda: law)
     file = tmp_path / "texts.jsonl"
     file.write_text("\n".join(json.dumps({"text": text}) for text in corpus.texts))
@@ -216,5 +217,6 @@ def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
     assert 2 <= low <= told["d"] <= high
     assert told["extrapolates"], "recipes of 140 nats are beyond the made-up corpora"
     assert np.isfinite(told["statistics"]["text_nats"])
+    assert told["predictors"][predictor] > 1
     command.main(["--suggest", "--corpus", str(file)])
     assert "extrapolates" in capsys.readouterr().out
