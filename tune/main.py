@@ -25,7 +25,7 @@ from tune.objectives import EARLY, MEASURES, PARTS, of_part, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
 if TYPE_CHECKING:
-    from tune.sweep import How
+    from tune.sweep import Found, How
     from tune.trial import Plan
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def space_of(run: RunFolder, options: argparse.Namespace) -> Space:
 
 def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     from cluster.joining import joined
-    from tune import report, results
+    from tune import results
     from tune.controls import controls
     from tune.sweep import require_finished, require_objectives, require_space, sweep
 
@@ -189,31 +189,52 @@ def _sweep(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         rows, folder = found.rows, run.path / "tune" / found.name
         results.save(folder / "trials.parquet", rows)  # first, whatever comes of them
         require_finished(rows)
-        at = results.best(rows, how.objectives)
-        paired = controls(space, plan, how, rows[at], options.controls)
-    pairs = paired.rows
-    results.save(folder / "trials.parquet", [*rows, *pairs])
+        told = _found(run, options, found)
+        _keep(folder, told, rows)  # can be read while the controls train
+        pairs = controls(space, plan, how, told["best"], options.controls)
+    results.save(folder / "trials.parquet", [*rows, *pairs.rows])
+    told |= _compared(found, pairs)
+    _keep(folder, told, rows)
+    if not options.no_choice:
+        told |= _choose(run, options, told["best"]["point"])
+        _keep(folder, told, rows)
+    return told
+
+
+def _keep(folder: Path, told: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    from tune import report
+
+    told["report"] = str(report.write(folder, told, rows))
+    write_json(folder.parent / KEPT, told)
+
+
+def _found(run: RunFolder, options: argparse.Namespace, found: Found) -> dict[str, Any]:
+    """What the search came to."""
+    from tune import report, results
+
+    plan, rows, objectives = plan_of(run, options), found.rows, how_of(options).objectives
     states, three = [row["state"] for row in rows], report.three_way(rows)
-    told: dict[str, Any] = {
-        "run": str(options.run), "sweep": found.name, "objectives": list(how.objectives),
+    return {
+        "run": str(options.run), "sweep": found.name, "objectives": list(objectives),
         "trials": len(rows),
         "counts": {state: states.count(state) for state in ("finished", "pruned", "failed")},
         "saved": results.saved(rows, plan.evaluations), "seconds": found.seconds,
-        "start_share": results.start_share(rows), "best": rows[at],
-        "front": [rows[i] for i in results.front(rows, how.objectives)],
+        "start_share": results.start_share(rows), "best": rows[results.best(rows, objectives)],
+        "front": [rows[i] for i in results.front(rows, objectives)],
         "three_way_front": {"objectives": three, "by_void_dim": results.fronts(rows, three)},
-        "controls": pairs, "control_seconds": paired.seconds,
-        "clustering": report.clustering_in_words([*rows, *pairs]),
         "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set},
         "corpus": run.load_corpus().hash,
     }  # fmt: skip
-    told["report"] = str(report.write(folder, told, rows))
-    write_json(run.path / "tune" / KEPT, told)
-    if not options.no_choice:
-        told |= _choose(run, options, rows[at]["point"])
-        report.write(folder, told, rows)
-        write_json(run.path / "tune" / KEPT, told)
-    return told
+
+
+def _compared(found: Found, pairs: Found) -> dict[str, Any]:
+    """What its controls add to it."""
+    from tune import report
+
+    return {
+        "controls": pairs.rows, "control_seconds": pairs.seconds,
+        "clustering": report.clustering_in_words([*found.rows, *pairs.rows]),
+    }  # fmt: skip
 
 
 def _choose(
