@@ -96,12 +96,17 @@ class Node:
         if self.raylet:
             self.raylet.wait()
 
-    def cover(self, path: Path, by: Path | None = None, size: str = "100m") -> None:
+    @contextmanager
+    def covered(self, path: Path, by: Path | None = None, size: str = "100m") -> Iterator[None]:
         """Let this machine see another folder, or an empty disk of a size, under a path."""
-        assert self.raylet
         (raylet, *_) = self.processes("raylet/raylet")
+        there = ["nsenter", "-t", str(raylet), "-m"]
         what = ["--bind", str(by)] if by else ["-t", "tmpfs", "-o", f"size={size}", "none"]
-        subprocess.run(["nsenter", "-t", str(raylet), "-m", "mount", *what, str(path)], check=True)
+        subprocess.run([*there, "mount", *what, str(path)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*there, "umount", "-l", str(path)], check=True)
 
 
 @dataclass
@@ -218,10 +223,12 @@ class Neighbour(Node):
         """It has no cable."""
         pytest.skip("needs root and network namespaces (iproute2)")
 
-    def cover(self, path: Path, by: Path | None = None, size: str = "") -> None:
+    @contextmanager
+    def covered(self, path: Path, by: Path | None = None, size: str = "") -> Iterator[None]:
         """It sees what all see."""
         del path, by, size
         pytest.skip("needs root and mount namespaces")
+        yield
 
 
 class Neighbours(Cluster):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from nodes import RAY, Cluster, cluster_of, possible
+from nodes import RAY, ROOT, Cluster, cluster_of, possible
 from safetensors.numpy import load_file
 
 from cllm import pipeline
@@ -57,7 +57,20 @@ class Clusters:
 
 
 @pytest.fixture(scope="module")
-def clusters() -> Iterator[Clusters]:
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A small one, there before the nodes, which see no later one; None where we may not mount."""
+    if not possible():
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def clusters(disk: Path | None) -> Iterator[Clusters]:
+    del disk
     every = Clusters()
     yield every
     every.close()
@@ -71,7 +84,7 @@ def cluster(clusters: Clusters) -> Cluster:
 
 @pytest.fixture
 def own_cluster(clusters: Clusters) -> Iterator[Cluster]:
-    """For a test that breaks it."""
+    """For a test that breaks it; such tests come last, as the shared one ends for them."""
     yield clusters.start()
     clusters.close()
 
@@ -95,11 +108,11 @@ def run(prepared: Path, tmp_path: Path) -> Path:
 def undisturbed(
     clusters: Clusters, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The model of a training that nothing happened to."""
+    """The model of a training that nothing happened to, in a run at a URL."""
     cluster = clusters.shared or clusters.start()
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     shutil.copytree(prepared, run)
-    ended = cluster.run([*TRAINING, "--run", str(run)])
+    ended = cluster.run([*TRAINING, "--run", f"file://{run}"])
     assert ended.returncode == 0, ended.stderr[-3000:]
     return run / "model"
 
@@ -163,101 +176,33 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert trained_steps(run) == list(range(5, STEPS + 1, 5))
 
 
-def killed_after(cluster: Cluster, run: Path, count: int) -> list[Path]:
-    """The checkpoints of a training whose driver was killed when there were so many."""
-    driver = cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: len(checkpoints(run / PLACE)) >= count)
-    driver.kill()
-    driver.communicate()
-    return checkpoints(run / PLACE)
-
-
 def step_of(checkpoint: Path) -> int:
     return json.loads((checkpoint / "progress.json").read_text())["step"]
 
 
-def goes_on(cluster: Cluster, run: Path, step: int) -> str:
-    """What the same command says while it goes on from a step, to its end."""
-    again = cluster.run([*TRAINING, "--run", str(run)])
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert f"going on at step {step}" in again.stderr
-    return again.stderr
-
-
-def test_a_killed_driver_is_started_again(cluster: Cluster, undisturbed: Path, run: Path) -> None:
-    kept = killed_after(cluster, run, 1)
-    goes_on(cluster, run, max(map(step_of, kept)))
-    same_weights(undisturbed, run / "model")
-    assert trained_steps(run) == list(range(5, STEPS + 1, 5))
-
-
-def test_a_damaged_newest_checkpoint_is_passed_over(
+def test_a_killed_driver_goes_on_before_its_damaged_checkpoint(
     cluster: Cluster, undisturbed: Path, run: Path
 ) -> None:
-    before, newest = killed_after(cluster, run, 2)[-2:]
-    shards = next(newest.glob("shards/*optim_states.pt"))
-    shards.write_bytes(shards.read_bytes()[:-100])
-    assert "damaged" in goes_on(cluster, run, step_of(before))
-    same_weights(undisturbed, run / "model")
-
-
-def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
-    namespaces: None, own_cluster: Cluster, undisturbed: Path, run: Path
-) -> None:
-    own_cluster.wait(own_cluster.add(2))  # to take its place
-    driver = own_cluster.start([*TRAINING, "--run", str(run)])
-    eventually(lambda: checkpoints(run / PLACE))
-    node = next(node for node in own_cluster.nodes[1:] if node.processes("RayTrainWorker"))
-    node.cut()
-    time.sleep(60)
-    node.join()
-    _, err = driver.communicate(timeout=600)
-    if driver.returncode:
-        assert driver.returncode == 1, err[-3000:]
-        assert "cllm: the training failed" in err.splitlines()[-1]
-        assert not (run / "model").exists()
-    else:
-        same_weights(undisturbed, run / "model")
-
-
-DRAIN = """
-import subprocess, sys, ray
-ray.init(logging_level="ERROR")
-(node,) = (n["NodeID"] for n in ray.nodes() if n["NodeManagerAddress"] == sys.argv[1])
-subprocess.run([sys.argv[2], "drain-node", "--address", sys.argv[3], "--node-id", node, "--reason",
-    "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
-    "--deadline-remaining-seconds", "60"], check=True)
-"""
-
-
-def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(
-    namespaces: None, own_cluster: Cluster, run: Path
-) -> None:
-    never = ["--steps", "2000", "--set", "train.loop.checkpoint_seconds=100000"]
-    driver = own_cluster.start([*TRAINING, "--run", str(run), *never])
-    eventually(lambda: list((run / PLACE / "tensorboard").glob("*")))
-    drained = own_cluster.run(["-c", DRAIN, own_cluster.nodes[2].address, RAY, own_cluster.address])
-    assert drained.returncode == 0, drained.stderr[-2000:]
-    (kept, *_) = eventually(lambda: checkpoints(run / PLACE))
-    assert step_of(kept) < 2000
-    assert driver.poll() is None
+    command = [*TRAINING, "--run", os.path.relpath(run, ROOT)]  # the nodes' own would be elsewhere
+    driver = cluster.start(command)
+    eventually(lambda: len(checkpoints(run / PLACE)) >= 2)
     driver.kill()
     driver.communicate()
+    before, newest = checkpoints(run / PLACE)[-2:]
+    shards = next(newest.glob("shards/*optim_states.pt"))
+    shards.write_bytes(shards.read_bytes()[:-100])
+    again = cluster.run(command)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "damaged" in again.stderr
+    assert f"going on at step {step_of(before)}" in again.stderr
+    same_weights(undisturbed, run / "model")
+    assert trained_steps(run) == list(range(5, STEPS + 1, 5))
 
 
 @pytest.fixture
 def namespaces() -> None:
     if not possible():
         pytest.skip("needs root and network namespaces (iproute2)")
-
-
-@pytest.fixture
-def small_disk(namespaces: None, tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -285,30 +230,35 @@ def remounted(how: str) -> Callable[[Path], None]:
     ids=["full", "read-only"],
 )
 def test_a_spoilt_disk_is_said_and_the_checkpoint_before_stays(
-    small_disk: Path, own_cluster: Cluster, undisturbed: Path, run: Path,
+    disk: Path | None, cluster: Cluster, undisturbed: Path, run: Path,
     spoil: Callable[[Path], None], mend: Callable[[Path], None], words: str,
 ) -> None:  # fmt: skip
-    storage = small_disk / "storage"
+    if disk is None:
+        pytest.skip("needs root, to mount a small disk")
+    storage = disk / words.split()[0]
     command = [*TRAINING, "--run", str(run), "--storage", str(storage), "--retries", "0"]
-    driver = own_cluster.start(command)
+    driver = cluster.start(command)
     eventually(lambda: checkpoints(storage / "model"))
-    spoil(small_disk)
-    _, err = driver.communicate(timeout=400)
+    spoil(disk)
+    try:
+        _, err = driver.communicate(timeout=400)
+    finally:
+        mend(disk)
     assert driver.returncode == 1, err[-3000:]
     last = err.strip().splitlines()[-1]
     assert last.startswith("cllm: ")
     assert words in last
-    mend(small_disk)
     assert checkpoints(storage / "model")
-    again = own_cluster.run(command)
+    again = cluster.run(command)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "going on at step" in again.stderr
     same_weights(undisturbed, run / "model")
+    shutil.rmtree(storage)
 
 
-def test_a_worker_that_fails_alone_is_not_waited_for(own_cluster: Cluster, run: Path) -> None:
-    own_cluster.nodes[2].cover(own_cluster.folder / "tmp", size="1m")
-    ended = own_cluster.run([*TRAINING, "--run", str(run), "--timeout", "600"], seconds=200)
+def test_a_worker_that_fails_alone_is_not_waited_for(cluster: Cluster, run: Path) -> None:
+    with cluster.nodes[2].covered(cluster.folder / "tmp", size="1m"):
+        ended = cluster.run([*TRAINING, "--run", str(run), "--timeout", "600"], seconds=200)
     assert ended.returncode == 1, ended.stderr[-3000:]
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("cllm: ")
@@ -333,22 +283,6 @@ def rows(run: Path) -> dict[str, np.ndarray]:
     assert len(ids) == len(set(ids)) == note["rows"]
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(ids), -1)
     return dict(zip(ids, vectors, strict=True))
-
-
-def test_a_lost_node_loses_no_row(own_cluster: Cluster, shipped: Path) -> None:
-    driver = own_cluster.start(
-        ["-m", "cluster.embed", "--run", str(shipped), "--rows", "500", "--cpus", "1"]
-    )
-    eventually(lambda: list(shipped.glob("latents/v-*/*.parquet")))
-    own_cluster.nodes[2].kill()
-    out, err = driver.communicate(timeout=600)
-    assert driver.returncode == 0, err[-3000:]
-    assert json.loads(out.splitlines()[-1])["rows"] == 20_000
-    found = rows(shipped)
-    latents = RunFolder(SHIPPED).load_latents(RunFolder(SHIPPED).load_model())
-    assert found.keys() == set(latents.ids)
-    ours = np.stack([found[name] for name in latents.ids])
-    np.testing.assert_allclose(ours, latents.vectors_ND, atol=1e-5)
 
 
 def test_a_killed_embedding_goes_on(cluster: Cluster, shipped: Path) -> None:
@@ -515,12 +449,6 @@ def test_the_whole_chain_is_one_job_and_the_next_keeps_all_of_it(
     assert "<html" in (tmp_path / "run/report.html").read_text("utf-8").lower()
 
 
-def test_a_run_at_a_url_is_trained_there(cluster: Cluster, run: Path) -> None:
-    ended = cluster.run([*TRAINING, "--run", f"file://{run}", "--steps", "3"])
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert RunFolder(run).load_model().config.dim == 32
-
-
 # ---- what is refused -------------------------------------------------------------------
 
 
@@ -553,21 +481,22 @@ def test_more_workers_than_there_is_room_for(cluster: Cluster, run: Path) -> Non
     )
 
 
-def test_a_storage_that_only_the_head_sees(own_cluster: Cluster, run: Path) -> None:
+def test_a_storage_that_only_the_head_sees(cluster: Cluster, run: Path) -> None:
     storage = run / "storage"
     storage.mkdir()
-    own_cluster.nodes[2].cover(storage)
-    ended = own_cluster.run([*TRAINING, "--run", str(run), "--storage", str(storage)], seconds=120)
+    words = [*TRAINING, "--run", str(run), "--storage", str(storage)]
+    with cluster.nodes[2].covered(storage):
+        ended = cluster.run(words, seconds=120)
     refused(ended, "not every node sees", str(storage))
 
 
 def test_a_base_that_differs_between_nodes(
-    own_cluster: Cluster, run: Path, tiny_base: object, tmp_path: Path
+    cluster: Cluster, run: Path, tiny_base: object, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     tiny_base.save(other)
-    own_cluster.nodes[2].cover(run / "base", other)
-    ended = own_cluster.run([*TRAINING, "--run", str(run)], seconds=120)
+    with cluster.nodes[2].covered(run / "base", other):
+        ended = cluster.run([*TRAINING, "--run", str(run)], seconds=120)
     refused(ended, "differs between nodes")
 
 
@@ -578,8 +507,64 @@ def test_zero_rows(cluster: Cluster, shipped: Path, tmp_path: Path) -> None:
     refused(ended, str(empty), "no rows")
 
 
-def test_a_relative_path_means_the_drivers_own(cluster: Cluster, run: Path) -> None:
-    short = os.path.relpath(run, Path(__file__).parents[1])
-    ended = cluster.run([*TRAINING, "--run", short, "--steps", "3"])
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (run / "model/model.safetensors").exists()
+# ---- what breaks a cluster -------------------------------------------------------------
+
+
+def test_a_node_that_is_cut_off_ends_neither_in_silence_nor_in_halves(
+    namespaces: None, own_cluster: Cluster, undisturbed: Path, run: Path
+) -> None:
+    own_cluster.wait(own_cluster.add(2))  # to take its place
+    driver = own_cluster.start([*TRAINING, "--run", str(run)])
+    eventually(lambda: checkpoints(run / PLACE))
+    node = next(node for node in own_cluster.nodes[1:] if node.processes("RayTrainWorker"))
+    node.cut()
+    time.sleep(60)
+    node.join()
+    _, err = driver.communicate(timeout=600)
+    if driver.returncode:
+        assert driver.returncode == 1, err[-3000:]
+        assert "cllm: the training failed" in err.splitlines()[-1]
+        assert not (run / "model").exists()
+    else:
+        same_weights(undisturbed, run / "model")
+
+
+DRAIN = """
+import subprocess, sys, ray
+ray.init(logging_level="ERROR")
+(node,) = (n["NodeID"] for n in ray.nodes() if n["NodeManagerAddress"] == sys.argv[1])
+subprocess.run([sys.argv[2], "drain-node", "--address", sys.argv[3], "--node-id", node, "--reason",
+    "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+    "--deadline-remaining-seconds", "60"], check=True)
+"""
+
+
+def test_a_notice_that_a_node_goes_leads_to_a_checkpoint(
+    namespaces: None, own_cluster: Cluster, run: Path
+) -> None:
+    never = ["--steps", "2000", "--set", "train.loop.checkpoint_seconds=100000"]
+    driver = own_cluster.start([*TRAINING, "--run", str(run), *never])
+    eventually(lambda: list((run / PLACE / "tensorboard").glob("*")))
+    drained = own_cluster.run(["-c", DRAIN, own_cluster.nodes[2].address, RAY, own_cluster.address])
+    assert drained.returncode == 0, drained.stderr[-2000:]
+    (kept, *_) = eventually(lambda: checkpoints(run / PLACE))
+    assert step_of(kept) < 2000
+    assert driver.poll() is None
+    driver.kill()
+    driver.communicate()
+
+
+def test_a_lost_node_loses_no_row(own_cluster: Cluster, shipped: Path) -> None:
+    driver = own_cluster.start(
+        ["-m", "cluster.embed", "--run", str(shipped), "--rows", "500", "--cpus", "1"]
+    )
+    eventually(lambda: list(shipped.glob("latents/v-*/*.parquet")))
+    own_cluster.nodes[2].kill()
+    out, err = driver.communicate(timeout=600)
+    assert driver.returncode == 0, err[-3000:]
+    assert json.loads(out.splitlines()[-1])["rows"] == 20_000
+    found = rows(shipped)
+    latents = RunFolder(SHIPPED).load_latents(RunFolder(SHIPPED).load_model())
+    assert found.keys() == set(latents.ids)
+    ours = np.stack([found[name] for name in latents.ids])
+    np.testing.assert_allclose(ours, latents.vectors_ND, atol=1e-5)
