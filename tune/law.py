@@ -54,7 +54,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
     for one in measured(options):
         before = read_json(options.save)["corpora"] if options.save.exists() else []
-        others = [known for known in before if not _old(known) and known["name"] != one["name"]]
+        others = [known for known in before if known["name"] != one["name"]]
         write_json(options.save, {"corpora": [*others, one]})
     return {"corpora": [_row(one) for one in records(options.save)]}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -49,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         told_as = trained_run(options.run).path
         run, options.run = RunFolder(told_as.resolve()), told_as
+        _require_sense(options)
         if options.apply:
             emit(_apply(run, options), options.json)
             return
-        _require_sense(options)
         _require_fit(run, options)
         with redirect_stdout(sys.stderr):  # what workers print comes out here, too
             told = _choose(run, options) if options.choose else _sweep(run, options)
@@ -233,7 +234,7 @@ def _compared(found: Found, pairs: Found) -> dict[str, Any]:
 
     return {
         "controls": pairs.rows, "control_seconds": pairs.seconds,
-        "clustering": report.clustering_in_words([*found.rows, *pairs.rows]),
+        "clustering": report.clustering_in_words(found.rows, pairs.rows),
     }  # fmt: skip
 
 
@@ -249,7 +250,10 @@ def _choose(
     from tune import report
     from tune.dimension import Sizes, dimension
 
-    o = options
+    o, before = options, _last(run)
+    if point is None and before.get("sweep"):
+        point = before["best"]["point"]
+        log.info("trained as the best trial of %s was; see %s", before["sweep"], KEPT)
     taken = tuple(f"{SHORT[name]}={point[name]}" for name in CARRIED if name in (point or {}))
     budget = replace(budget_of(o), changes=(*o.set, *taken))
     needs = Needs(o.cpus, o.gpu, o.wait)
@@ -263,13 +267,18 @@ def _choose(
         told |= {"run": str(options.run)}
         told["report"] = str(report.write(run.path / "tune", told, []))
         settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
-        kept = run.path / "tune" / KEPT  # of a sweep before, whose best point is still the best
-        known = read_json(kept) if kept.exists() else {}
-        corpus = run.load_corpus().hash
-        if "sweep" not in known or known.get("corpus") != corpus:
-            known = {"best": {"point": {}}, "settings": settings, "corpus": corpus}
-        write_json(kept, known | {name: v for name, v in told.items() if name != "report"})
+        known = before if before.get("sweep") else {"best": {"point": {}}}
+        known |= {"settings": settings, "corpus": run.load_corpus().hash}
+        known |= {name: v for name, v in told.items() if name != "report"}
+        write_json(run.path / "tune" / KEPT, known)
     return told
+
+
+def _last(run: RunFolder) -> dict[str, Any]:
+    """What the last sweep or choice over these texts came to; nothing where there was none."""
+    kept = run.path / "tune" / KEPT
+    told: dict[str, Any] = read_json(kept) if kept.exists() else {}
+    return told if told.get("corpus") == run.load_corpus().hash else {}
 
 
 def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
@@ -293,11 +302,10 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     """
     from cllm import pipeline
 
-    kept = run.path / "tune" / KEPT
+    kept, told = run.path / "tune" / KEPT, _last(run)
     if not kept.exists():
         raise InputError(f"{kept} does not exist; find something to apply with `cllm tune`")
-    told = read_json(kept)
-    if told.get("corpus") != run.load_corpus().hash:
+    if not told:
         raise InputError(f"{kept} is of other texts than {run.corpus}; run `cllm tune` again")
     changes = (*told["settings"]["set"], *options.set)
     o, aim = options, told["settings"]["aim"]
@@ -307,6 +315,13 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     point: dict[str, Any] = dict(told["best"]["point"])
     if dim := told.get("choice", {}).get("d"):
         point["dim"] = max(dim, LEAST_FOR_VOIDS) if aim == "voids" else dim
+    elif "dim" not in point:
+        raise InputError(
+            f"by {kept} no dimension was enough, so there is none to apply; choose again with a "
+            "larger --d-max or --cap, or search with `cllm tune`"
+        )
+    elif "choice" in told:
+        log.info("no dimension was enough by the rule; the best trial's is taken")
     log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
     pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)
     log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)
@@ -316,14 +331,17 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
 def _require_sense(options: argparse.Namespace) -> None:
     """InputError for a number that means nothing, before anything is trained."""
     least = {"controls": 0, "trials": 1, "keep": 2, "seeds": 1, "d_max": 2, "workers": 0,
-             "decodes": 1}  # fmt: skip
+             "decodes": 1, "steps": 1}  # fmt: skip
     for name, low in least.items():
         value = getattr(options, name)
         if value is not None and value < low:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be {low} or more")
-    for name in ("cap", "cpus"):
-        if not getattr(options, name) > 0:
-            raise InputError(f"--{name} is {getattr(options, name):g}; it must be above 0")
+    for name in ("cap", "cpus", "seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} is {value:g}; it must be a number above 0")
+    if options.corpus is not None and not options.suggest:
+        raise InputError("--corpus is for --suggest; a search takes the texts of --run")
     separate_sizes(options)
     for line in options.set:
         if line.partition("=")[0].strip() == SHORT["dim"]:

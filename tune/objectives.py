@@ -21,7 +21,7 @@ class Measure:
 
 
 # Uniformity is 0 where all vectors coincide and falls as they spread evenly, which leaves no voids:
-# more is better, as far as the gain allows.
+# more is better, as far as the gain allows and short of COLLAPSED.
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -41,6 +41,7 @@ MEASURES = {
         Measure("withheld", "voids", "withheld recipes among texts from voids", of_prefix=True),
     )
 }  # fmt: skip
+COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
 OF_WITHHELD = ("auroc", "withheld")  # for corpora that withhold something
 
 

@@ -13,14 +13,14 @@ from cllm.report import page_template
 from cllm.voids import CHANCE
 from tune.charts import curve_chart, front_chart, trip_chart
 from tune.choice import BENT, NEAR, SHARE
-from tune.objectives import MEASURES, name_of, short
+from tune.objectives import COLLAPSED, MEASURES, name_of, short
 from tune.results import effects, finished
 from tune.window import LEAST_VALID
 
 WEIGHT = "cluster_weight"
 STUDIED = (WEIGHT, "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
-COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
 EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
+VARIED = (WEIGHT, "cluster_floor")  # by controls
 SAID = ("gain_nats", *EMERGES, "yield", "valid", "uniformity")
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
@@ -41,9 +41,15 @@ def emergence_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return "uniformity"
 
 
-def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the clustering weight buys and costs, from trials that differ in nothing else."""
-    told = _effects(rows, WEIGHT)
+def clustering_in_words(
+    rows: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """What the clustering weight buys and costs, from trials that differ in nothing else.
+
+    From the controls alone where there are any: all of as many steps, with seeds of their own.
+    """
+    compared = controls or rows
+    told = _effects(compared, WEIGHT)
     if not told:
         return [
             "No two finished trials differ in the clustering weight alone, so nothing is known of "
@@ -51,8 +57,8 @@ def clustering_in_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             "cluster_weight=0,0.01 --space cluster_floor=0,0.5 --space seed=0,1,2,3,4 --steps 1200 "
             "--aim voids."
         ]
-    lines = [_bought_and_paid(one) for one in told] + _controls(rows)
-    collapsed = [r for r in rows if r.get("uniformity", -9) > COLLAPSED]
+    lines = [_bought_and_paid(one) for one in told] + _controls(compared)
+    collapsed = [r for r in (*rows, *controls) if r.get("uniformity", -9) > COLLAPSED]
     for row in collapsed:
         point = ", ".join(f"{name} {short(value)}" for name, value in row["point"].items())
         lines.append(f"Vectors collapsed (uniformity {row['uniformity']:.3f}) with {point}.")
@@ -72,10 +78,13 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
     for name in (name for name in SAID if name in one):
         found = one[name]
         text = f"{name_of(name)} {found['before']:.3g} to {found['after']:.3g}"
+        said = []
         if "ci" in found:
             low, high = found["ci"]
-            fewer = f", {found['pairs']} pairs" if found["pairs"] < one["pairs"] else ""
-            text += f" (change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}]{fewer})"
+            said = [f"change {found['change']:+.3g} [{low:+.3g}, {high:+.3g}]"]
+        if found["pairs"] < one["pairs"]:
+            said.append(_pairs(found))
+        text += f" ({', '.join(said)})" if said else ""
         changes.append(text)
     words = "; ".join(changes)
     return (
@@ -239,8 +248,8 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         name_of=name_of, short=short,
         clustering=told.get("clustering", ()),
         choice=choice_in_words(told) if "choice" in told else [],
-        effects={name: found for name in STUDIED
-                 if (found := _effects(every, name))},
+        effects={name: found for name in STUDIED if (found := _effects(
+            told.get("controls") or rows if name in VARIED else rows, name))},
     )  # fmt: skip
     path = folder / "report.html"
     with replacing(path) as new:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cllm.errors import WorkError
 from cllm.files import write_parquet
 from cllm.metrics import bootstrap
-from tune.objectives import MEASURES, is_low
+from tune.objectives import COLLAPSED, MEASURES, is_low
 from tune.space import SEED
 
 Row = Mapping[str, Any]
@@ -54,11 +54,12 @@ def finished(rows: Sequence[Row]) -> list[Row]:
 def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[int]:
     """Numbers of the finished rows that no other one beats in one objective and equals in the rest.
 
-    Rows that lack an objective are on no front.
+    Rows that lack an objective are on no front, nor are collapsed ones where uniformity is one.
     """
     whole = [
         i for i, row in enumerate(rows)
         if row["state"] == "finished" and all(row.get(name) is not None for name in objectives)
+        and not ("uniformity" in objectives and row["uniformity"] > COLLAPSED)
     ]  # fmt: skip
     value_TO = _values([rows[i] for i in whole], objectives)
     beaten = [

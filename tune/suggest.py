@@ -6,6 +6,7 @@ told = suggest(Path("texts.jsonl.gz"))
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cllm.base import BaseLM
 from cllm.corpus import build_corpus
 from cllm.errors import InputError
 from cllm.reading import read_rows
+from tune.choice import SHARE
 from tune.families import SHIPPED_BASE, SPLIT
 from tune.law import the_law
 from tune.statistics import DIMS, dimensions, quick
@@ -21,6 +23,7 @@ from tune.statistics import DIMS, dimensions, quick
 
 def suggest(file: Path | None) -> dict[str, Any]:
     """D with its interval, what it rests on, and what lies outside of what was measured."""
+    begun = time.perf_counter()
     if file is None:
         raise InputError("--suggest looks at a file of texts; name it with --corpus")
     corpus = build_corpus(read_rows(file), split=SPLIT)  # as the corpora of the law were
@@ -33,10 +36,12 @@ def suggest(file: Path | None) -> dict[str, Any]:
     )
     return {
         "d": d, "d_interval": [low, high], "d_max": law.d_max,
+        "rule": f"{SHARE} of the gain at d_max, whether or not texts come back",
         "predictors": {name: facts[name] for name in law.predictors},
         "d_max_to_try": min(texts, 2 ** math.ceil(math.log2(2 * d))),
         "statistics": facts, "extrapolates": law.beyond(facts),
         "law": {"offset": law.offset, "slopes": dict(zip(law.predictors, law.slopes, strict=True))},
+        "seconds": time.perf_counter() - begun,
     }  # fmt: skip
 
 
@@ -47,7 +52,7 @@ def show(told: Mapping[str, Any]) -> None:
     console = Console()
     low, high = told["d_interval"]
     console.print(
-        f"d = {told['d']} for 0.95 of what {told['d_max']} coordinates gain; 95 % prediction "
+        f"d = {told['d']} for {SHARE} of what {told['d_max']} coordinates gain; 95 % prediction "
         f"interval {low} to {high}"
     )
     by = ", ".join(f"{name} = {value:.4g}" for name, value in told["predictors"].items())

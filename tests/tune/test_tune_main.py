@@ -63,7 +63,11 @@ UNJUDGED = ["--measure", "gain", "--separate", ""]  # no reference LM is asked f
         (["--choose", "--separate", "four"], "--separate has 'four'"),
         (["--seeds", "0"], "--seeds is 0; it must be 1 or more"),
         (["--keep", "1"], "--keep is 1; it must be 2 or more"),
-        (["--cap", "0"], "--cap is 0; it must be above 0"),
+        (["--cap", "0"], "--cap is 0; it must be a number above 0"),
+        (["--cap", "inf"], "--cap is inf; it must be a number above 0"),
+        (["--seconds", "0"], "--seconds is 0; it must be a number above 0"),
+        (["--steps", "0"], "--steps is 0; it must be 1 or more"),
+        (["--corpus", "texts.jsonl"], "--corpus is for --suggest"),
         (["--workers", "-1"], "--workers is -1"),
         (["--space", "dim=big"], "--space dim has 'big'; it takes whole numbers"),
         (["--set", "model.dim=8"], "sizes are what is searched"),
@@ -123,6 +127,8 @@ def test_apply_trains_the_best_point_in_full(
     kept = tiny_run.path / "tune" / command.KEPT
     write_json(kept, told | {"corpus": "another"})
     assert "is of other texts than" in refused(capsys, "--run", str(tiny_run.path), "--apply")
+    write_json(kept, told | {"choice": {"d": None}, "best": {"point": {}}})
+    assert "no dimension was enough" in refused(capsys, "--run", str(tiny_run.path), "--apply")
     write_json(kept, told)
     command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])
     facts = json.loads(capsys.readouterr().out)

@@ -161,6 +161,20 @@ def test_an_auroc_that_rises_surely_is_told() -> None:
     assert "not surely" not in line, "a single pair has no interval"
 
 
+def test_controls_alone_are_compared_where_there_are_any() -> None:
+    rows = [row(p_cluster_weight=w, p_lr=0.1, gain_nats=9.0, auroc=0.5 + 0.4 * w) for w in (0, 1)]
+    controls = [one | {"auroc": 0.5} for one in weighed(gain_nats=(10.0, 9.0))]
+    (line,) = report.clustering_in_words(rows, controls)
+    assert "1 pair:" in line
+    assert "one seed cannot tell" in line, "a sweep's own trials are no second seed"
+
+
+def test_collapsed_vectors_are_on_no_front() -> None:
+    rows = [row(gain_nats=2.0, uniformity=-1.5), row(gain_nats=1.0, uniformity=-0.001)]
+    assert results.front(rows, ["gain_nats", "uniformity"]) == [0]
+    assert results.front(rows, ["gain_nats"]) == [0]
+
+
 def test_what_the_weight_buys_is_told_of_models_with_a_floor() -> None:
     rows = [
         row(p_cluster_weight=w, p_cluster_floor=f, p_seed=s, gain_nats=10.0 - w * (1 if f else 9),
