@@ -189,12 +189,13 @@ def test_a_killed_driver_goes_on_before_its_damaged_checkpoint(
     driver.kill()
     driver.communicate()
     before, newest = checkpoints(run / PLACE)[-2:]
+    step = step_of(before)
     shards = next(newest.glob("shards/*optim_states.pt"))
     shards.write_bytes(shards.read_bytes()[:-100])
     again = cluster.run(command)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "damaged" in again.stderr
-    assert f"going on at step {step_of(before)}" in again.stderr
+    assert f"going on at step {step}" in again.stderr
     same_weights(undisturbed, run / "model")
     assert trained_steps(run) == list(range(5, STEPS + 1, 5))
 
@@ -407,12 +408,15 @@ def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
 # ---- voids, and all of it --------------------------------------------------------------
 
 
-def test_voids_over_shards_are_those_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+def test_voids_over_shards_are_those_of_one_machine(
+    cluster: Cluster, quarter: Path, tmp_path: Path
+) -> None:
     from cllm import discovery
 
-    one, many = tmp_path / "one", tmp_path / "many"
-    for run in (one, many):
-        shutil.copytree(SHIPPED, run, ignore=shutil.ignore_patterns("ideas*"))
+    one, many = quarter, tmp_path / "many"
+    run = RunFolder(one)
+    pipeline.write_latents(run, run.load_model(), run.load_corpus())
+    shutil.copytree(one, many)
     discovery.search_voids(RunFolder(one), seed=3, quick=True)
     ended = cluster.run(
         ["-m", "cluster.voids", "--run", str(many), "--seed", "3", "--shards", "3", "--quick"],
@@ -420,6 +424,7 @@ def test_voids_over_shards_are_those_of_one_machine(cluster: Cluster, tmp_path: 
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     ours, theirs = (pq.read_table(run / "voids.parquet") for run in (many, one))
+    assert len(ours)
     for name in ("id", "neighbours", "enclosed"):
         assert ours[name].to_pylist() == theirs[name].to_pylist()
     np.testing.assert_allclose(ours["radius"], theirs["radius"], atol=1e-5)
@@ -466,7 +471,8 @@ def refused(ended: subprocess.CompletedProcess[str], *words: str, status: int = 
     assert last.startswith("cllm: ")
     for word in words:
         assert word in last
-    assert "Traceback" not in ended.stderr
+    ours = [line for line in ended.stderr.splitlines() if "PlacementGroupCleaner" not in line]
+    assert "Traceback" not in "".join(ours), "of what Ray cleans up, it may tell more"
 
 
 def test_an_address_where_nobody_is(cluster: Cluster, run: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
 
 def test_the_dimension_is_chosen_checked_and_kept_for_applying(run: Path) -> None:
     words = ["--choose", "--d-max", "8", "--separate", "4,8", "--decodes", "20", "--cap", "1",
-             "--steps", "600"]  # fmt: skip
+             "--steps", "300"]  # fmt: skip
     told = outcome(tune(run, *words))
     assert told["choice"]["lengths"] == [2, 3, 4, 6, 8]
     assert [row["d"] for row in told["check"]["sizes"]] == [4, 8]
