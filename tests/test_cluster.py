@@ -435,7 +435,7 @@ CONFIG = """
 run: {run}
 texts: 1000
 aim: voids
-set: [train.loop.steps=60, model.form=direct, train.loop.report_every=20]
+set: [train.loop.steps=60, model.form=direct, train.loop.report_every=20, ideas=40, evaluated=50]
 voids: {{shards: 3}}
 """
 
