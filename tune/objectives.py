@@ -21,7 +21,8 @@ class Measure:
 
 
 # Uniformity is 0 where all vectors coincide and falls as they spread evenly, which leaves no voids:
-# more is better, as far as the gain allows and short of COLLAPSED.
+# more is better, as far as the gain allows. It is of prefixes, cast on a sphere of their own, where
+# collapsed vectors may differ: those show in the variance.
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -30,6 +31,7 @@ MEASURES = {
         Measure("content_f1", "texts", "content F1"),
         Measure("round_trip", "texts", "round trip", low=True),
         Measure("uniformity", "gain", "uniformity (0 = all alike)", of_prefix=True),
+        Measure("variance", "gain", "variance of the vectors (1 = spread evenly, 0 = all alike)"),
         Measure("radius_ratio", "voids", "radius ratio", of_prefix=True),
         Measure("p_value", "voids", "p of the radius ratio", low=True, of_prefix=True,
                 compared=False),
@@ -41,7 +43,7 @@ MEASURES = {
         Measure("withheld", "voids", "withheld recipes among texts from voids", of_prefix=True),
     )
 }  # fmt: skip
-COLLAPSED = -0.05  # a uniformity above this: hardly any two vectors differ
+COLLAPSED = 0.05  # a variance below this: hardly any two vectors differ
 OF_WITHHELD = ("auroc", "withheld")  # for corpora that withhold something
 
 

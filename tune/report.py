@@ -58,10 +58,10 @@ def clustering_in_words(
             "--aim voids."
         ]
     lines = [_bought_and_paid(one) for one in told] + _controls(compared)
-    collapsed = [r for r in (*rows, *controls) if r.get("uniformity", -9) > COLLAPSED]
+    collapsed = [r for r in (*rows, *controls) if r.get("variance", 1.0) < COLLAPSED]
     for row in collapsed:
         point = ", ".join(f"{name} {short(value)}" for name, value in row["point"].items())
-        lines.append(f"Vectors collapsed (uniformity {row['uniformity']:.3f}) with {point}.")
+        lines.append(f"Vectors collapsed (variance {row['variance']:.3f}) with {point}.")
     return lines
 
 
@@ -142,8 +142,10 @@ def _plain(one: Mapping[str, Any]) -> str:
 
 
 def _collapse(one: Mapping[str, Any]) -> str:
-    gain, spread = one["gain_nats"], one["uniformity"]
-    fell, held = spread["before"] > COLLAPSED, spread["after"] <= COLLAPSED
+    if "variance" not in one:
+        return "how far vectors differ was not measured"
+    gain, spread = one["gain_nats"], one["variance"]
+    fell, held = spread["before"] < COLLAPSED, spread["after"] >= COLLAPSED
     verdict = {
         (True, True): "vectors collapse without it, and not with it",
         (True, False): "vectors collapse either way",
@@ -151,7 +153,7 @@ def _collapse(one: Mapping[str, Any]) -> str:
         (False, False): "vectors collapse with it, and not without",
     }[fell, held]
     return (
-        f"{verdict} (uniformity {spread['before']:.3g} to {spread['after']:.3g}, gain "
+        f"{verdict} (variance {spread['before']:.3g} to {spread['after']:.3g}, gain "
         f"{gain['before']:.3g} to {gain['after']:.3g} nats)"
     )
 

@@ -59,7 +59,7 @@ def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[int]:
     whole = [
         i for i, row in enumerate(rows)
         if row["state"] == "finished" and all(row.get(name) is not None for name in objectives)
-        and not ("uniformity" in objectives and row["uniformity"] > COLLAPSED)
+        and not ("uniformity" in objectives and row.get("variance", 1.0) < COLLAPSED)
     ]  # fmt: skip
     value_TO = _values([rows[i] for i in whole], objectives)
     beaten = [

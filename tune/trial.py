@@ -225,6 +225,7 @@ def measure(
     found: dict[str, float | None] = {
         "dim": model.config.dim, "void_dim": k,
         "steps": folder.notes()["model"]["steps"],
+        "variance": train_ND.var(0).sum(),
         "uniformity": uniformity(ExactIndex(prefix(train_ND, k)), rng),
         "auroc": notices(model, corpus, train_ND, k, rng),
     }  # fmt: skip

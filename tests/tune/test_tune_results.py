@@ -72,7 +72,7 @@ def test_effects_are_of_trials_alike_in_all_else() -> None:
 def test_a_larger_radius_alone_proves_nothing_and_a_collapse_is_told() -> None:
     rows = [
         row(p_cluster_weight=w, p_seed=s, gain_nats=10.0, auroc=0.8 + 0.01 * s,
-            radius_ratio=1.0 + w, uniformity=-2.0 if w == 0 else -0.01)
+            radius_ratio=1.0 + w, uniformity=-2.0, variance=0.9 if w == 0 else 0.01)
         for w in (0, 1) for s in range(3)
     ]  # fmt: skip
     lines = report.clustering_in_words(rows)
@@ -83,7 +83,7 @@ def test_a_larger_radius_alone_proves_nothing_and_a_collapse_is_told() -> None:
 def test_what_the_variance_floor_does_is_told_and_what_weight_none_does_not() -> None:
     rows = [
         row(p_cluster_weight=w, p_cluster_floor=f, p_seed=s, gain_nats=10.0 - w,
-            uniformity=-0.01 if w and not f else -2.0)
+            uniformity=-2.0, variance=0.01 if w and not f else 0.6)
         for w in (0, 1) for f in (0, 0.5) for s in range(2)
     ]  # fmt: skip
     lines = [line for line in report.clustering_in_words(rows) if line.startswith("Control")]
@@ -170,7 +170,8 @@ def test_controls_alone_are_compared_where_there_are_any() -> None:
 
 
 def test_collapsed_vectors_are_on_no_front() -> None:
-    rows = [row(gain_nats=2.0, uniformity=-1.5), row(gain_nats=1.0, uniformity=-0.001)]
+    rows = [row(gain_nats=2.0, uniformity=-1.5, variance=0.8),
+            row(gain_nats=1.0, uniformity=-0.9, variance=0.01)]  # fmt: skip
     assert results.front(rows, ["gain_nats", "uniformity"]) == [0]
     assert results.front(rows, ["gain_nats"]) == [0]
 
