@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from cllm import pipeline
 from cllm.corpus import built_in_corpus
-from cllm.files import digest
+from cllm.files import digest, read_json, write_json
 from cllm.run import SHIPPED, RunFolder
 
 pytestmark = [
@@ -414,8 +414,11 @@ def test_voids_over_shards_are_those_of_one_machine(
     from cllm import discovery
 
     one, many = quarter, tmp_path / "many"
-    run = RunFolder(one)
-    pipeline.write_latents(run, run.load_model(), run.load_corpus())
+    run, file = RunFolder(one), one / "model/training.json"
+    corpus, trained = run.load_corpus(), read_json(file)
+    trained["facts"]["corpus_hash"] = corpus.hash
+    write_json(file, trained)
+    pipeline.write_latents(run, run.load_model(), corpus)
     shutil.copytree(one, many)
     discovery.search_voids(RunFolder(one), seed=3, quick=True)
     ended = cluster.run(
