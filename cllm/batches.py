@@ -150,17 +150,21 @@ class TokenTexts:
         return max(1, len(self) // batch)
 
     def batches(
-        self, batch: int, seed: int, first: int = 0, workers: Workers = ALONE, pieces: int = 1
-    ) -> Iterator[list[Batch]]:
-        """One worker's pieces of endless training batches, from step `first` on."""
+        self, batch: int, seed: int, first: int = 0, workers: Workers = ALONE, pieces: int = 1,
+        mixed: bool = False,
+    ) -> Iterator[list[Batch]]:  # fmt: skip
+        """One worker's pieces of endless training batches, from step `first` on.
+
+        `mixed`: each a random part of the texts, of any length, at the price of more padding.
+        """
         per_epoch = self.steps_per_epoch(batch)
         epoch, skip = divmod(first, per_epoch)
         while True:
-            for chosen_G in self._epoch(batch, seed, epoch)[skip:]:
+            for chosen_G in self._epoch(batch, seed, epoch, mixed)[skip:]:
                 yield self.parts(chosen_G, workers, pieces)
             epoch, skip = epoch + 1, 0
 
-    def _epoch(self, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    def _epoch(self, batch: int, seed: int, epoch: int, mixed: bool) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([seed, epoch])
         batch = min(batch, len(self))
         # what is left over falls out before sorting, else it would always be the longest texts
@@ -169,7 +173,8 @@ class TokenTexts:
         chunks: list[NDArray[np.int64]] = []
         for start in range(0, len(self), POOL_BATCHES * batch):
             pool = order_N[start : start + POOL_BATCHES * batch]
-            pool = pool[np.argsort(lengths_N[pool], kind="stable")]
+            if not mixed:
+                pool = pool[np.argsort(lengths_N[pool], kind="stable")]
             chunks += [pool[i : i + batch] for i in range(0, len(pool), batch)]
         rng.shuffle(chunks)
         return chunks

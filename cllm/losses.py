@@ -39,6 +39,8 @@ class Restoring:
         self.seen: dict[str, Tensor] = {}  # vectors of the whole batch, where it comes in pieces
         self.module: nn.Module = model.train()
         self.mask_id = model.base.mask
+        # texts of one length can be gathered in one place, and those of the next in another
+        self.mixed = bool(settings.cluster_weight)
         dim = model.config.dim
         self.prefixes = list(settings.prefixes) or prefix_lengths(dim) or [dim]
         self.identity = digest(

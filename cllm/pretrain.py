@@ -107,7 +107,7 @@ def _start_copying(model: Any) -> None:  # noqa: ANN401
 class Denoising:
     """Task: restore the text from its masked form through noisy token embeddings."""
 
-    enough = False
+    enough = mixed = False
 
     def __init__(self, base: BaseLM, settings: BaseSettings, held_out: TokenTexts) -> None:
         self.base, self.settings, self.held_out = base, settings, held_out

@@ -124,7 +124,7 @@ def reference_rate(width: int) -> float:
 class Writing:
     """Task: predict the next token, given nothing but the ones before."""
 
-    enough = False
+    enough = mixed = False
 
     def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
         self.reference, self.held_out = reference, held_out

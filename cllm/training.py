@@ -42,6 +42,7 @@ class Task(Protocol):
     module: nn.Module
     identity: str  # of everything but loop settings and texts; a checkpoint remembers it
     enough: bool  # set by `score` where no more training is wanted
+    mixed: bool  # whether batches have to be random parts of the texts, whatever their lengths
 
     def prepare(self, pieces: Sequence[Batch], step: int) -> None:
         """Look at all of this worker's part of a batch, before its pieces are gone through."""
@@ -227,7 +228,7 @@ class _Run:
         settings, progress, workers = self.settings, self.progress, self.spread.workers
         pieces = self.spread.settings.pieces
         for batch in self.texts.batches(
-            settings.batch, settings.seed, progress.step, workers, pieces
+            settings.batch, settings.seed, progress.step, workers, pieces, self.task.mixed
         ):
             if self.done >= 1.0 or progress.enough or self.task.enough:
                 break

@@ -40,6 +40,18 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert once[:10] != once[10:]  # a new epoch, a new order
 
 
+def test_mixed_batches_are_random_parts_of_the_texts() -> None:
+    texts = some(400)
+    alike, mixed = (
+        [np.ptp(batch.mask_BT.sum(1).numpy())
+         for (batch,) in islice(texts.batches(20, 0, mixed=mixed), 20)]
+        for mixed in (False, True)
+    )  # fmt: skip
+    assert np.median(alike) * 4 < np.median(mixed)
+    batches = [batch for (batch,) in islice(texts.batches(20, 0, mixed=True), 20)]
+    assert len({name for batch in batches for name in batch.names}) == 400
+
+
 @given(first=st.integers(0, 50), count=st.integers(5, 60), batch=st.integers(1, 9))
 def test_resuming_at_a_step_gives_the_same_batches(first: int, count: int, batch: int) -> None:
     texts = some(count)

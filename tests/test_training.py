@@ -31,7 +31,7 @@ class Counting:
     """A small task with dropout, so that torch's random state matters too."""
 
     identity = "counting"
-    enough = False
+    enough = mixed = False
 
     def __init__(self, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
