@@ -164,6 +164,11 @@ def test_terms_are_off_when_their_weight_is_zero(
         assert on["loss"] == pytest.approx(off["loss"] + 0.7 * on[name], rel=1e-5)
 
 
+def test_vectors_are_gathered_over_random_batches(task_of: Callable[..., Restoring]) -> None:
+    assert task_of(cluster_weight=0.1).mixed
+    assert not task_of(cluster_weight=0.0).mixed
+
+
 def test_slots_restore_no_array(
     new_cllm: Callable[..., CLLM], texts: TokenTexts, batch: Batch
 ) -> None:
