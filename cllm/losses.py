@@ -40,7 +40,7 @@ class Restoring:
         self.module: nn.Module = model.train()
         self.mask_id = model.base.mask
         # texts of one length can be gathered in one place, and those of the next in another
-        self.mixed = bool(settings.cluster_weight)
+        self.mixed = settings.mixed or settings.cluster_weight > 0
         dim = model.config.dim
         self.prefixes = list(settings.prefixes) or prefix_lengths(dim) or [dim]
         self.identity = digest(

@@ -152,6 +152,9 @@ class TrainSettings(Settings):
     cluster_floor: float = Field(
         0.5, ge=0, le=1, description="smallest variance kept, of uniform's"
     )
+    mixed: bool = Field(
+        False, description="batches of mixed lengths; always where cluster_weight is above 0"
+    )
     negative_weight: float = Field(0.0, ge=0, description="against the nearest confusable text")
     negative_temperature: float = Field(0.1, gt=0, description="of the negative term")
     loop: LoopSettings = LoopSettings()

@@ -167,6 +167,7 @@ def test_terms_are_off_when_their_weight_is_zero(
 def test_vectors_are_gathered_over_random_batches(task_of: Callable[..., Restoring]) -> None:
     assert task_of(cluster_weight=0.1).mixed
     assert not task_of(cluster_weight=0.0).mixed
+    assert task_of(cluster_weight=0.0, mixed=True).mixed, "to be compared with"
 
 
 def test_slots_restore_no_array(

@@ -36,14 +36,15 @@ def control_space(space: Space, best: Mapping[str, Any], seeds: int, floor: floa
 def controls(space: Space, plan: Plan, how: How, best: Mapping[str, Any], seeds: int) -> Found:
     """Train and measure them, over a cluster that was joined; no rows where nothing is asked.
 
-    All are trained for as many steps, so that weight 0 with and without the floor has to come to
-    one and the same model.
+    All are trained for as many steps, in batches of mixed lengths, so that they differ in nothing
+    else, and weight 0 with and without the floor has to come to one and the same model.
     """
     floor = plan.budget.settings(best["point"]).train.cluster_floor
     wanted = control_space(space, best, seeds, floor)
     if wanted is None:
         return Found("", [], 0.0)
-    budget = replace(plan.budget, seconds=None, steps=int(best["steps"]))
+    changes = (*plan.budget.changes, "train.mixed=true")
+    budget = replace(plan.budget, seconds=None, steps=int(best["steps"]), changes=changes)
     alike = replace(plan, budget=budget)
     found = sweep(wanted, alike, replace(how, search="grid", trials=None, prune=False))
     return replace(found, rows=[row | {"control": True} for row in found.rows])
