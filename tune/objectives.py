@@ -31,7 +31,7 @@ MEASURES = {
         Measure("content_f1", "texts", "content F1"),
         Measure("round_trip", "texts", "round trip", low=True),
         Measure("uniformity", "gain", "uniformity (0 = all alike)", of_prefix=True),
-        Measure("variance", "gain", "variance of the vectors (1 = spread evenly, 0 = all alike)"),
+        Measure("variance", "gain", "variance (1 = spread evenly)"),
         Measure("radius_ratio", "voids", "radius ratio", of_prefix=True),
         Measure("p_value", "voids", "p of the radius ratio", low=True, of_prefix=True,
                 compared=False),

@@ -121,6 +121,8 @@ def test_no_more_is_said_than_was_measured() -> None:
     assert "it adds 5.0 % of the gain; whether it buys voids, one seed cannot tell." in line
     (line,) = report.clustering_in_words(weighed(gain_nats=(10.0, 9.5)))
     assert "it costs 5.0 % of the gain; what it buys was not measured." in line
+    (line,) = report.clustering_in_words(weighed(gain_nats=(0.1, -2.0)))
+    assert "it costs all of the gain" in line, "no 2,100 %"
     rows = [
         row(p_cluster_weight=w, p_seed=s, gain_nats=10.0, void_new=40 - 16 * w + s)
         | ({"yield": 0.5 + 0.3 * w} if s < 2 else {})  # no voids, no yield
