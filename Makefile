@@ -42,7 +42,7 @@ demo: setup ## the whole chain on the built-in recipes: texts, vectors, voids, i
 check: setup ## fast tests, below 90 seconds
 	$(call pytest,$(SPREAD) -q -m "not ($(FULL) or chain)")
 
-test: setup ## all tests but the slow tiers, below 10 minutes
+test: setup ## all tests but the slow tiers, below 20 minutes
 	$(call pytest,$(SPREAD) -m "not ($(FULL))")
 
 test-full: setup ## the slow tiers: cluster, browser, slow; below 45 minutes

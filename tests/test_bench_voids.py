@@ -78,6 +78,7 @@ def test_a_plant_is_found_only_by_a_void_as_wide() -> None:
     assert _planted._found([wide, narrow, aside], place, 0.2) == [wide]
 
 
+@pytest.mark.timeout(1800)  # five minutes of an idle core
 @pytest.mark.slow
 def test_p_values_of_null_clouds_are_uniform() -> None:
     found = voids.calibration(small("--calibrated", "40", "--first", "1000"))

@@ -95,7 +95,7 @@ def _bought_and_paid(one: Mapping[str, Any]) -> str:
 
 def _verdict(one: Mapping[str, Any]) -> str:
     gain = one.get("gain_nats", {})
-    change = gain["change"] / gain["before"] if gain.get("before") else 0.0
+    change = gain["change"] / gain["before"] if gain.get("before", 0.0) > 0 else 0.0
     paid = f"costs {-100 * change:.1f} %" if change < 0 else f"adds {100 * change:.1f} %"
     paid = "costs all" if change <= -1 else paid
     known = [name for name in EMERGES if name in one]
