@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tune.space import SEED, Range, Space
+from tune.space import FLOOR, SEED, WEIGHT, Range, Space
 from tune.sweep import Found, How, sweep
 from tune.trial import Plan
-
-WEIGHT, FLOOR = "cluster_weight", "cluster_floor"
 
 
 def control_space(space: Space, best: Mapping[str, Any], seeds: int, floor: float) -> Space | None:

@@ -250,8 +250,8 @@ def _choose(
     from tune import report
     from tune.dimension import Sizes, dimension
 
-    o, before = options, _last(run)
-    if point is None and before.get("sweep"):
+    o, before = options, {} if point is not None else _last(run)
+    if before.get("sweep"):
         point = before["best"]["point"]
         log.info("trained as the best trial of %s was; see %s", before["sweep"], KEPT)
     taken = tuple(f"{SHORT[name]}={point[name]}" for name in CARRIED if name in (point or {}))
@@ -278,7 +278,7 @@ def _last(run: RunFolder) -> dict[str, Any]:
     """What the last sweep or choice over these texts came to; nothing where there was none."""
     kept = run.path / "tune" / KEPT
     told: dict[str, Any] = read_json(kept) if kept.exists() else {}
-    return told if told.get("corpus") == run.load_corpus().hash else {}
+    return told if told and told.get("corpus") == run.load_corpus().hash else {}
 
 
 def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:

@@ -15,12 +15,11 @@ from tune.charts import curve_chart, front_chart, trip_chart
 from tune.choice import BENT, NEAR, SHARE
 from tune.objectives import COLLAPSED, MEASURES, name_of, short
 from tune.results import effects, finished
+from tune.space import FLOOR, WEIGHT
 from tune.window import LEAST_VALID
 
-WEIGHT = "cluster_weight"
-STUDIED = (WEIGHT, "cluster_floor", "vector_noise", "prefix_weight", "dim", "void_dim")
+STUDIED = (WEIGHT, FLOOR, "vector_noise", "prefix_weight", "dim", "void_dim")
 EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
-VARIED = (WEIGHT, "cluster_floor")  # by controls
 SAID = ("gain_nats", *EMERGES, "yield", "valid", "uniformity")
 LOSSES = (0.01, 0.05)  # of the gain: what a term may cost
 ROUNDING = 1e-3  # between two equal trainings, where sums are not always taken in one order
@@ -67,7 +66,7 @@ def clustering_in_words(
 
 def _effects(rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     """Of the clustering weight among models with a variance floor, where there are such."""
-    floored = [row for row in rows if row["point"].get("cluster_floor") != 0]
+    floored = [row for row in rows if row["point"].get(FLOOR) != 0]
     of_weight = effects(floored, name, np.random.default_rng(0)) if name == WEIGHT else []
     return of_weight or effects(rows, name, np.random.default_rng(0))
 
@@ -119,9 +118,9 @@ def _verdict(one: Mapping[str, Any]) -> str:
 def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What trials say that differ in the variance floor alone: at weight 0 nothing may."""
     lines = []
-    for weight in sorted({row["point"].get("cluster_weight", 0) for row in finished(rows)}):
-        some = [row for row in rows if row["point"].get("cluster_weight", 0) == weight]
-        for one in effects(some, "cluster_floor", np.random.default_rng(0)):
+    for weight in sorted({row["point"].get(WEIGHT, 0) for row in finished(rows)}):
+        some = [row for row in rows if row["point"].get(WEIGHT, 0) == weight]
+        for one in effects(some, FLOOR, np.random.default_rng(0)):
             floors = (
                 f"Control, weight {short(weight)}, a variance floor of {short(one['value'])} "
                 f"instead of {short(one['against'])}, {_pairs(one)}"
@@ -226,7 +225,7 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
     `told["controls"]`: trials that were no part of the search, for comparison.
     """
-    every = [*rows, *told.get("controls", ())]
+    every, paired = [*rows, *told.get("controls", ())], told.get("controls") or rows
     charts = {  # of one space each: prefixes of other lengths lie on other spheres
         f"front-{k:.0f}": front_chart(
             [r for r in rows if r.get("void_dim") == k], emergence_of(rows)
@@ -251,8 +250,8 @@ def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any
         name_of=name_of, short=short,
         clustering=told.get("clustering", ()),
         choice=choice_in_words(told) if "choice" in told else [],
-        effects={name: found for name in STUDIED if (found := _effects(
-            told.get("controls") or rows if name in VARIED else rows, name))},
+        effects={name: found for name in STUDIED
+                 if (found := _effects(paired if name in (WEIGHT, FLOOR) else rows, name))},
     )  # fmt: skip
     path = folder / "report.html"
     with replacing(path) as new:

@@ -30,6 +30,7 @@ SHORT = {  # what is searched by a short name; anything else by its place, as in
     "lr": "train.loop.lr",
 }
 SEED = "seed"
+WEIGHT, FLOOR = "cluster_weight", "cluster_floor"  # what controls vary
 DEFAULT = (
     "dim=8,16,32,64", "void_dim=4,8", "cluster_weight=0,0.01,0.1", "vector_noise=0..0.3",
     "prefix_weight=0.1..1:log", "lr=1e-3..4e-3:log",
