@@ -26,8 +26,9 @@ BASE = (  # one for all; in steps, so that a busy machine makes the same one
     "base.loop.steps=2000", "base.loop.seconds=0",
     "base.low_rank_loop.steps=3000", "base.low_rank_loop.seconds=0",
 )  # fmt: skip
-REFERENCE_STEPS = 1500  # most; the best of them by held-out texts is kept, of
-SCORES = "base.loop.evaluations=40"  # so many, as on few texts it soon learns them by heart
+SCORES = "base.loop.evaluations=40"  # the best by held-out texts is kept
+REFERENCE_STEPS = 1500  # most: on few texts it soon learns them by heart, and ends
+REFERENCE_ENDS = "base.loop.plateau=0.5"  # nats a text that the last third has to be worth
 
 
 def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -35,8 +36,8 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     names, out, corpora = [cell.name for cell in CELLS], options.out, options.corpora
     if unknown := sorted({*options.only} - {*names}):
         raise InputError(f"--only has {', '.join(unknown)}; there are {', '.join(names)}")
-    settings = overridden("quick", steps=REFERENCE_STEPS, changes=(*BASE, SCORES))
-    shared = shared_base(out, corpora, settings)
+    shared = shared_base(out, corpora, overridden("quick", changes=(*BASE, SCORES)))
+    settings = overridden("quick", steps=REFERENCE_STEPS, changes=(SCORES, REFERENCE_ENDS))
     if options.ship_base:
         ship_base(shared)
     for cell in CELLS:
