@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--scheduler", choices=("asha", "none"), help="[default: asha where the "
                         f"objective is {EARLY}, else none]")  # fmt: skip
-    search.add_argument("--keep", type=int, default=3, help="ASHA: one of so many goes on")
+    search.add_argument("--keep", type=int, default=4, help="ASHA: one of so many goes on")
     search.add_argument(
         "--measure", choices=PARTS, default="voids",
         help="how much is measured of a trial that was not pruned: "

@@ -62,7 +62,7 @@ class How:
     search: Search = "optuna"
     trials: int | None = None  # 24, or all of a grid
     prune: bool = True
-    keep: int = 3  # of so many trials one gets on, where they are pruned
+    keep: int = 4  # of so many trials one gets on, where they are pruned
     seed: int = 0
     cpus: float = 1  # of a trial, or of each of its workers
     gpu: bool = False
