@@ -18,6 +18,7 @@ import numpy as np
 
 from cllm import __version__
 from cllm.arms import Field, write_all, write_from_voids
+from cllm.arrays import TokenArrays
 from cllm.base import Generation
 from cllm.cards import write_model_card
 from cllm.clouds import describe
@@ -233,13 +234,18 @@ def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
 
 
 def evaluate_run(
-    run: RunFolder, seed: int, limit: int, split: str = "test", beams: int = 1
-) -> Evaluation:
-    """Measure reconstruction on held-out texts; the report takes the test split, greedy."""
+    run: RunFolder, seed: int, limit: int, split: str = "test", beams: int = 1,
+    known: TokenArrays | None = None,
+) -> Evaluation:  # fmt: skip
+    """Measure reconstruction on held-out texts; the report takes the test split, greedy.
+
+    `known` token embeddings are not worked out again.
+    """
     if split not in ("validation", "test"):
         raise InputError(f"no held-out split {split!r}; there are validation and test")
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
+    model.base.known = known
     reference = run.load_reference(model.base)
     rng = np.random.default_rng([seed, 3])
     latents = run.load_latents(model)

@@ -142,7 +142,7 @@ def restored_array(
     error_N, right_N, length_N = np.zeros(count), np.zeros(count), np.zeros(count)
     for chosen_B, part in tokens.in_order(64):
         moved = part.to(model.device)
-        array_BTH = model.base.embed(moved.ids_BT, moved.mask_BT)
+        array_BTH = model.base.arrays(moved)
         memory_BMH = model.decode_array(model.encode_array(array_BTH, moved.mask_BT))
         best_BT = model.base.logits(memory_BMH, moved.ids_BT).argmax(-1)
         right_N[chosen_B] = ((best_BT == moved.ids_BT) & moved.mask_BT).sum(1).cpu().numpy()

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cllm.arrays import TokenArrays
 from cllm.batches import TokenTexts
 from cllm.evaluate import _derangement, carried, restored_array, round_trip
 from cllm.losses import null_nats, text_nats
@@ -82,6 +83,20 @@ def test_array_r2_is_one_for_the_array_itself_and_zero_for_its_mean(
     assert restored_array(model, some, rng)["array_r2"].mean == pytest.approx(1.0)
     monkeypatch.setattr(model, "decode_array", lambda _: whole.expand_as(arrays[-1]))
     assert restored_array(model, some, rng)["array_r2"].mean == pytest.approx(0.0, abs=1e-6)
+
+
+def test_known_token_embeddings_are_not_worked_out_again(
+    new_cllm: Callable[..., CLLM], some: TokenTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = new_cllm()
+    rng = np.random.default_rng
+    asked = restored_array(model, some, rng(0)), gains(model, some, 300.0, None)
+    model.base.known = TokenArrays.of(model.base, [some])
+    monkeypatch.setattr(model.base, "embed", None)
+    known = restored_array(model, some, rng(0)), gains(model, some, 300.0, None)
+    assert known[0]["array_r2"].mean == pytest.approx(asked[0]["array_r2"].mean, abs=1e-5)
+    gain = known[1][0]["gain_nats"].mean
+    assert gain == pytest.approx(asked[1][0]["gain_nats"].mean, abs=1e-3)
 
 
 def test_slots_restore_no_array(new_cllm: Callable[..., CLLM], some: TokenTexts) -> None:

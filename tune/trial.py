@@ -233,8 +233,10 @@ def measure(
     found |= {"gain_nats": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
     found["nats_per_dim"] = gain.mean / model.config.dim
     if "texts" in plan.parts:
-        numbers = discovery.evaluate_run(folder, settings.seed, EVALUATED, "validation").numbers
-        found |= {name: numbers.get(name) for name in of_part("texts")}
+        told = discovery.evaluate_run(
+            folder, settings.seed, EVALUATED, "validation", known=shared.arrays
+        ).numbers
+        found |= {name: told.get(name) for name in of_part("texts")}
     if "voids" in plan.parts:
         found |= void_facts(folder, settings.seed, plan.decodes, quick=True)
     shutil.rmtree(folder.latents)  # large, and made again in seconds

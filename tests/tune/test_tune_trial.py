@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,6 +77,18 @@ def test_the_encoder_of_the_base_is_not_asked_again(
     run_trial({"dim": 8}, plan, shared, lambda _: None)
     recipes = 500  # of withheld combinations, which no training text is
     assert sum(asked) <= recipes
+
+
+def test_restored_texts_are_measured_by_the_shared_token_embeddings(
+    plan: Plan, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate_run(*_: object, known: object) -> Any:
+        assert known is shared.arrays
+        return SimpleNamespace(numbers={"content_f1": 0.5})
+
+    monkeypatch.setattr("cllm.discovery.evaluate_run", evaluate_run)
+    of_texts = replace(plan, parts=("gain", "texts"))
+    assert run_trial({"dim": 8}, of_texts, shared, lambda _: None)["content_f1"] == 0.5
 
 
 def test_no_clustering_weight_is_the_plain_model(plan: Plan, shared: Shared) -> None:
