@@ -1,30 +1,27 @@
 """Where texts are written from: places in voids, and the controls that voids must beat.
 
 A place is *settled* before it counts: decoded, encoded again, and taken where it arrives, so that
-words and vector agree; where its text is not `plausible` it is dropped. Every decode of that is
-counted, in every arm.
+words and vector agree; where its text is not `plausible`, or came before, it is dropped. Every
+decode of that is counted, in every arm.
 
     field = Field.of(cloud_ND, held_out_MD, void_dim, chance, rng)
     arms = write_arms(model, field, 2000, rng)     # void, density, open, ...
 """
 
-# Shapes: N texts, M held-out texts, D coordinates, K of the prefix, J of the cloud's subspace,
-# S starts, n settled places.
+# Shapes: N texts, D coordinates, J of the cloud's subspace, S starts, n settled places.
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.enclosure import Support
-from cllm.proposals import CORNERS, clusters, draw
-from cllm.sphere import ExactIndex, prefix, slerp, tangent, unit
+from cllm.field import Field, Look
+from cllm.sphere import ExactIndex, slerp, tangent, unit
 from cllm.swaps import SwapTable
-from cllm.voids import NO_PART, VoidSettings, ascend, ground, place_scores, scores
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +30,14 @@ Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-Rest = Literal["open", "nearest"]
 Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
 
-SEARCH = VoidSettings()  # k of the void score, and how long a place climbs
 NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
+WALKED = 0.5  # share of the void arm's starts that are steps off places which settled in voids
+STEP = (0.2, 1.5)  # how far such a step goes, in d_k of the place: from and to, evenly by logarithm
 POOL = 5  # proposals drawn for each start that is wanted
-UNUSUAL = 0.99  # quantile of the void score of unseen texts that a void is above
 BARREN = 20  # draws of a pool without one start, after which no more are drawn
 
 
@@ -75,107 +71,14 @@ class Written:
         points_nD = None if self.points_nD is None else self.points_nD[good_n]
         return replace(self, texts=texts, points_nD=points_nD)
 
-
-@dataclass(frozen=True)
-class Look:
-    """What a place looks like, (n,) each: its score, and d_k in radians."""
-
-    score_n: Floats64
-    dk_n: Floats64
-
-    @property
-    def crowding_n(self) -> Floats64:
-        """Median d_k of the texts around: small where they crowd."""
-        return self.dk_n / self.score_n
-
-
-@dataclass(frozen=True)
-class Field:
-    """A cloud of texts, and what is a void in it.
-
-    A place is in a void if its score is above `least_score` (what chance explains, and what 99 of
-    100 held-out texts have), and if it climbs to a centre inside the cloud whose score is, too.
-    """
-
-    cloud_ND: Vectors
-    void_dim: int
-    least_score: float
-    support: Support
-    own_JK: Floats64
-    patches: ExactIndex  # centres of clusters of the cloud, in its own subspace
-    row_N: Ints  # of the cloud, of each text of the index
-    rest: Rest = "open"  # what is put where the prefix leaves coordinates open
-
-    @classmethod
-    def of(
-        cls, cloud_ND: Vectors, held_out_MD: Vectors, void_dim: int, chance: float,
-        rng: np.random.Generator,
-    ) -> Field:  # fmt: skip
-        """`chance`: the score that p = 0.05 takes; held-out texts that score higher raise it."""
-        held_out_MK = prefix(held_out_MD, void_dim) if len(held_out_MD) else None
-        index, held_out_MJ, own_JK, row_N = ground(prefix(cloud_ND, void_dim), held_out_MK)
-        support = Support.learn(index, held_out_MJ, rng)
-        least_score = chance
-        if held_out_MJ is not None and len(held_out_MJ):
-            score_M = scores(index, held_out_MJ, SEARCH.neighbours)[0]
-            least_score = max(chance, float(np.quantile(score_M, UNUSUAL)))
-        patches = ExactIndex(clusters(index, CORNERS, rng)[0])
-        return cls(cloud_ND, void_dim, least_score, support, own_JK, patches, row_N)
-
-    @property
-    def index(self) -> ExactIndex:
-        """Of the distinct prefixes, in the cloud's own subspace."""
-        return self.support.index
-
-    def look(self, points_nD: Vectors) -> Look:
-        """Score and d_k of places, on the sphere of the prefix."""
-        score_n, angles_nL = scores(self.index, self._own(points_nD), SEARCH.neighbours)
-        return Look(score_n, angles_nL[:, -1])
-
-    def encloses(self, points_nD: Vectors) -> Mask:
-        """Which places climb to a centre inside the cloud."""
-        return ascend(self.support, self._own(points_nD), SEARCH.rounds)[1]
-
-    def is_void(self, points_nD: Vectors) -> Mask:
-        """Which places are in a void."""
-        empty_n = place_scores(self.support, self._own(points_nD), SEARCH, self.least_score)
-        return np.asarray(empty_n > self.least_score)
-
-    def patch_of(self, written: Written) -> list[str]:
-        """The patch of the cloud that each text of an arm was written from.
+    def patches(self, field: Field) -> list[str]:
+        """The patch of the cloud that each text was written from.
 
         Texts of one patch are not independent. Without a place a text stands for itself.
         """
-        if written.points_nD is None or not written.texts:
-            return list(written.texts)
-        patch_n = self.patches.ids(self._own(written.points_nD), 1)[:, 0]
-        return [f"patch {patch}" for patch in patch_n]
-
-    def _own(self, points_nD: Vectors) -> Vectors:
-        own_nJ = prefix(points_nD, self.void_dim) @ self.own_JK.T
-        apart_n = np.linalg.norm(own_nJ, axis=1) < NO_PART
-        own_nJ[apart_n] = self.index.cloud_ND[0]  # on a text: in no void
-        return unit(own_nJ)
-
-    def completed(self, points_nD: Vectors) -> Vectors:
-        """The prefixes of vectors as places: with what `rest` puts where they leave it open."""
-        return self.lifted(self._own(points_nD))
-
-    def lifted(self, points_nJ: Vectors) -> Vectors:
-        """Places of the subspace as whole vectors, (n, D).
-
-        What the prefix leaves open is 0, or (`rest` "nearest") as in the nearest text.
-        """
-        points_nK = points_nJ @ self.own_JK
-        if self.rest == "open":
-            return unit(np.pad(points_nK, ((0, 0), (0, self.cloud_ND.shape[1] - self.void_dim))))
-        near_nD = self.cloud_ND[self.row_N[self.index.ids(points_nJ, 1)[:, 0]]]
-        length_n1 = np.linalg.norm(near_nD[:, : self.void_dim], axis=1, keepdims=True)
-        return unit(np.hstack([length_n1 * unit(points_nK), near_nD[:, self.void_dim :]]))
-
-    def proposals(self, count: int, rng: np.random.Generator) -> Vectors:
-        """Places drawn as the finder draws them, none of them climbed, (S, D), in random order."""
-        return self.lifted(rng.permutation(draw(self.index, count, rng)))
+        if self.points_nD is None or not self.texts:
+            return list(self.texts)
+        return [f"patch {patch}" for patch in field.patch_rows(self.points_nD)]
 
 
 def write_arms(
@@ -239,13 +142,18 @@ def _settled_voids(
     model: Autoencoder, field: Field, budget: int, rng: np.random.Generator,
     plausible: Plausible | None,
 ) -> _Settling:  # fmt: skip
-    """Starts are settled until the budget is spent; kept: those that are still voids."""
+    """Starts are settled until the budget is spent; kept: those that are still voids.
+
+    What settled in a void has neighbours that do: once some did, most starts are steps off them.
+    """
     void, barren = _Settling(model, budget, plausible), 0
     while budget - void.spent > 1 and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
-        starts_SD = _void_starts(field, min(CHUNK, half), rng)
-        barren = 0 if len(starts_SD) else barren + 1
-        found_nD = void.settle(starts_SD)
+        count = min(CHUNK, half)
+        walked_SD = _steps_off(field, void.kept_nD, int(WALKED * count), rng)
+        drawn_SD = _void_starts(field, count - len(walked_SD), rng)
+        barren = 0 if len(drawn_SD) else barren + 1
+        found_nD = void.settle(np.concatenate([walked_SD, drawn_SD]))
         if len(found_nD):
             void.keep(found_nD[field.is_void(found_nD)])
     if not void.settled:
@@ -264,6 +172,7 @@ class _Settling:
         self.model, self.budget, self.plausible = model, budget, plausible
         self.settled = self.likely = 0
         self._kept: list[Vectors] = []
+        self._told: set[str] = set()
 
     @property
     def spent(self) -> int:
@@ -274,9 +183,11 @@ class _Settling:
         return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
 
     def settle(self, points_SD: Vectors) -> Vectors:
-        """Where the plausible ones of the places' texts lie, (n, D)."""
+        """Where the places' texts lie that are plausible and did not come before, (n, D)."""
         self.settled += len(points_SD)
         texts = filled(self.model.decode(points_SD)) if len(points_SD) else []
+        texts = [text for text in dict.fromkeys(texts) if text not in self._told]
+        self._told.update(texts)
         if self.plausible and texts:
             texts = [text for text, good in zip(texts, self.plausible(texts), strict=True) if good]
         self.likely += len(texts)
@@ -340,6 +251,25 @@ def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
     """Proposals that are themselves in voids."""
     pool_SD = field.proposals(POOL * count, rng)
     return pool_SD[field.is_void(pool_SD)][:count]
+
+
+def _steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Generator) -> Vectors:
+    """Places in voids near kept ones, at most `count`, in random directions of the subspace.
+
+    Each patch of the cloud that has kept ones is as likely as any other, or the first would stay
+    the one that all come from.
+    """
+    if not len(kept_nD):
+        return field.cloud_ND[:0]
+    patch_n = field.patch_rows(kept_nD)
+    weight_n = 1 / np.bincount(patch_n)[patch_n]
+    base_SD = kept_nD[rng.choice(len(kept_nD), count, p=weight_n / weight_n.sum())]
+    base_SJ = field.own(base_SD)
+    towards_SJ = tangent(base_SJ, base_SJ + rng.standard_normal(base_SJ.shape))
+    length_S = np.exp(rng.uniform(*np.log(STEP), count)) * field.look(base_SD).dk_n
+    turn_S1 = np.minimum(length_S, np.pi)[:, None]
+    moved_SD = field.lifted(unit(np.cos(turn_S1) * base_SJ + np.sin(turn_S1) * towards_SJ))
+    return moved_SD[field.is_void(moved_SD)]
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cllm import __version__
-from cllm.arms import Field, write_all, write_from_voids
+from cllm.arms import write_all, write_from_voids
 from cllm.arrays import TokenArrays
 from cllm.base import Generation
 from cllm.cards import write_model_card
@@ -25,6 +25,7 @@ from cllm.clouds import describe
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
+from cllm.field import Field
 from cllm.files import read_json, write_json
 from cllm.ideas import (
     Idea,
@@ -206,7 +207,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     notes: dict[str, Any] = {}
     placed: dict[str, tuple[list[Idea], list[str]]] = {}
     for arm, texts in written.items():
-        found, places = judge_written(model, judge, texts, index, voids), field.patch_of(texts)
+        found, places = judge_written(model, judge, texts, index, voids), texts.patches(field)
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
         notes[arm] = spent | funnel(found, rng, places) | _withheld(found, corpus)
         placed[arm] = found, places

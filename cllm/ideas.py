@@ -1,7 +1,7 @@
 """What the arms wrote, judged: from candidates to new texts, with the evidence for each.
 
 ideas = judge_written(model, judge, written, index)
-counts = funnel(ideas, rng, field.patch_of(written))
+counts = funnel(ideas, rng, written.patches(field))
 """
 
 # Shapes: n texts of an arm, P places they were written from, S draws, D bottleneck, K prefix.
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cllm.arms import Autoencoder, Field, Rest, Written, filled
+from cllm.arms import Autoencoder, Written, filled
 from cllm.base import Generation
 from cllm.batches import TokenTexts
+from cllm.field import Field, Rest
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import share_draws

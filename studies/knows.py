@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm import pipeline
-from cllm.arms import Field
 from cllm.base import BaseLM
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
+from cllm.field import Field
 from cllm.files import digest, read_json, write_json
 from cllm.losses import prefix_lengths
 from cllm.metrics import Interval, bootstrap, bootstrap_of, few

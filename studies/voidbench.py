@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from cllm import discovery, pipeline
-from cllm.arms import Autoencoder, Field, Rest, Vectors, Written, write_all
+from cllm.arms import Autoencoder, Vectors, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
+from cllm.field import Field, Rest
 from cllm.files import digest, read_json, write_json
 from cllm.ideas import choose_rest, judge_written, unaided
 from cllm.judge import Judge
@@ -129,7 +130,7 @@ def once(written: Written) -> Written:
 
 def _whereabouts(field: Field, written: Written) -> list[Row]:
     """Of each text of an arm: its place, and, where it has one, whether that is in a void."""
-    rows: list[Row] = [{"place": place} for place in field.patch_of(written)]
+    rows: list[Row] = [{"place": place} for place in written.patches(field)]
     if written.points_nD is None or not rows:
         return rows
     inside_n = field.is_void(written.points_nD)

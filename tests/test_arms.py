@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cllm.arms import (
-    Field,
     Written,
+    _steps_off,
     between_near,
     from_prior,
     near_copies,
@@ -18,6 +18,7 @@ from cllm.arms import (
     write_arms,
     write_from_voids,
 )
+from cllm.field import Field
 from cllm.sphere import ExactIndex, angle, prefix, unit
 
 Vectors = np.ndarray
@@ -149,7 +150,40 @@ def test_a_decoder_that_only_looks_up_stays_in_no_void(field: Field) -> None:
     written = write_arms(Snapping(field.cloud_ND), field, 100, np.random.default_rng(3))
     assert written["void"].texts == ()
     assert "density" not in written
-    assert len(written["prior"].texts) == 50
+    prior = written["prior"]
+    assert prior.starts == 50
+    assert len(set(prior.texts)) == len(prior.texts) > 40, "what came before is not told again"
+
+
+class Narrow(Snapping):
+    """It keeps the places of a small cap, and elsewhere tells the nearest text it knows."""
+
+    def decode(self, vectors_ND: Vectors) -> list[str]:
+        kept_N = angle(vectors_ND, unit(np.array([[0.2, 0.0, 1.0]]))) < 0.12
+        pairs = zip(kept_N, Spelled().decode(vectors_ND), super().decode(vectors_ND), strict=True)
+        return [own if kept else known for kept, own, known in pairs]
+
+
+def test_places_near_those_that_settled_in_a_void_are_tried_first(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Narrow(field.cloud_ND)
+    walked = write_from_voids(model, field, 1200, np.random.default_rng(3))
+    monkeypatch.setattr("cllm.arms.WALKED", 0.0)
+    drawn = write_from_voids(model, field, 1200, np.random.default_rng(3))
+    assert walked.decodes <= 1200
+    assert field.is_void(walked.points_nD).all()
+    assert len(set(walked.texts)) == len(walked.texts) > 2 * len(drawn.texts) > 0
+
+
+def test_steps_start_from_every_patch_alike(field: Field) -> None:
+    """Else the patch that was found first would have most places, and so get most of the next."""
+    around = unit(np.array([[0.5, 0.0, 1.0], [-0.5, 0.0, 1.0]]))
+    kept_nD = np.repeat(around, (200, 2), axis=0)
+    steps_SD = _steps_off(field, kept_nD, 400, np.random.default_rng(0))
+    assert field.is_void(steps_SD).all()
+    nearer_S = angle(steps_SD, around[1]) < angle(steps_SD, around[0])
+    assert 0.35 < nearer_S.mean() < 0.65
 
 
 def test_a_small_budget_leaves_decodes_to_write_with(field: Field) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cllm.arms import Field
+from cllm.field import Field
 from cllm.ideas import Idea, choose_rest, funnel, land, lift, unaided, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM

@@ -41,7 +41,7 @@ Measure = Callable[[RunFolder, RunSettings, "Plan", "Shared"], dict[str, float]]
 
 EVALUATED = 300  # validation texts that are restored
 RESULT = "result.json"
-METHOD = 3  # raised when a trial would be measured otherwise
+METHOD = 4  # raised when a trial would be measured otherwise
 
 
 @dataclass(frozen=True)
