@@ -266,7 +266,8 @@ def _steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Genera
     base_SD = kept_nD[rng.choice(len(kept_nD), count, p=weight_n / weight_n.sum())]
     base_SJ = field.own(base_SD)
     towards_SJ = tangent(base_SJ, base_SJ + rng.standard_normal(base_SJ.shape))
-    length_S = np.exp(rng.uniform(*np.log(STEP), count)) * field.look(base_SD).dk_n
+    least, most = STEP
+    length_S = least * (most / least) ** rng.random(count) * field.look(base_SD).dk_n
     turn_S1 = np.minimum(length_S, np.pi)[:, None]
     moved_SD = field.lifted(unit(np.cos(turn_S1) * base_SJ + np.sin(turn_S1) * towards_SJ))
     return moved_SD[field.is_void(moved_SD)]
