@@ -144,7 +144,7 @@ def _settled_voids(
 ) -> _Settling:  # fmt: skip
     """Starts are settled until the budget is spent; kept: those that are still voids.
 
-    What settled in a void has neighbours that do: once some did, most starts are steps off them.
+    What settled in a void has neighbours that do: half of the next starts are steps off it.
     """
     void, barren = _Settling(model, budget, plausible), 0
     while budget - void.spent > 1 and barren < BARREN:
@@ -268,9 +268,14 @@ def _steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Genera
     towards_SJ = tangent(base_SJ, base_SJ + rng.standard_normal(base_SJ.shape))
     least, most = STEP
     length_S = least * (most / least) ** rng.random(count) * field.look(base_SD).dk_n
-    turn_S1 = np.minimum(length_S, np.pi)[:, None]
-    moved_SD = field.lifted(unit(np.cos(turn_S1) * base_SJ + np.sin(turn_S1) * towards_SJ))
+    moved_SD = _stepped(field, base_SJ, towards_SJ, length_S)
     return moved_SD[field.is_void(moved_SD)]
+
+
+def _stepped(field: Field, from_SJ: Vectors, towards_SJ: Floats64, length_S: Floats64) -> Vectors:
+    """Where steps of so many radians along great circles lead, (S, D)."""
+    turn_S1 = np.minimum(length_S, np.pi)[:, None]
+    return field.lifted(unit(np.cos(turn_S1) * from_SJ + np.sin(turn_S1) * towards_SJ))
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
@@ -286,8 +291,8 @@ def _outside(field: Field, like: Look, count: int, rng: np.random.Generator) -> 
     size = POOL * count
     text_SJ = field.index.cloud_ND[rng.integers(len(field.index), size=size)]
     towards_SJ = tangent(text_SJ, text_SJ + rng.standard_normal(text_SJ.shape))
-    turn_S1 = np.minimum(rng.uniform(0, 3, size) * rng.choice(like.dk_n, size), np.pi)[:, None]
-    pool_SD = field.lifted(unit(np.cos(turn_S1) * text_SJ + np.sin(turn_S1) * towards_SJ))
+    length_S = rng.uniform(0, 3, size) * rng.choice(like.dk_n, size)
+    pool_SD = _stepped(field, text_SJ, towards_SJ, length_S)
     return pool_SD[_near(like.dk_n, field.look(pool_SD).dk_n, count, rng)]
 
 
