@@ -5,12 +5,13 @@ pmi_n = together(new_texts)   # NaN where a text joins no new pair of words
 pmi_n < together.least        # its new pairs are against what is known
 """
 
-# Shapes: N texts, n texts asked about, W words, P pairs of words, R ranks.
+# Shapes: N texts, n texts asked about, W words, P pairs of words, R components.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,19 @@ class Cooccurrence:
 
     counter: Any  # scikit-learn's CountVectorizer
     never_WW: Mask  # pairs that no text joins, though chance would
-    pmi_WW: Floats64  # what the components give a pair
+    axis_WR: Floats64  # principal components of the pairs' mutual information
+    value_R: Floats64
     least: float  # what PASS of the copies have more than
+
+    @cached_property
+    def pmi_WW(self) -> Floats64:
+        """What the components give a pair."""
+        return np.asarray((self.axis_WR * self.value_R) @ self.axis_WR.T)
 
     @classmethod
     def learn(cls, texts: Sequence[str]) -> Cooccurrence | None:
         """From real texts; None where it cannot tell texts of hidden pairs from swapped copies."""
-        from sklearn.feature_extraction.text import CountVectorizer
-
-        counter = CountVectorizer(
-            binary=True, token_pattern=r"[^\W\d_]+", max_features=WORDS, dtype=np.float32
-        )
+        counter = _counter(max_features=WORDS)
         texts = texts[:: max(1, -(-len(texts) // TEXTS))]
         try:
             has_NW = counter.fit_transform(texts)
@@ -89,11 +92,28 @@ class Cooccurrence:
     @classmethod
     def _limited(cls, counter: Any, has_NW: Any, copies: Sequence[str]) -> Cooccurrence | None:  # noqa: ANN401
         """Fitted to texts' words, its limit to swapped copies; None where none joins a new pair."""
-        never_WW, pmi_WW = _fitted(has_NW)
-        alone = cls(counter, never_WW, pmi_WW, -np.inf)
+        alone = cls(counter, *_fitted(has_NW), -np.inf)
         pmi_n = alone(copies)
         pmi_n = pmi_n[np.isfinite(pmi_n)]
         return replace(alone, least=float(np.quantile(pmi_n, 1 - PASS))) if len(pmi_n) else None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it, to be kept in a file."""
+        return {
+            "words": self.counter.get_feature_names_out().astype(str),
+            "never": np.packbits(self.never_WW),
+            "axis_WR": self.axis_WR, "value_R": self.value_R, "least": np.array(self.least),
+        }  # fmt: skip
+
+    @classmethod
+    def of_arrays(cls, kept: Mapping[str, NDArray[Any]]) -> Cooccurrence:
+        """What `arrays` were of."""
+        words = kept["words"].tolist()  # in the order of their columns
+        never_P = np.unpackbits(kept["never"], count=len(words) ** 2).astype(bool)
+        never_WW = never_P.reshape(len(words), len(words))
+        counter, least = _counter(vocabulary=words), float(kept["least"])
+        return cls(counter, never_WW, kept["axis_WR"], kept["value_R"], least)
 
     def __call__(self, texts: Sequence[str]) -> Floats64:
         """Mean mutual information of each text's new pairs of words, (n,); NaN without any."""
@@ -108,6 +128,13 @@ class Cooccurrence:
             if new_WW.any():
                 pmi_n[number] = self.pmi_WW[pairs][new_WW].mean()
         return pmi_n
+
+
+def _counter(**words: Any) -> Any:  # noqa: ANN401 - scikit-learn's
+    """Counts which words a text has."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    return CountVectorizer(binary=True, token_pattern=r"[^\W\d_]+", dtype=np.float32, **words)
 
 
 def _opening_pairs(counter: Any, texts: Sequence[str], has_NW: Any) -> NDArray[np.int64]:  # noqa: ANN401
@@ -141,8 +168,11 @@ def _counts(has_NW: Any) -> tuple[Floats64, Floats64]:  # noqa: ANN401
     return joint_WW, np.outer(often_W, often_W) / has_NW.shape[0]
 
 
-def _fitted(has_NW: Any) -> tuple[Mask, Floats64]:  # noqa: ANN401
-    """Pairs that no text joins though chance would, and low-rank mutual information, (W, W)."""
+def _fitted(has_NW: Any) -> tuple[Mask, Floats64, Floats64]:  # noqa: ANN401
+    """Pairs (W, W) that no text joins though chance would; components of mutual information.
+
+    Components are (W, R) and (R,); none where there is no such pair.
+    """
     from scipy.sparse.linalg import eigsh
 
     joint_WW, chance_WW = _counts(has_NW)
@@ -152,10 +182,10 @@ def _fitted(has_NW: Any) -> tuple[Mask, Floats64]:  # noqa: ANN401
     pmi_WW = np.where(known_WW, np.log((joint_WW + 0.5) / (chance_WW + 0.5)), 0.0)
     never_WW = known_WW & (joint_WW == 0)
     if not never_WW.any():
-        return never_WW, pmi_WW
+        return never_WW, np.zeros((len(pmi_WW), 0)), np.zeros(0)
     ranks = [rank for rank in RANKS if rank < len(pmi_WW) - 1]
     start_W = np.ones(len(pmi_WW))  # the same every time
     value_R, axis_WR = eigsh(pmi_WW, k=max(ranks), which="LM", v0=start_W)
     order_R = np.argsort(np.argsort(-np.abs(value_R)))
     share_R = np.mean([order_R < rank for rank in ranks], axis=0)  # of the ranks that have it
-    return never_WW, (axis_WR * (value_R * share_R)) @ axis_WR.T
+    return never_WW, axis_WR, value_R * share_R

@@ -26,7 +26,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
 from cllm.field import Field
-from cllm.files import read_json, write_json
+from cllm.files import digest, file_digest, read_json, write_json
 from cllm.ideas import (
     Idea,
     best_first,
@@ -156,23 +156,35 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
 
 REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
+PLAUSIBLE = "plausible.npz"
+PLAUSIBLE_METHOD = "1"  # raised when it would be learnt otherwise
 
 
 def make_plausible(
     run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
 ) -> Plausibility | None:
-    """Which texts are worth writing, by the run's reference LM; None without one."""
+    """Which texts are worth writing, by the run's reference LM; None without one.
+
+    What was learnt is kept beside the reference LM, for all models over that base.
+    """
     if not run.reference.is_dir():
         log.warning("no reference LM in %s: implausible texts are not left out", run.base)
         return None
+    reference, kept = run.load_reference(model.base), run.reference / PLAUSIBLE
+    weights = file_digest(run.reference / "model.safetensors")
+    made_from = digest(
+        corpus.hash, model.config.base_hash, weights, str(model.config.context), str(surprise),
+        PLAUSIBLE_METHOD,
+    )  # fmt: skip
+    known = Plausibility.load(kept, made_from, reference, model.tokens)
+    if known:
+        return known
     held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
-    return Plausibility.learn(
-        run.load_reference(model.base),
-        model.tokens,
-        corpus.select("train").texts,
-        held_out,
-        surprise,
-    )
+    train = corpus.select("train").texts
+    learnt = Plausibility.learn(reference, model.tokens, train, held_out, surprise)
+    if not run.shipped:
+        learnt.save(kept, made_from)
+    return learnt
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:

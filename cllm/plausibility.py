@@ -6,6 +6,7 @@ that belong together by the company they keep; what is dear in more than one pla
 
     plausible = Plausibility.learn(reference, model.tokens, train_texts, held_out_texts)
     plausible(texts)
+    plausible.save(path, made_from)   # learning takes half a minute
 """
 
 # Shapes: n texts, M held-out texts.
@@ -13,12 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cllm.batches import TokenTexts
 from cllm.cooccurrence import Cooccurrence
+from cllm.errors import InputError
+from cllm.files import replacing
 from cllm.reference import ReferenceLM
 
 Tokens = Callable[[Sequence[str]], TokenTexts]
@@ -71,6 +76,31 @@ class Plausibility:
         nothing_new_n = np.isnan(pmi_n) & (above_n <= 0)
         good_n = (pmi_n >= self.together.least) & (above_n <= self.surprise)
         return np.asarray(once_n & (nothing_new_n | good_n))
+
+    def save(self, path: Path, made_from: str) -> None:
+        """Keep what was learnt, with what it was learnt from."""
+        limits = [self.a_token, self.limit, self.limit_second, self.surprise]
+        known = self.together.arrays if self.together else {}
+        with replacing(path) as new, new.open("wb") as file:
+            np.savez_compressed(file, made_from=made_from, limits=np.array(limits), **known)
+
+    @classmethod
+    def load(
+        cls, path: Path, made_from: str, reference: ReferenceLM, tokens: Tokens
+    ) -> Plausibility | None:
+        """What was saved, if it was learnt from just this; InputError for a damaged file."""
+        if not path.exists():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file) as kept:  # arrays alone: pickles are refused
+                if str(kept["made_from"]) != made_from:
+                    return None
+                together = Cooccurrence.of_arrays(kept) if "words" in kept else None
+                return cls(reference, tokens, together, *map(float, kept["limits"]))
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise InputError(
+                f"{path} is damaged ({error}); remove it, and it is learnt again"
+            ) from error
 
     @property
     def limits(self) -> dict[str, float | None]:

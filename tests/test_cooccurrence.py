@@ -44,6 +44,11 @@ def test_a_new_pair_is_likely_where_the_words_keep_the_same_company(
     assert likely >= together.least > unlikely
     assert np.isnan(none)
 
+    again = Cooccurrence.of_arrays(together.arrays)
+    asked = ["sweetdisha sweetpartb uuu", "sweetdisha saltypartb uuu", "sweetdisha sweetpartc uuu"]
+    np.testing.assert_array_equal(again(asked), together(asked))
+    assert again.least == together.least
+
 
 def test_a_withheld_combination_is_likelier_than_a_forbidden_one(
     monkeypatch: pytest.MonkeyPatch,

@@ -15,6 +15,7 @@ from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
 from cllm.errors import InputError
 from cllm.model import CLLM
+from cllm.plausibility import Plausibility
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import overridden
 from cllm.void_files import save_voids
@@ -170,7 +171,9 @@ def test_no_void_at_all_is_an_answer_to_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.chain
-def test_what_the_reference_lm_finds_unlikely_is_not_plausible(tmp_path: Path) -> None:
+def test_what_the_reference_lm_finds_unlikely_is_not_plausible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunFolder(SHIPPED)
     model, corpus = run.load_model(), run.load_corpus()
     plausible = discovery.make_plausible(run, model, corpus)
@@ -179,5 +182,14 @@ def test_what_the_reference_lm_finds_unlikely_is_not_plausible(tmp_path: Path) -
     assert plausible(real).mean() > 0.95
     mixed = [" ".join(reversed(text.split())) for text in real]
     assert not plausible(mixed).any()
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(SHIPPED, copy.path)
+    learnt = discovery.make_plausible(copy, model, corpus)
+    monkeypatch.setattr(Plausibility, "learn", None)  # another model over this base need not
+    again = discovery.make_plausible(copy, model, corpus)
+    assert learnt is not None
+    assert again is not None
+    assert again.limits == learnt.limits == plausible.limits
+    assert again(mixed + real).tolist() == plausible(mixed + real).tolist()
     bare = RunFolder(tmp_path)
     assert discovery.make_plausible(bare, model, corpus) is None

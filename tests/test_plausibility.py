@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cllm.batches import TokenTexts
+from cllm.errors import InputError
 from cllm.plausibility import Plausibility
 
 
@@ -73,3 +75,20 @@ def test_a_longer_text_may_cost_more() -> None:
 def test_limits_are_told() -> None:
     assert learned(2.0, 1.5).limits["pmi"] == 1.0
     assert learned(2.0, None).limits["pmi"] is None
+
+
+def test_what_was_learnt_is_kept_for_just_what_it_was_learnt_from(tmp_path: Path) -> None:
+    real = [" ".join(["10"] * (4 + i % 5)) for i in range(200)]
+    model: Any = Priced()
+    found = Plausibility.learn(model, tokens, ["1 2"], real, 2.0)
+    path = tmp_path / "plausible.npz"
+    assert Plausibility.load(path, "this", model, tokens) is None
+    found.save(path, "this")
+    again = Plausibility.load(path, "this", model, tokens)
+    assert again is not None
+    assert again.limits == found.limits
+    assert again(TEXTS).tolist() == found(TEXTS).tolist()
+    assert Plausibility.load(path, "other", model, tokens) is None
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="damaged"):
+        Plausibility.load(path, "this", model, tokens)
