@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.field import Field, Look
-from cllm.sphere import ExactIndex, slerp, tangent, unit
+from cllm.sphere import ExactIndex, any_direction, slerp, stepped, unit
 from cllm.swaps import SwapTable
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _settled_voids(
     while budget - void.spent > 1 and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
-        walked_SD = _steps_off(field, void.kept_nD, int(WALKED * count), rng)
+        walked_SD = steps_off(field, void.kept_nD, int(WALKED * count), rng)
         drawn_SD = _void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
         found_nD = void.settle(np.concatenate([walked_SD, drawn_SD]))
@@ -253,7 +253,7 @@ def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
     return pool_SD[field.is_void(pool_SD)][:count]
 
 
-def _steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Generator) -> Vectors:
+def steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Generator) -> Vectors:
     """Places in voids near kept ones, at most `count`, in random directions of the subspace.
 
     Each patch of the cloud that has kept ones is as likely as any other, or the first would stay
@@ -265,17 +265,16 @@ def _steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Genera
     weight_n = 1 / np.bincount(patch_n)[patch_n]
     base_SD = kept_nD[rng.choice(len(kept_nD), count, p=weight_n / weight_n.sum())]
     base_SJ = field.own(base_SD)
-    towards_SJ = tangent(base_SJ, base_SJ + rng.standard_normal(base_SJ.shape))
-    least, most = STEP
-    length_S = least * (most / least) ** rng.random(count) * field.look(base_SD).dk_n
-    moved_SD = _stepped(field, base_SJ, towards_SJ, length_S)
+    towards_SJ = any_direction(base_SJ, rng)
+    length_S = step_shares(count, rng) * field.look(base_SD).dk_n
+    moved_SD = field.lifted(stepped(base_SJ, towards_SJ, length_S))
     return moved_SD[field.is_void(moved_SD)]
 
 
-def _stepped(field: Field, from_SJ: Vectors, towards_SJ: Floats64, length_S: Floats64) -> Vectors:
-    """Where steps of so many radians along great circles lead, (S, D)."""
-    turn_S1 = np.minimum(length_S, np.pi)[:, None]
-    return field.lifted(unit(np.cos(turn_S1) * from_SJ + np.sin(turn_S1) * towards_SJ))
+def step_shares(count: int, rng: np.random.Generator) -> Floats64:
+    """How far to step off a place, in shares of its d_k, (S,)."""
+    least, most = STEP
+    return np.asarray(least * (most / least) ** rng.random(count))
 
 
 def _below(field: Field, like: Look, count: int, rng: np.random.Generator) -> Vectors:
@@ -290,9 +289,9 @@ def _outside(field: Field, like: Look, count: int, rng: np.random.Generator) -> 
     """Steps off texts in random directions, of the same d_k."""
     size = POOL * count
     text_SJ = field.index.cloud_ND[rng.integers(len(field.index), size=size)]
-    towards_SJ = tangent(text_SJ, text_SJ + rng.standard_normal(text_SJ.shape))
+    towards_SJ = any_direction(text_SJ, rng)
     length_S = rng.uniform(0, 3, size) * rng.choice(like.dk_n, size)
-    pool_SD = _stepped(field, text_SJ, towards_SJ, length_S)
+    pool_SD = field.lifted(stepped(text_SJ, towards_SJ, length_S))
     return pool_SD[_near(like.dk_n, field.look(pool_SD).dk_n, count, rng)]
 
 

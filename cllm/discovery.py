@@ -25,12 +25,10 @@ from cllm.clouds import describe
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
-from cllm.field import Field
-from cllm.files import digest, file_digest, read_json, write_json
+from cllm.files import read_json, write_json
 from cllm.ideas import (
     Idea,
     best_first,
-    choose_rest,
     funnel,
     judge_written,
     lift,
@@ -38,17 +36,14 @@ from cllm.ideas import (
     save_ideas,
     unaided,
 )
-from cllm.judge import Checker, Judge
 from cllm.map import draw_map
-from cllm.model import CLLM
-from cllm.plausibility import SURPRISE, Plausibility
 from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
-from cllm.store import Latents
 from cllm.void_files import load_voids, save_voids
-from cllm.voids import Void, VoidSearch, VoidSettings, find_voids
+from cllm.voids import VoidSearch, VoidSettings, find_voids
+from cllm.writing import field_of, make_judge, make_plausible, standing_voids
 
 log = logging.getLogger(__name__)
 
@@ -128,65 +123,6 @@ def _groups(corpus: Corpus, ids: Sequence[str]) -> list[str] | None:
     return [pair[0] if (pair := pair_of[name]) else "" for name in ids]
 
 
-def checker_of(corpus: Corpus) -> Checker | None:
-    """What tells a built-in recipe's violations; None for other texts."""
-    if not corpus.info.get("richness"):
-        return None
-    from cllm.recipes import check
-
-    return check
-
-
-def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
-    """The corpus's checker where it has one, else the band of the reference LM's perplexity."""
-    train, held_out = corpus.select("train"), corpus.select("validation")
-    checker = checker_of(corpus)
-    likelihood: Callable[[list[str]], Any] | None = None
-    if checker is None:
-        reference = run.load_reference(model.base)
-
-        def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
-            tokens = model.tokens(texts)
-            return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
-
-    return Judge.calibrate(
-        train.ids, train.texts, held_out.texts, checker=checker, log_likelihood=likelihood
-    )
-
-
-REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
-PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
-PLAUSIBLE = "plausible.npz"
-PLAUSIBLE_METHOD = "1"  # raised when it would be learnt otherwise
-
-
-def make_plausible(
-    run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
-) -> Plausibility | None:
-    """Which texts are worth writing, by the run's reference LM; None without one.
-
-    What was learnt is kept beside the reference LM, for all models over that base.
-    """
-    if not run.reference.is_dir():
-        log.warning("no reference LM in %s: implausible texts are not left out", run.base)
-        return None
-    reference, kept = run.load_reference(model.base), run.reference / PLAUSIBLE
-    weights = file_digest(run.reference / "model.safetensors")
-    made_from = digest(
-        corpus.hash, model.config.base_hash, weights, str(model.config.context), str(surprise),
-        PLAUSIBLE_METHOD,
-    )  # fmt: skip
-    known = Plausibility.load(kept, made_from, reference, model.tokens)
-    if known:
-        return known
-    held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
-    train = corpus.select("train").texts
-    learnt = Plausibility.learn(reference, model.tokens, train, held_out, surprise)
-    if not run.shipped:
-        learnt.save(kept, made_from)
-    return learnt
-
-
 def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:
     """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet.
 
@@ -200,13 +136,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
-    chance = run.notes().get("voids", {}).get("chance_score", np.inf)
-    if run.voids.exists() and chance == np.inf:
-        log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
-    held_out_MD = latents.select("validation").vectors_ND
-    field = Field.of(train.vectors_ND, held_out_MD, model.config.void_dim, chance, rng)
-    field = choose_rest(model, judge, field, held_out_MD)
-    log.info("places take their other coordinates from: %s", REST[field.rest])
+    field = field_of(run, model, judge, latents, rng)
     train_texts = corpus.select("train").texts
     plausible = make_plausible(run, model, corpus)
     if controls:
@@ -230,13 +160,6 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
-
-
-def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
-    """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
-    if not run.voids.exists():
-        return []
-    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.stands]
 
 
 def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:

@@ -108,13 +108,26 @@ def judge_written(
 
     Ideas of the void arm get the id of the one of `voids` that they start in, if any.
     """
+    placed = written.points_nD is not None and len(written.texts)
+    arrived_nD = model.encode(filled(written.texts)) if placed else None
+    return judge_arrived(judge, written, arrived_nD, index, voids)
+
+
+def judge_arrived(
+    judge: Judge,
+    written: Written,
+    arrived_nD: Vectors | None,
+    index: ExactIndex,
+    voids: Sequence[Void] = (),
+) -> list[Idea]:
+    """The same where the texts' own vectors are known; None: they have no place to come back to."""
     verdicts = judge.judge(written.texts)
     points_nD, count = written.points_nD, len(written.texts)
     trips: list[float] | list[None] = [None] * count
     hits: list[bool] | list[None] = [None] * count
     void_ids: list[int | None] = [None] * count
-    if points_nD is not None and count:
-        trips, hits = land(points_nD, model.encode(filled(written.texts)), index)
+    if points_nD is not None and arrived_nD is not None:
+        trips, hits = land(points_nD, arrived_nD, index)
         if written.arm == "void" and voids:
             void_ids = void_around(points_nD, voids)
     return [

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -80,9 +81,10 @@ class Plausibility:
     def save(self, path: Path, made_from: str) -> None:
         """Keep what was learnt, with what it was learnt from."""
         limits = [self.a_token, self.limit, self.limit_second, self.surprise]
-        known = self.together.arrays if self.together else {}
+        kept: dict[str, Any] = {"made_from": made_from, "limits": limits}
+        kept |= self.together.arrays if self.together else {}
         with replacing(path) as new, new.open("wb") as file:
-            np.savez_compressed(file, made_from=made_from, limits=np.array(limits), **known)
+            np.savez_compressed(file, **kept)
 
     @classmethod
     def load(
@@ -92,7 +94,7 @@ class Plausibility:
         if not path.exists():
             return None
         try:
-            with path.open("rb") as file, np.load(file) as kept:  # arrays alone: pickles are refused
+            with path.open("rb") as file, np.load(file) as kept:  # refuses pickles
                 if str(kept["made_from"]) != made_from:
                     return None
                 together = Cooccurrence.of_arrays(kept) if "words" in kept else None

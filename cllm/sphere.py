@@ -90,6 +90,19 @@ def tangent(c: Floats, x: Floats) -> npt.NDArray[np.float64]:
     return np.asarray((across / _norm(across)[:, None]).reshape(c.shape))
 
 
+def any_direction(c_ND: Floats, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random unit direction at each point, all alike likely, (N, D)."""
+    return tangent(c_ND, c_ND + rng.standard_normal(c_ND.shape))
+
+
+def stepped(
+    from_ND: Floats, towards_ND: Floats, length_N: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Where steps of so many radians, at most half a turn, lead along great circles, (N, D)."""
+    turn_N1 = np.minimum(length_N, np.pi)[:, None]
+    return unit(np.cos(turn_N1) * from_ND + np.sin(turn_N1) * towards_ND)
+
+
 def slerp(a: Floats, b: Floats, t: float | Floats) -> npt.NDArray[np.float32]:
     """Point at share `t` of the great circle from `a` to `b`, (..., D) float32.
 

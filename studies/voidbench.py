@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from cllm import discovery, pipeline
+from cllm import pipeline, writing
 from cllm.arms import Autoencoder, Vectors, Written, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
@@ -245,8 +245,8 @@ def of_run(run: RunFolder, void_dim: int = 0, surprise: float = SURPRISE) -> Sub
     model, corpus = run.load_model(), run.load_trained_corpus()
     return Subject(
         run.path.resolve().name, digest(model.hash, corpus.hash, _weights(run)), model, corpus,
-        void_dim or model.config.void_dim, discovery.make_judge(run, model, corpus),
-        discovery.make_plausible(run, model, corpus, surprise),
+        void_dim or model.config.void_dim, writing.make_judge(run, model, corpus),
+        writing.make_plausible(run, model, corpus, surprise),
         unaided(model, corpus.select("train").texts),
         training_facts(run.model).get("withheld_in_copies"),
     )  # fmt: skip
@@ -294,7 +294,7 @@ def own(place: str, options: argparse.Namespace) -> Subject:
     made, corpus = _made(place), Corpus.load(options.corpus)
     model = Foreign(place, made)
     train, held_out = corpus.select("train"), corpus.select("validation")
-    checker = discovery.checker_of(corpus)
+    checker = writing.checker_of(corpus)
     judge = Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker)
     vectors_MD = model.encode(held_out.texts[:100])
     decoded = model.decode(vectors_MD)

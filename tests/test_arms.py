@@ -10,10 +10,10 @@ import pytest
 
 from cllm.arms import (
     Written,
-    _steps_off,
     between_near,
     from_prior,
     near_copies,
+    steps_off,
     write_all,
     write_arms,
     write_from_voids,
@@ -180,7 +180,7 @@ def test_steps_start_from_every_patch_alike(field: Field) -> None:
     """Else the patch that was found first would have most places, and so get most of the next."""
     around = unit(np.array([[0.5, 0.0, 1.0], [-0.5, 0.0, 1.0]]))
     kept_nD = np.repeat(around, (200, 2), axis=0)
-    steps_SD = _steps_off(field, kept_nD, 400, np.random.default_rng(0))
+    steps_SD = steps_off(field, kept_nD, 400, np.random.default_rng(0))
     assert field.is_void(steps_SD).all()
     nearer_S = angle(steps_SD, around[1]) < angle(steps_SD, around[0])
     assert 0.35 < nearer_S.mean() < 0.65

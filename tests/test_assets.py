@@ -31,7 +31,7 @@ def test_cards_tell_command_seed_corpus_and_scores():
 
 def test_every_file_of_weights_is_safetensors():
     kinds = {file.suffix for file in SHIPPED.rglob("*") if file.is_file()}
-    assert kinds <= {".json", ".jsonl", ".md", ".parquet", ".safetensors"}
+    assert kinds <= {".json", ".jsonl", ".md", ".npz", ".parquet", ".safetensors"}
 
 
 def test_report_says_shipped_and_what_it_was_measured_on():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cllm import discovery, evaluate, pipeline
+from cllm import discovery, evaluate, pipeline, writing
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
@@ -176,7 +176,7 @@ def test_what_the_reference_lm_finds_unlikely_is_not_plausible(
 ) -> None:
     run = RunFolder(SHIPPED)
     model, corpus = run.load_model(), run.load_corpus()
-    plausible = discovery.make_plausible(run, model, corpus)
+    plausible = writing.make_plausible(run, model, corpus)
     assert plausible is not None
     real = list(corpus.select("test").texts[:40])
     assert plausible(real).mean() > 0.95
@@ -184,12 +184,12 @@ def test_what_the_reference_lm_finds_unlikely_is_not_plausible(
     assert not plausible(mixed).any()
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(SHIPPED, copy.path)
-    learnt = discovery.make_plausible(copy, model, corpus)
+    learnt = writing.make_plausible(copy, model, corpus)
     monkeypatch.setattr(Plausibility, "learn", None)  # another model over this base need not
-    again = discovery.make_plausible(copy, model, corpus)
+    again = writing.make_plausible(copy, model, corpus)
     assert learnt is not None
     assert again is not None
     assert again.limits == learnt.limits == plausible.limits
     assert again(mixed + real).tolist() == plausible(mixed + real).tolist()
     bare = RunFolder(tmp_path)
-    assert discovery.make_plausible(bare, model, corpus) is None
+    assert writing.make_plausible(bare, model, corpus) is None

@@ -1,0 +1,195 @@
+"""Where new texts can be written from in one run, and what comes of it there.
+
+A request looks anywhere in voids, in one void, near a text, between two texts, or among the texts
+of a topic; candidates come in blocks, each of which follows from the request and its number alone.
+
+    places = Places.of(run, model)
+    starts_SD = places.starts(Where(topic="leek soup"), anchors_AD, seed=0, block=0)
+"""
+
+# Shapes: N training texts, D coordinates, K of the prefix, J of the cloud's subspace, S starts,
+# A anchors, n places.
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.arms import Written, step_shares, steps_off
+from cllm.errors import InputError
+from cllm.field import SEARCH, Field
+from cllm.ideas import Idea, judge_arrived, load_ideas, void_around
+from cllm.judge import Judge
+from cllm.model import CLLM
+from cllm.run import RunFolder
+from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
+from cllm.store import Latents
+from cllm.voids import Void
+from cllm.writing import field_of, make_judge, standing_voids
+
+Vectors = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+
+BLOCK = 16  # candidates that are drawn, decoded and judged together
+BETWEEN = (0.15, 0.85)  # of the way from one text to another
+TRIED = 20  # draws of a block without one start, after which there are none
+WORD = r"[^\W_]+"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to look; of void, near, between and topic at most one, none of them: in any void."""
+
+    void: int | None = None
+    near: str | None = None
+    between: tuple[str, str] | None = None
+    topic: str | None = None  # words that texts have
+    least_radius: float = 0.0  # radians from the place to the nearest text
+    least_score: float = 0.0  # void score of the place
+
+    def __post_init__(self) -> None:
+        given = [self.void, self.near, self.between, self.topic]
+        if sum(one is not None for one in given) > 1:
+            raise InputError("give one of void, near, between and topic, or none for any void")
+
+    @property
+    def anchors(self) -> list[str]:
+        """The texts whose vectors say where."""
+        return [self.near] if self.near is not None else list(self.between or ())
+
+    @property
+    def in_voids(self) -> bool:
+        """Whether only places in voids count."""
+        return not self.anchors and self.topic is None
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What a place is like: its void score and empty radius, and the void it lies in, if any."""
+
+    score: float
+    radius: float  # radians
+    in_void: bool
+    void_id: int | None  # of the run's list, which has the emptiest only
+
+
+@dataclass(frozen=True)
+class Places:
+    """The cloud of a run's training texts, its voids, and the judge of what is written there."""
+
+    field: Field
+    voids: tuple[Void, ...]  # that stand, emptiest first
+    judge: Judge
+    train: Latents
+    known_nD: Vectors  # places in voids that texts were written from before
+
+    @classmethod
+    def of(cls, run: RunFolder, model: CLLM) -> Places:
+        """InputError where the run lacks latents, or they are of another model."""
+        corpus, latents = run.load_trained_corpus(), run.load_latents(model)
+        train, judge = latents.select("train"), make_judge(run, model, corpus)
+        field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]))
+        ideas = load_ideas(run.ideas, model.hash) if run.ideas.exists() else []
+        known = [idea.vector_D for idea in ideas if idea.arm == "void"]
+        known_nD = np.stack(cast(list[Vectors], known)) if known else train.vectors_ND[:0]
+        voids = standing_voids(run, model, train)
+        return cls(field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)])
+
+    def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
+        """A block of candidates, (S, D), S at most BLOCK; the same for the same arguments.
+
+        `anchors_AD`: vectors of `where.anchors`. InputError: there is no such void or topic.
+        """
+        rng = np.random.default_rng([seed, block])
+        if where.between is not None:
+            return slerp(anchors_AD[0], anchors_AD[1], rng.uniform(*BETWEEN, BLOCK))
+        if where.near is not None:
+            return self._around(np.repeat(anchors_AD, BLOCK, 0), rng)
+        if where.topic is not None:
+            rows = self._rows_of(where.topic)
+            return self._around(self.train.vectors_ND[rng.choice(rows, BLOCK)], rng)
+        if where.void is not None:
+            return self._within(self.void(where.void), rng)
+        return self._anywhere(rng)
+
+    def void(self, number: int) -> Void:
+        """The void of that id; InputError where none stands."""
+        found = next((void for void in self.voids if void.id == number), None)
+        if found is None:
+            ids = ", ".join(str(void.id) for void in self.voids) or "none"
+            raise InputError(f"no void {number}; those that stand: {ids}")
+        return found
+
+    def look(self, points_nD: Vectors) -> list[Spot]:
+        """What places are like."""
+        if not len(points_nD):
+            return []
+        seen, in_void_n = self.field.look(points_nD), self.field.is_void(points_nD)
+        radius_n = self.field.index.search(self.field.own(points_nD), 1)[0][:, 0]
+        ids = void_around(points_nD, self.voids) if self.voids else [None] * len(points_nD)
+        facts = zip(seen.score_n, radius_n, in_void_n, ids, strict=True)
+        return [Spot(float(s), float(r), bool(inside), one) for s, r, inside, one in facts]
+
+    def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
+        """What places are like; None for those that are not where they were asked for."""
+        return [spot if self._fits(where, spot) else None for spot in self.look(points_nD)]
+
+    def _fits(self, where: Where, spot: Spot) -> bool:
+        there = where.void is None or spot.void_id == where.void
+        empty = spot.score >= where.least_score and spot.radius >= where.least_radius
+        return there and empty and (spot.in_void or not where.in_voids)
+
+    def judged(self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors) -> list[Idea]:
+        """What was written from places; `arrived_nD`: the texts' own vectors."""
+        written = Written("place", tuple(texts), points_nD, 0)
+        return judge_arrived(self.judge, written, arrived_nD, self._index, self.voids)
+
+    @cached_property
+    def _index(self) -> ExactIndex:
+        return ExactIndex(prefix(self.train.vectors_ND, self.field.void_dim))
+
+    @cached_property
+    def _whole(self) -> ExactIndex:
+        return ExactIndex(self.train.vectors_ND)
+
+    @cached_property
+    def _words(self) -> list[frozenset[str]]:
+        return [frozenset(re.findall(WORD, text.lower())) for text in self.train.texts]
+
+    def _rows_of(self, topic: str) -> NDArray[np.int64]:
+        """Training texts that have all words of a topic."""
+        wanted = set(re.findall(WORD, topic.lower()))
+        rows = [row for row, words in enumerate(self._words) if wanted and wanted <= words]
+        if not rows:
+            raise InputError(f"no text has all words of {topic!r}; try fewer, or other ones")
+        return np.array(rows)
+
+    def _around(self, base_SD: Vectors, rng: np.random.Generator) -> Vectors:
+        """Steps off texts in random directions of the whole sphere, in proportion to their d_k."""
+        dk_S = self._whole.search(base_SD, SEARCH.neighbours)[0][:, -1]
+        length_S = step_shares(len(base_SD), rng) * dk_S
+        return stepped(base_SD, any_direction(base_SD, rng), length_S)
+
+    def _within(self, void: Void, rng: np.random.Generator) -> Vectors:
+        """Places in a void, at any distance from its centre within its radius."""
+        centre_1J = self.field.own(self._padded(void.centre_K))
+        centre_SJ = np.repeat(centre_1J, BLOCK, 0)
+        length_S = void.radius * rng.random(BLOCK)
+        moved_SD = self.field.lifted(stepped(centre_SJ, any_direction(centre_SJ, rng), length_S))
+        return moved_SD[self.field.is_void(moved_SD)]
+
+    def _anywhere(self, rng: np.random.Generator) -> Vectors:
+        """Steps off places in voids that are known; where none are, drawn as the finder draws."""
+        if not len(self.known_nD):
+            drawn_SD = self.field.proposals(TRIED * BLOCK, rng)
+            return drawn_SD[self.field.is_void(drawn_SD)][:BLOCK]
+        return steps_off(self.field, self.known_nD, BLOCK, rng)
+
+    def _padded(self, centre_K: Vectors) -> Vectors:
+        whole = self.train.vectors_ND.shape[1]
+        return np.pad(centre_K, (0, whole - len(centre_K)))[None].astype(np.float32)

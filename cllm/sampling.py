@@ -1,0 +1,202 @@
+"""Write new texts from places of a run, one after the other, as a command or as a service.
+
+Candidates are settled as those of the arms (`cllm.arms`): decoded, filtered by what is plausible,
+encoded again, and written from where they arrive. The same request gives the same texts, whatever
+else is worked on at the same time, by whatever hands.
+
+    sampler = Sampler.of(run)
+    for sample in sampler.sample(Request(Where(topic="soup"), n=5, seed=1)): ...
+"""
+
+# Shapes: n places or texts, A anchors, D coordinates.
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.arms import filled
+from cllm.ideas import Idea
+from cllm.model import CLLM
+from cllm.places import Places, Spot, Where
+from cllm.plausibility import Plausibility
+from cllm.run import RunFolder
+from cllm.writing import make_plausible
+
+Vectors = NDArray[np.float32]
+
+DECODES = 40  # allowed for each text that is asked for, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: how many texts, where, and which are wanted."""
+
+    where: Where = field(default_factory=Where)
+    n: int = 1
+    seed: int = 0
+    novel: bool = False  # only those that no training text is like
+    valid: bool = False
+    hit: bool = False  # only those whose own vector is nearer to the place than to any text
+    decodes: int = 0  # at most; 0 = DECODES for each text
+
+    @property
+    def budget(self) -> int:
+        """Decodes at most."""
+        return self.decodes or DECODES * self.n
+
+    def wants(self, idea: Idea) -> bool:
+        """Whether a text is one of those asked for."""
+        verdict = idea.verdict
+        return (
+            (not self.novel or not verdict.duplicate)
+            and (not self.valid or verdict.valid)
+            and (not self.hit or idea.hit is not False)
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text, the place it was written from, its own vector, and decodes spent so far."""
+
+    number: int
+    idea: Idea
+    spot: Spot
+    arrived_D: Vectors
+    decodes: int
+
+
+class Hands(Protocol):
+    """Who does the work: this process (`Sampler`), or deployments of a service."""
+
+    async def decode(self, points_nD: Vectors) -> list[str]:
+        """Texts of vectors."""
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts."""
+
+    async def plausible(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts are worth writing."""
+
+    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
+        """A block of candidates (`Places.starts`)."""
+
+    async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
+        """What places are like; None for those that are not where they were asked for."""
+
+    async def judged(
+        self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
+    ) -> list[Idea]:
+        """What was written from places."""
+
+
+@dataclass
+class Tally:
+    """What a request has cost and come to so far."""
+
+    decodes: int = 0
+    found: int = 0
+
+
+async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator[Sample]:
+    """Texts as they are found: `n` of them, or fewer where the budget of decodes ends before.
+
+    InputError: there is no such void or topic.
+    """
+    where, told, block = request.where, set[str](), 0
+    anchors = [text or " " for text in where.anchors]
+    anchors_AD = await hands.encode(anchors) if anchors else np.empty((0, 0), np.float32)
+    while tally.found < request.n and tally.decodes < request.budget:
+        starts_SD = await hands.starts(where, anchors_AD, request.seed, block)
+        block += 1
+        tally.decodes += max(1, len(starts_SD))  # a block without one has cost something, too
+        kept_nD, spots = await _settled(hands, where, starts_SD)
+        if not len(kept_nD):
+            continue
+        tally.decodes += len(kept_nD)
+        texts = filled(await hands.decode(kept_nD))
+        good = await hands.plausible(texts)
+        rows = [row for row, fine in enumerate(good) if fine]
+        points_nD, texts = kept_nD[rows], [texts[row] for row in rows]
+        if not texts:
+            continue
+        arrived_nD = await hands.encode(texts)
+        ideas = await hands.judged(points_nD, texts, arrived_nD)
+        for row, idea, arrived_D in zip(rows, ideas, arrived_nD, strict=True):
+            if idea.text in told or not request.wants(idea) or tally.found == request.n:
+                continue
+            told.add(idea.text)
+            tally.found += 1
+            yield Sample(tally.found - 1, idea, spots[row], arrived_D, tally.decodes)
+
+
+async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vectors, list[Spot]]:
+    """Where the plausible texts of candidates lie, of those that lie where it was asked for."""
+    nowhere = starts_SD[:0], list[Spot]()
+    if not len(starts_SD):
+        return nowhere
+    texts = list(dict.fromkeys(filled(await hands.decode(starts_SD))))
+    good = await hands.plausible(texts)
+    texts = [text for text, fine in zip(texts, good, strict=True) if fine]
+    if not texts:
+        return nowhere
+    settled_nD = await hands.encode(texts)
+    spots = await hands.settled(where, settled_nD)
+    rows = [row for row, spot in enumerate(spots) if spot is not None]
+    return settled_nD[rows], [spot for spot in spots if spot is not None]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """All hands in this process."""
+
+    model: CLLM
+    places: Places
+    likely: Plausibility | None
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Sampler:
+        """From a trained run with latents; InputError where a part is missing."""
+        model = run.load_model()
+        likely = make_plausible(run, model, run.load_trained_corpus())
+        return cls(model, Places.of(run, model), likely)
+
+    def sample(self, request: Request, tally: Tally | None = None) -> Iterator[Sample]:
+        """As `sampled`."""
+        samples = sampled(self, request, tally or Tally())
+        while True:
+            try:
+                anext(samples).__await__().send(None)  # these hands wait for nobody
+            except StopIteration as one:
+                yield one.value
+            except StopAsyncIteration:
+                return
+
+    async def decode(self, points_nD: Vectors) -> list[str]:
+        """As in `Hands`."""
+        return self.model.decode(points_nD)
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        """As in `Hands`."""
+        return self.model.encode(texts)
+
+    async def plausible(self, texts: Sequence[str]) -> list[bool]:
+        """As in `Hands`."""
+        return [True] * len(texts) if self.likely is None else self.likely(list(texts)).tolist()
+
+    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
+        """As in `Hands`."""
+        return self.places.starts(where, anchors_AD, seed, block)
+
+    async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
+        """As in `Hands`."""
+        return self.places.settled(where, points_nD)
+
+    async def judged(
+        self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
+    ) -> list[Idea]:
+        """As in `Hands`."""
+        return self.places.judged(points_nD, texts, arrived_nD)

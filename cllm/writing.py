@@ -1,0 +1,116 @@
+"""What a run writes with: its judge, what it finds plausible, its cloud, and its voids.
+
+judge = make_judge(run, model, corpus)
+field = field_of(run, model, judge, latents, rng)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cllm.corpus import Corpus
+from cllm.field import Field
+from cllm.files import digest, file_digest
+from cllm.ideas import choose_rest
+from cllm.judge import Checker, Judge
+from cllm.model import CLLM
+from cllm.plausibility import SURPRISE, Plausibility
+from cllm.run import RunFolder
+from cllm.store import Latents
+from cllm.void_files import load_voids
+from cllm.voids import Void
+
+log = logging.getLogger(__name__)
+
+REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
+PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
+PLAUSIBLE = "plausible.npz"
+PLAUSIBLE_METHOD = "1"  # raised when it would be learnt otherwise
+
+
+def checker_of(corpus: Corpus) -> Checker | None:
+    """What tells a built-in recipe's violations; None for other texts."""
+    if not corpus.info.get("richness"):
+        return None
+    from cllm.recipes import check
+
+    return check
+
+
+def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
+    """The corpus's checker where it has one, else the band of the reference LM's perplexity."""
+    train, held_out = corpus.select("train"), corpus.select("validation")
+    checker = checker_of(corpus)
+    likelihood: Callable[[list[str]], Any] | None = None
+    if checker is None:
+        reference = run.load_reference(model.base)
+
+        def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
+            tokens = model.tokens(texts)
+            return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
+
+    return Judge.calibrate(
+        train.ids, train.texts, held_out.texts, checker=checker, log_likelihood=likelihood
+    )
+
+
+def make_plausible(
+    run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
+) -> Plausibility | None:
+    """Which texts are worth writing, by the run's reference LM; None without one.
+
+    What was learnt is kept beside the reference LM, for all models over that base.
+    """
+    if not run.reference.is_dir():
+        log.warning("no reference LM in %s: implausible texts are not left out", run.base)
+        return None
+    reference, kept = run.load_reference(model.base), run.reference / PLAUSIBLE
+    weights = file_digest(run.reference / "model.safetensors")
+    made_from = digest(
+        corpus.hash, model.config.base_hash, weights, str(model.config.context), str(surprise),
+        PLAUSIBLE_METHOD,
+    )  # fmt: skip
+    known = Plausibility.load(kept, made_from, reference, model.tokens)
+    if known:
+        return known
+    held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
+    train = corpus.select("train").texts
+    learnt = Plausibility.learn(reference, model.tokens, train, held_out, surprise)
+    if not run.shipped:
+        learnt.save(kept, made_from)
+    return learnt
+
+
+def field_of(
+    run: RunFolder, model: CLLM, judge: Judge, latents: Latents, rng: np.random.Generator
+) -> Field:
+    """The cloud of training texts, and what is a void in it by the run's search.
+
+    What is put beside a prefix is chosen once, and noted with the voids.
+    """
+    notes = run.notes().get("voids", {})
+    chance = notes.get("chance_score", np.inf)
+    if run.voids.exists() and chance == np.inf:
+        log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
+    train_ND = latents.select("train").vectors_ND
+    held_out_MD = latents.select("validation").vectors_ND
+    field = Field.of(train_ND, held_out_MD, model.config.void_dim, chance, rng)
+    if "rest" in notes:
+        return replace(field, rest=notes["rest"])
+    field = choose_rest(model, judge, field, held_out_MD)
+    log.info("places take their other coordinates from: %s", REST[field.rest])
+    if notes and not run.shipped:
+        run.note("voids", notes | {"rest": field.rest})
+    return field
+
+
+def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
+    """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
+    if not run.voids.exists():
+        return []
+    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.stands]
