@@ -1,0 +1,80 @@
+"""The service, put together: `build` makes a Ray Serve application of settings.
+
+serve run serve.app:build run=runs/demo
+serve deploy serve/config.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from cllm.console import set_up_logging
+from serve.api import make_app
+from serve.deployments import WAITING, Index, Model, Store
+from serve.guard import Guard
+from serve.hands import Hands
+from serve.keys import Keys
+from serve.metrics import Counts
+from serve.runs import named
+from serve.settings import ServeSettings
+
+SMALL = 0.1  # of a core, for what mostly waits
+ENDING = 60  # seconds that requests have to end in when a replica stops
+
+
+@serve.ingress()
+class Api:
+    """Answers requests; goes over to another run when its user_config names one."""
+
+    def __init__(self, settings: ServeSettings, model: Any, index: Any, store: Any) -> None:  # noqa: ANN401
+        set_up_logging()
+        logs = logging.getLogger("cllm.serve")
+        logs.setLevel(logging.INFO)
+        self.settings, self.handles = settings, (model, index, store)
+        self.hands: Hands | None = None
+
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Load the run everywhere, then serve it: requests in work end with the one before."""
+        hands = Hands(*self.handles, config["run"])
+        await hands.ready()
+        self.hands = hands
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        """The app behind its guard."""
+        keys = Keys.load(self.settings.keys) if self.settings.keys else None
+        counts, limits = Counts(), self.settings.limits
+        return Guard(make_app(self._now, limits, counts), limits, keys, counts)
+
+    def _now(self) -> Hands:
+        if self.hands is None:
+            raise RuntimeError("no run was loaded")
+        return self.hands
+
+
+def build(settings: ServeSettings) -> Application:
+    """The application; InputError where the run or the keys are no good."""
+    s = settings
+    run = named(s.run)
+    if s.keys:
+        Keys.load(s.keys)
+    waits = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": ENDING}
+    model = serve.deployment(
+        Model, name="model", num_replicas=s.models, **waits,
+        ray_actor_options={"num_cpus": s.model_cpus, "num_gpus": s.model_gpus},
+    ).bind(s.batch, s.batch_wait, max(1, int(s.model_cpus)))  # fmt: skip
+    index = serve.deployment(
+        Index, name="index", num_replicas=s.places, **waits,
+        ray_actor_options={"num_cpus": SMALL},
+    ).bind()  # fmt: skip
+    store = serve.deployment(
+        Store, name="store", num_replicas=1, **waits, ray_actor_options={"num_cpus": SMALL}
+    ).bind(s.milvus)
+    api = serve.deployment(
+        Api, name="api", num_replicas=s.apis, **waits, user_config={"run": run},
+        ray_actor_options={"num_cpus": SMALL},
+    )  # fmt: skip
+    return api.bind(settings, model, index, store)

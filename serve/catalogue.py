@@ -1,0 +1,176 @@
+"""What a service shows of a run: its texts, neighbours, voids, a flat map, and facts.
+
+catalogue = Catalogue.of(run, milvus=None)
+catalogue.nearest(vectors_nD, k=3)
+"""
+
+# Shapes: N training texts, n queries, D coordinates, V voids.
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm import __version__
+from cllm.corpus import Corpus
+from cllm.map import fit_plane
+from cllm.places import WORD
+from cllm.run import RunFolder
+from cllm.sphere import ExactIndex, prefix
+from cllm.store import Latents, VectorStore
+from cllm.voids import Void
+from cllm.writing import standing_voids
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Near:
+    """A text of the corpus near a vector."""
+
+    id: str
+    title: str
+    text: str
+    angle: float  # radians
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The training texts of a run; what was held out is not shown."""
+
+    train: Latents
+    titles: tuple[str, ...]
+    voids: tuple[Void, ...]
+    void_dim: int
+    notes: dict[str, Any]
+    model_hash: str
+    store: VectorStore | None  # None: the latents themselves are searched
+
+    @classmethod
+    def of(cls, run: RunFolder, milvus: str | None) -> Catalogue:
+        """InputError where the run lacks a part, or Milvus has another model's vectors."""
+        model, corpus = run.load_model(), run.load_trained_corpus()
+        train = run.load_latents(model).select("train")
+        store = None
+        if milvus:
+            from cllm.pipeline import collection_of
+
+            name = collection_of(corpus, model)
+            store = VectorStore.open(milvus, name, model.hash, model.config.dim, create=False)
+        return cls(
+            train, _titles(corpus, train), tuple(standing_voids(run, model, train)),
+            int(model.config.void_dim), run.notes(), model.hash, store,
+        )  # fmt: skip
+
+    def require_answer(self) -> None:
+        """NoAnswer where the store does not answer."""
+        if self.store:
+            self.store.count()
+
+    def nearest(self, vectors_nD: Vectors, k: int) -> list[list[Near]]:
+        """The k nearest training texts of unit vectors, nearest first."""
+        if self.store:
+            found = self.store.search(vectors_nD, k, 'split == "train"')
+            return [[self._near(self._row_of[name], far) for name, far in hits] for hits in found]
+        angle_nk, row_nk = self._index.search(vectors_nD, k)
+        return [
+            [self._near(row, far) for far, row in zip(angles, rows, strict=True)]
+            for angles, rows in zip(angle_nk.tolist(), row_nk.tolist(), strict=True)
+        ]
+
+    def found(self, query: str, k: int) -> list[Near]:
+        """Training texts that have all words of a query, in the corpus's order."""
+        wanted = re.findall(WORD, query.lower())
+        rows = (
+            row for row, text in enumerate(self._lower)
+            if wanted and all(word in text for word in wanted)
+        )  # fmt: skip
+        return [self._near(row, None) for row, _ in zip(rows, range(k), strict=False)]
+
+    def texts(self, ids: list[str]) -> list[Near]:
+        """The texts of some ids, of those that are known."""
+        return [self._near(self._row_of[name], None) for name in ids if name in self._row_of]
+
+    def facts(self) -> dict[str, Any]:
+        """What the run is: model, corpus, base, what it restores, and its voids in all."""
+        kept = ("corpus", "base", "model", "reconstruction")
+        return {name: self.notes[name] for name in kept if name in self.notes} | {
+            "version": __version__, "model_hash": self.model_hash, "void_dim": self.void_dim,
+            "texts": len(self.train),
+            "store": "milvus" if self.store else "latents",
+        }  # fmt: skip
+
+    def void_list(self) -> dict[str, Any]:
+        """The voids that stand, emptiest first, with the texts around each."""
+        search = self.notes.get("voids", {})
+        kept = ("p_value", "radius_ratio", "chance_score", "sheet_dim", "hopkins", "uniformity")
+        centre_VK = [void.centre_K for void in self.voids]
+        where_V2 = self._flat(np.stack(centre_VK)) if centre_VK else []
+        return {
+            "void_dim": self.void_dim,
+            "search": {name: search[name] for name in kept if name in search},
+            "voids": [
+                {
+                    "id": void.id, "radius": void.radius, "score": void.score,
+                    "p_value": void.p_value, "x": float(x), "y": float(y),
+                    "rim": [_told(self._near(row, None)) for row in void.rim],
+                }
+                for void, (x, y) in zip(self.voids, where_V2, strict=True)
+            ],
+        }  # fmt: skip
+
+    def map(self, most: int) -> dict[str, Any]:
+        """Where texts lie on a plane: the two directions in which they differ most."""
+        rows = np.arange(len(self.train))
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))
+        points_n2 = self._flat(self._prefixes[rows])
+        return {
+            "shown": len(rows), "of": len(self.train), "share": self._plane[1],
+            "void_dim": self.void_dim,
+            "points": np.round(points_n2, 4).tolist(), "rows": rows.tolist(),
+        }  # fmt: skip
+
+    def at(self, row: int) -> Near | None:
+        """The text of a row of the map."""
+        return self._near(row, None) if 0 <= row < len(self.train) else None
+
+    def _near(self, row: int, far: float | None) -> Near:
+        return Near(self.train.ids[row], self.titles[row], self.train.texts[row],
+                    0.0 if far is None else float(far))  # fmt: skip
+
+    def _flat(self, points_nK: Vectors) -> NDArray[np.float64]:
+        return np.asarray(self._plane[0](points_nK))
+
+    @cached_property
+    def _prefixes(self) -> Vectors:
+        return prefix(self.train.vectors_ND, self.void_dim)
+
+    @cached_property
+    def _plane(self) -> tuple[Any, float]:
+        return fit_plane(self._prefixes)
+
+    @cached_property
+    def _index(self) -> ExactIndex:
+        return ExactIndex(self.train.vectors_ND)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.train.ids)}
+
+    @cached_property
+    def _lower(self) -> list[str]:
+        return [text.lower() for text in self.train.texts]
+
+
+def _titles(corpus: Corpus, train: Latents) -> tuple[str, ...]:
+    title_of = dict(zip(corpus.ids, corpus.titles, strict=True))
+    return tuple(title_of.get(name, "") for name in train.ids)
+
+
+def _told(near: Near) -> dict[str, str]:
+    return {"id": near.id, "title": near.title, "text": near.text}

@@ -1,0 +1,297 @@
+"""What the endpoint answers, without Ray: the app behind its guard, over the shipped run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from cllm.places import Where
+from cllm.run import SHIPPED, RunFolder
+from cllm.sampling import Request, Sampler
+from cllm.store import NoAnswer
+from serve.api import GONE, make_app
+from serve.catalogue import Catalogue, Near
+from serve.guard import Guard
+from serve.keys import Keys, add
+from serve.settings import Limits
+
+
+class Counted:
+    """Counts nothing; remembers verdicts."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[str] = []
+
+    def request(self, *_: Any) -> None: ...
+
+    def working(self, _: int) -> None: ...
+
+    def text(self, verdict: str) -> None:
+        self.verdicts.append(verdict)
+
+
+class Here(Sampler):
+    """All hands in this process, the store's among them."""
+
+    catalogue: Catalogue
+    gone = False
+
+    async def nearest(self, vectors_nD: np.ndarray, k: int) -> list[list[Near]]:
+        if self.gone:
+            raise NoAnswer("Milvus at /secret/place: away")
+        return self.catalogue.nearest(vectors_nD, k)
+
+    async def about(self, part: str, *given: Any) -> Any:
+        return getattr(self.catalogue, part)(*given)
+
+    async def ready(self) -> None:
+        if self.gone:
+            raise NoAnswer("away")
+
+
+@pytest.fixture(scope="module")
+def hands() -> Here:
+    run = RunFolder(SHIPPED)
+    made = Sampler.of(run)
+    found = Here(made.model, made.places, made.likely)
+    object.__setattr__(found, "catalogue", Catalogue.of(run, None))
+    return found
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def new_client(hands: Here) -> Callable[..., TestClient]:
+    def make(keys: Keys | None = None, **limits: Any) -> TestClient:
+        allowed, counts = Limits(**limits), Counted()
+        app = Guard(make_app(lambda: hands, allowed, counts), allowed, keys, counts)
+        client = TestClient(app, raise_server_exceptions=False)
+        client.counts = counts
+        return client
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def client(new_client: Callable[..., TestClient]) -> Iterator[TestClient]:
+    with new_client() as one:
+        yield one
+
+
+def lines(response: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_generate_streams_each_text_and_says_at_the_end_whether_all_were_found(
+    client: TestClient, hands: Here
+) -> None:
+    asked = {"n": 3, "seed": 5, "topic": "soup leeks", "neighbours": 2, "vectors": True}
+    answer = client.post("/v1/generate", json=asked)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    *items, end = lines(answer)
+    assert end["end"] | {"decodes": 0} == {
+        "found": 3, "asked": 3, "decodes": 0, "complete": True, "notes": []
+    }  # fmt: skip
+    offline = hands.sample(Request(Where(topic="soup leeks"), n=3, seed=5))
+    assert [item["item"]["text"] for item in items] == [sample.idea.text for sample in offline]
+    first = items[0]["item"]
+    assert first["verdict"] in ("novel", "duplicate", "nonsense")
+    assert len(first["nearest"]) == 2
+    assert first["nearest"][0]["angle"] <= first["nearest"][1]["angle"]
+    assert len(first["place"]["vector"]) == 32
+    whole = client.post("/v1/generate", json=asked | {"stream": False}).json()
+    assert whole["items"] == [item["item"] for item in items]
+    assert whole["end"] == end["end"]
+
+
+def test_where_nothing_is_found_the_end_says_so(client: TestClient) -> None:
+    told = lines(client.post("/v1/generate", json={"topic": "soup", "min_score": 99}))
+    assert len(told) == 1
+    assert not told[0]["end"]["complete"]
+    assert "no more were found in" in told[0]["end"]["notes"][0]
+
+
+def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
+    client: TestClient, hands: Here
+) -> None:
+    object.__setattr__(hands, "gone", True)
+    try:
+        item, end = lines(client.post("/v1/generate", json={"topic": "soup"}))
+        assert item["item"]["nearest"] is None
+        assert end["end"]["notes"] == [GONE]
+        away = client.post("/v1/neighbours", json={"texts": ["soup"]})
+        assert away.status_code == 503
+        assert away.headers["retry-after"]
+        assert "secret" not in away.text
+        assert client.get("/v1/ready").status_code == 503
+    finally:
+        object.__setattr__(hands, "gone", False)
+    assert client.get("/v1/ready").json() == {"ready": True}
+
+
+def test_encode_decode_interpolate_neighbours(client: TestClient, hands: Here) -> None:
+    a, b = hands.places.train.texts[:2]
+    vectors = client.post("/v1/encode", json={"texts": [a, b]}).json()["vectors"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert client.post("/v1/decode", json={"vectors": vectors}).json() == {
+        "texts": hands.model.decode(np.array(vectors, np.float32))
+    }
+    huge = [[x * 1e30 for x in vectors[0]]]
+    assert client.post("/v1/decode", json={"vectors": huge}).status_code == 200
+    way = client.post("/v1/interpolate", json={"first": a, "last": b, "steps": 3}).json()["items"]
+    assert [step["at"] for step in way] == [0, 0.5, 1]
+    assert [step["text"] for step in way] == hands.model.interpolate(a, b, 3)
+    for asked in ({"texts": [a]}, {"vectors": vectors[:1]}):
+        (near,) = client.post("/v1/neighbours", json=asked | {"k": 3}).json()["neighbours"]
+        assert near[0]["text"] == a
+        assert near[0]["angle"] < 1e-2
+
+
+def test_what_the_run_is(client: TestClient, hands: Here) -> None:
+    facts = client.get("/v1/model").json()
+    assert facts["model"]["dim"] == 32
+    assert facts["texts"] == len(hands.places.train)
+    assert facts["limits"]["n"] == Limits().n
+    flat = client.get("/v1/map?points=100").json()
+    assert (flat["shown"], flat["of"]) == (100, facts["texts"])
+    assert client.get(f"/v1/texts/{flat['rows'][0]}").json()["text"]
+    voids = client.get("/v1/voids").json()
+    assert [void["id"] for void in voids["voids"]] == [void.id for void in hands.places.voids]
+    assert all(void["rim"] for void in voids["voids"])
+    found = client.get("/v1/texts", params={"query": "Leek soup", "k": 4}).json()
+    assert all("soup" in near["text"] for near in found)
+
+
+REFUSED: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "/v1/generate", {"n": 0}, 422, "n: "),
+    ("POST", "/v1/generate", {"n": 1000}, 422, "50 at most"),
+    ("POST", "/v1/generate", {"void": 999}, 422, "no void 999"),
+    ("POST", "/v1/generate", {"topic": "xyzzy"}, 422, "no text has all words"),
+    ("POST", "/v1/generate", {"topic": "a", "near": "b"}, 422, "give one of"),
+    ("POST", "/v1/generate", {"where": 1}, 422, "Extra inputs"),
+    ("POST", "/v1/generate", {"min_score": "NaN"}, 422, "finite"),
+    ("POST", "/v1/encode", {"texts": []}, 422, "at least 1"),
+    ("POST", "/v1/encode", {"texts": ["a"] * 65}, 422, "64 at most"),
+    ("POST", "/v1/encode", {"texts": ["a" * 5001]}, 422, "5000 at most"),
+    ("POST", "/v1/encode", {"texts": ["\ud800"]}, 422, "texts.0"),
+    ("POST", "/v1/decode", {"vectors": [[0, 0]]}, 422, "zero"),
+    ("POST", "/v1/decode", {"vectors": [[1]]}, 422, "1 coordinates"),
+    ("POST", "/v1/decode", {"vectors": [[1] * 33]}, 422, "33 coordinates"),
+    ("POST", "/v1/decode", {"vectors": [["x", 1]]}, 422, "vectors.0.0"),
+    ("POST", "/v1/neighbours", {"k": 3}, 422, "give texts or vectors"),
+    ("GET", "/v1/map?points=0", None, 422, "points"),
+    ("GET", "/v1/texts/99999999", None, 404, "no such text"),
+    ("GET", "/v1/nothing", None, 404, ""),
+    ("GET", "/../../etc/passwd", None, 404, ""),
+    ("GET", "/v1/generate", None, 405, ""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "words"), REFUSED)
+def test_what_is_not_asked_for_well_is_a_problem_that_says_why(
+    client: TestClient, method: str, path: str, body: Any, status: int, words: str
+) -> None:
+    content = None if body is None else json.dumps(body).encode()
+    answer = client.request(
+        method, path, content=content, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert words in problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"n": NaN}', b'{"n": 1e999}', b"null"]
+)
+def test_rubbish_is_refused(client: TestClient, content: bytes) -> None:
+    answer = client.post(
+        "/v1/generate", content=content, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_is_read_no_further_than_its_limit(client: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100_000
+
+    assert client.post("/v1/encode", content=b" " * 1_000_001).status_code == 413
+    assert client.post("/v1/encode", content=endless()).status_code == 413
+
+
+def test_no_call_without_a_key_that_is_known(
+    new_client: Callable[..., TestClient], tmp_path: Any
+) -> None:
+    path = tmp_path / "keys.json"
+    key, other = add(path, "ann"), add(path, "bob")
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+    client = new_client(Keys.load(path))
+    answers = [
+        client.get("/v1/ready", headers={"authorization": words} if words else {})
+        for words in (None, "", f"Basic {key}", "Bearer", "Bearer wrong", f"Bearer {key[:-1]}")
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    alike = {json.dumps(answer.json() | {"request_id": ""}) for answer in answers}
+    assert len(alike) == 1  # nothing tells them apart
+    for good in (key, other):
+        told = client.get("/v1/ready", headers={"authorization": f"Bearer {good}"})
+        assert told.status_code == 200
+    add(path, "ann")  # its old one is no more
+    renewed = new_client(Keys.load(path))
+    again = renewed.get("/v1/ready", headers={"authorization": f"Bearer {key}"})
+    assert again.status_code == 401
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(
+    new_client: Callable[..., TestClient],
+) -> None:
+    client = new_client(per_minute=3)
+    told = [client.get("/v1/ready") for _ in range(5)]
+    assert [answer.status_code for answer in told] == [200] * 3 + [429] * 2
+    assert 1 <= int(told[-1].headers["retry-after"]) <= 20
+
+
+def test_a_request_that_takes_too_long_ends(
+    new_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow_decode(self: Here, points_nD: np.ndarray) -> list[str]:
+        await asyncio.sleep(1)
+        return self.model.decode(points_nD)
+
+    monkeypatch.setattr(Here, "decode", slow_decode)
+    client = new_client(seconds=0.05)
+    slow = client.post("/v1/generate", json={"n": 50, "topic": "soup", "stream": False})
+    assert slow.status_code == 503
+    assert slow.headers["retry-after"]
+
+
+def test_every_answer_has_the_headers_that_keep_a_page_safe(client: TestClient) -> None:
+    for path in ("/v1/model", "/v1/nothing"):
+        headers = client.get(path, headers={"x-request-id": "mine-1"}).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-request-id"] == "mine-1"
+    assert client.get("/v1/model", headers={"x-request-id": "a b\n"}).headers["x-request-id"]
+
+
+def test_openapi_tells_every_path_with_examples(client: TestClient) -> None:
+    told = client.get("/openapi.json").json()
+    assert {f"/v1/{name}" for name in (
+        "generate", "encode", "decode", "interpolate", "neighbours", "voids", "map", "model"
+    )} <= told["paths"].keys()  # fmt: skip
+    schemas: dict[str, Any] = told["components"]["schemas"]
+    for name in ("Generate", "Texts", "Vectors", "Interpolate", "Neighbours"):
+        assert schemas[name]["examples"]
