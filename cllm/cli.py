@@ -367,6 +367,14 @@ def tune(context: typer.Context) -> None:
     main.main(context.args)
 
 
+@app.command("serve", **_ALL_OPTIONS)
+def serve_(context: typer.Context) -> None:
+    """The endpoint and the page of a run, by Ray Serve; --help."""
+    from serve import main
+
+    main.main(context.args)
+
+
 def _settings(
     name: str, dim: int | None, seed: int, *,
     changes: list[str] | None = None, with_base: bool = True,

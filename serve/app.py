@@ -4,7 +4,7 @@ serve run serve.app:build run=runs/demo
 serve deploy serve/config.yaml
 """
 
-from __future__ import annotations
+# no postponed annotations: Serve reads that of `build` to check the arguments of `serve run`
 
 import logging
 from typing import Any

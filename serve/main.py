@@ -1,19 +1,22 @@
 """`cllm serve`: the endpoint and the page of a run, on this machine or on a cluster.
 
-cllm serve --port 8000                 # the default run, else the shipped one; loopback only
-cllm serve --add-key alice             # prints a key once; needed to bind wider
+cllm serve                             # the default run, else the shipped one; loopback only
 cllm serve --reload --run runs/new     # what is served goes over to it; no request is dropped
+cllm serve --add-key alice             # prints a key once; callers from elsewhere need one
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
@@ -21,7 +24,6 @@ from serve.settings import Limits, ServeSettings
 
 log = logging.getLogger(__name__)
 
-APP = "cllm"
 KEYS = Path("~/.config/cllm/keys.json")
 
 
@@ -48,30 +50,40 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--host", default="127.0.0.1", help="wider than loopback needs keys")
     p.add_argument("--port", type=int, default=8000)
     p.add_argument("--milvus", help="URI of a server that has the run's vectors")
-    p.add_argument("--keys", type=Path, help=f"file of API keys [default: {KEYS}, if wanted]")
-    p.add_argument("--add-key", metavar="NAME", help="make a key, print it, keep its hash")
-    p.add_argument("--reload", action="store_true", help="have the running service serve --run")
+    p.add_argument("--keys", type=Path, help=f"file of API keys [default: {KEYS}, where needed]")
     p.add_argument("--models", type=int, default=1, help="replicas that encode and decode")
     p.add_argument("--gpu", action="store_true", help="one for each of them")
     p.add_argument("--per-minute", type=int, default=Limits().per_minute, help="requests of a key")
-    p.add_argument("--in-flight", type=int, default=Limits().in_flight)
-    p.add_argument("--address", help="of a Ray cluster; else one is started here")
+    p.add_argument("--in-flight", type=int, default=Limits().in_flight, help="requests at a time")
+    p.add_argument("--address", help="of a Ray cluster; else the job's, else this machine's")
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    p.add_argument("--seed", type=int, default=0, help="nothing is drawn here; requests have seeds")
+    p.add_argument("--seed", type=int, default=0, help="nothing is drawn; requests have their own")
+    other = p.add_argument_group("instead of serving")
+    other.add_argument("--reload", action="store_true", help="have the running service serve --run")
+    other.add_argument("--dashboard", default="http://127.0.0.1:8265", help="of the service to "
+                       "reload, as `cllm serve` told it [default: %(default)s]")  # fmt: skip
+    other.add_argument("--add-key", metavar="NAME", help="make a key, print it, keep its hash")
     return p
 
 
 def settings_of(options: argparse.Namespace) -> ServeSettings:
     """InputError where it would be open to everybody."""
-    keys = options.keys or (KEYS.expanduser() if not is_loopback(options.host) else None)
-    if not is_loopback(options.host) and not keys.exists():
-        raise InputError(
-            f"--host {options.host} can be reached from elsewhere, so callers need keys; make one "
-            "with `cllm serve --add-key NAME`, or leave --host out"
-        )
+    from serve.keys import Keys
+    from serve.runs import named
+
+    keys = options.keys
+    if not is_loopback(options.host):
+        keys = keys or KEYS.expanduser()
+        if not keys.exists():
+            raise InputError(
+                f"--host {options.host} can be reached from elsewhere, so callers need keys; make "
+                "one with `cllm serve --add-key NAME`, or leave --host out"
+            )
+    if keys:
+        Keys.load(keys)
     return ServeSettings(
-        run=options.run, milvus=options.milvus, keys=keys, models=options.models,
-        model_gpus=1 if options.gpu else 0,
+        run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
+        models=options.models, model_gpus=1 if options.gpu else 0,
         limits=Limits(per_minute=options.per_minute, in_flight=options.in_flight),
     )  # fmt: skip
 
@@ -89,45 +101,44 @@ def _add_key(options: argparse.Namespace) -> None:
 
     path = options.keys or KEYS.expanduser()
     key = add(path, options.add_key)
-    log.info("kept as a hash in %s; it is not shown again", path)
+    log.info("its hash is kept in %s; the key is not shown again", path)
     emit({"name": options.add_key, "key": key}, options.json, lambda: print(key))
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from ray import serve
+    from cluster.joining import joined
+    from serve.running import Service
 
-    from serve.app import build
-
-    settings = settings_of(options)
-    app = build(settings)
-    _start(options)
-    try:
-        serve.run(app, name=APP, route_prefix="/")
-        told = {"url": f"http://{options.host}:{options.port}", "run": str(settings.run or "")}
-        emit(told, options.json, lambda: print(f"{told['url']}  (Ctrl-C ends it)", flush=True))
-        ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
-        ended.wait()
-        log.info("ending; requests that were accepted are still answered")
-    finally:
-        serve.shutdown()
+    settings, url = settings_of(options), f"http://{options.host}:{options.port}"
+    with (
+        joined(options.address),
+        Service.started(settings, options.host, options.port) as service,
+    ):
+        told = {"url": url, "run": settings.run, "dashboard": service.dashboard}
+        words = f"{url}  serves {settings.run}; Ctrl-C ends it. Ray: {service.dashboard}"
+        emit(told, options.json, lambda: print(words))
+        sys.stdout.flush()
+        _until_told()
+        log.info("ending: requests that were accepted are still answered")
 
 
-def _start(options: argparse.Namespace) -> None:
-    import ray
-    from ray import serve
-
-    from cluster.joining import join
-
-    join(options.address)
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": options.host, "port": options.port, "keep_alive_timeout_s": 10},
-        logging_config={"encoding": "JSON", "enable_access_log": False},
-    )
-    del ray
+def _until_told() -> None:
+    ended = threading.Event()
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda *_: ended.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    while not ended.wait(1):
+        pass
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _reload(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as clusters that `cllm serve` starts have
+    from serve.running import Service
+    from serve.runs import named
+
+    run = named(options.run)
+    Service.running(options.dashboard).reload(run)
+    emit({"run": run}, options.json, lambda: print(f"{run} is served"))

@@ -27,9 +27,11 @@ def name_of(run: RunFolder) -> str:
     return f"{run.path.resolve()}{AT}{digest(*parts)}"
 
 
-def named(path: Path | None) -> str:
+def named(run: Path | str | None) -> str:
     """The name of the run in a folder; none: the default, or the one that ships."""
-    return name_of(existing_run(path))
+    if isinstance(run, str) and AT in run:
+        return run  # it is one
+    return name_of(existing_run(None if run is None else Path(run)))
 
 
 def run_of(name: str) -> RunFolder:

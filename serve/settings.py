@@ -33,7 +33,7 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: Path | None = Field(None, description="run folder; none = the default, else the shipped")
+    run: str | None = Field(None, description="run folder; none = the default, else the shipped")
     milvus: str | None = Field(
         None, description="URI of a server with the run's vectors; none = the run's own latents"
     )
