@@ -281,15 +281,48 @@ def generate(
     run: Run = None,
     json: Json = False,
     seed: Seed = 0,
-    n: Annotated[int, typer.Option("--n", min=1, help="decodes an arm")] = 100,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=1, help="decodes an arm \\[100]; of a place texts \\[1]"),
+    ] = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="texts from any void")] = False,
+    void: Annotated[int | None, typer.Option(help="texts from the void of that id")] = None,
+    near: Annotated[str | None, typer.Option(help="texts near this one")] = None,
+    between: Annotated[
+        list[str] | None, typer.Option(help="texts between two; give it twice")
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="texts near those that have these words")
+    ] = None,
+    novel: Annotated[
+        bool, typer.Option("--novel", help="only texts that no known one is like")
+    ] = False,
+    valid: Annotated[bool, typer.Option("--valid", help="only texts that are sound")] = False,
+    hit: Annotated[
+        bool, typer.Option("--hit", help="only texts that come back to their place")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="of a service that writes them; its key from CLLM_KEY")
+    ] = None,
 ) -> None:
-    """Write texts from voids and from the control arms, and judge them."""
+    """Write texts from voids and from the control arms, and judge them.
+
+    From a place (--anywhere, --void, --near, --between, --topic): texts one by one, kept nowhere.
+    """
+    if anywhere or url or any(one is not None for one in (void, near, between, topic)):
+        from serve.command import write_from
+
+        write_from(
+            existing_run(run), url, json, n=n, seed=seed, void=void, near=near, between=between,
+            topic=topic, novel=novel, valid=valid, hit=hit,
+        )  # fmt: skip
+        return
     from cllm import discovery
     from cllm.ideas import best_first
     from cllm.scoreboard import print_arms
 
     folder = trained_run(run)
-    ideas = discovery.write_ideas(folder, seed, n)
+    ideas = discovery.write_ideas(folder, seed, n or 100)
     rows = discovery.idea_rows(best_first(ideas), {})
     arms = folder.notes()["ideas"]
     emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms))

@@ -6,7 +6,6 @@ Paths and shapes are those of the design; `/openapi.json` has them all, with exa
 # Shapes: n vectors or texts, D coordinates.
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -18,20 +17,16 @@ from numpy.typing import NDArray
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from cllm import __version__
-from cllm.places import Where
-from cllm.sampling import Request as Wanted
-from cllm.sampling import Sample, Tally, sampled
 from cllm.sphere import slerp
 from serve import schemas as s
 from serve.catalogue import Near
-from serve.hands import Hands
+from serve.generation import Hands, generated, neighbour
 from serve.metrics import Counts
-from serve.problems import Problem, answer_with_problems, problem_of
+from serve.problems import Problem, answer_with_problems, problem_of, require
 from serve.settings import Limits
 
 PAGE = Path(__file__).parent / "page"
 FILES = ("page.js", "page.css")
-GONE = "the store does not answer: nearest texts are missing"
 NDJSON = "application/x-ndjson"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": words, "content": {"application/problem+json": {}}}
@@ -64,12 +59,7 @@ def _add_generate(app: FastAPI, now: Callable[[], Hands], limits: Limits, counts
               "content": {NDJSON: {}}}})  # fmt: skip
     async def generate(body: s.Generate, request: Request) -> Any:  # noqa: ANN401
         """New texts from places in voids, or from where they are asked for."""
-        _require(limits.n, body.n, "texts")
-        _require(limits.decodes, body.decodes, "decodes")
-        _require(limits.neighbours, body.neighbours, "neighbours")
-        _require_texts(limits, [text for text in (body.near, *(body.between or ())) if text])
-        wanted = _wanted(body, limits)
-        lines = _lines(now(), wanted, body, counts)
+        lines = generated(now(), body, limits, counts.text)
         first = await anext(lines)  # what cannot be answered is told before an answer begins
         if body.stream:
             told = _told(_again(first, lines), request.scope["state"]["request_id"])
@@ -88,14 +78,14 @@ def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None
     @app.post("/v1/decode", responses=RESPONSES)
     async def decode(body: s.Vectors) -> s.Decoded:
         """A text for each vector, or prefix of one."""
-        _require(limits.texts, len(body.vectors), "vectors")
+        require(limits.texts, len(body.vectors), "vectors")
         hands = now()
         return s.Decoded(texts=await hands.decode(_lifted(body.vectors, await _dim(hands))))
 
     @app.post("/v1/interpolate", responses=RESPONSES)
     async def interpolate(body: s.Interpolate) -> s.Interpolated:
         """Texts along the great circle between two texts."""
-        _require(limits.texts, body.steps, "steps")
+        require(limits.texts, body.steps, "steps")
         _require_texts(limits, [body.first, body.last])
         hands, share_n = now(), np.linspace(0, 1, body.steps)
         first_D, last_D = await hands.encode([body.first, body.last])
@@ -107,16 +97,16 @@ def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None
     @app.post("/v1/neighbours", responses=RESPONSES)
     async def neighbours(body: s.Neighbours) -> s.Found:
         """The nearest known texts of texts or vectors."""
-        _require(limits.neighbours, body.k, "neighbours")
+        require(limits.neighbours, body.k, "neighbours")
         hands = now()
         if body.texts is not None:
             _require_texts(limits, body.texts)
             vectors_nD = await hands.encode(body.texts)
         else:
-            _require(limits.texts, len(body.vectors or ()), "vectors")
+            require(limits.texts, len(body.vectors or ()), "vectors")
             vectors_nD = _lifted(body.vectors or [], await _dim(hands))
         found = await _nearest(hands, vectors_nD, body.k)
-        return s.Found(neighbours=[[_neighbour(near) for near in some] for some in found])
+        return s.Found(neighbours=[[neighbour(near) for near in some] for some in found])
 
 
 def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
@@ -135,7 +125,7 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
     @app.get("/v1/map", responses=RESPONSES)
     async def map_(points: K = 5000) -> s.Facts:
         """Where known texts lie, pressed flat."""
-        _require(limits.points, points, "points")
+        require(limits.points, points, "points")
         found: s.Facts = await now().about("map", points)
         return found
 
@@ -144,8 +134,8 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
         query: Annotated[str, Query(min_length=1, max_length=200)], k: K = 10
     ) -> list[s.Neighbour]:
         """Known texts that have all words of a query."""
-        _require(limits.texts, k, "texts")
-        return [_neighbour(near) for near in await now().about("found", query, k)]
+        require(limits.texts, k, "texts")
+        return [neighbour(near) for near in await now().about("found", query, k)]
 
     @app.get("/v1/texts/{row}", responses=RESPONSES)
     async def text(row: int) -> s.Neighbour:
@@ -153,7 +143,7 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
         found = await now().about("at", row) if row < 2**62 else None
         if found is None:
             raise Problem(404, "there is no such text")
-        return _neighbour(found)
+        return neighbour(found)
 
     @app.get("/v1/ready", responses=RESPONSES)
     async def ready() -> s.Facts:
@@ -177,59 +167,6 @@ def _add_page(app: FastAPI) -> None:
         return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
 
 
-# ---- generate --------------------------------------------------------------------------
-
-
-def _wanted(body: s.Generate, limits: Limits) -> Wanted:
-    where = Where(
-        body.void, body.near, body.between, body.topic, body.min_radius, body.min_score
-    )  # fmt: skip
-    wanted = Wanted(where, body.n, body.seed, body.novel, body.valid, body.hit, body.decodes)
-    return dataclasses.replace(wanted, decodes=min(wanted.budget, limits.decodes))
-
-
-async def _lines(
-    hands: Hands, wanted: Wanted, body: s.Generate, counts: Counts
-) -> AsyncIterator[s.Item | s.End]:
-    """Each text as it is found, and the end."""
-    tally, notes = Tally(), list[str]()
-    async for sample in sampled(hands, wanted, tally):
-        counts.text(sample.idea.verdict.label)
-        yield _item(sample, body, await _near(hands, sample, body.neighbours, notes))
-    complete = tally.found == wanted.n
-    if not complete:
-        notes.append(f"no more were found in {tally.decodes} decodes")
-    yield s.End(
-        found=tally.found, asked=wanted.n, decodes=tally.decodes, complete=complete, notes=notes
-    )
-
-
-async def _near(hands: Hands, sample: Sample, k: int, notes: list[str]) -> list[Near] | None:
-    """The nearest known texts; none, and a note, where the store is away."""
-    if not k:
-        return []
-    try:
-        return (await hands.nearest(sample.arrived_D[None], k))[0]
-    except Exception as error:
-        problem_of(error)
-        if GONE not in notes:
-            notes.append(GONE)
-        return None
-
-
-def _item(sample: Sample, body: s.Generate, near: list[Near] | None) -> s.Item:
-    idea, verdict, spot = sample.idea, sample.idea.verdict, sample.spot
-    vector = idea.vector_D.tolist() if body.vectors and idea.vector_D is not None else None
-    return s.Item(
-        number=sample.number, text=idea.text, verdict=verdict.label, valid=verdict.valid,
-        duplicate=verdict.duplicate, novelty=verdict.novelty, validity=verdict.validity,
-        reasons=list(verdict.reasons), hit=idea.hit, round_trip=idea.round_trip,
-        place=s.Place(void=spot.void_id, in_void=spot.in_void, score=spot.score,
-                      radius=spot.radius, vector=vector),
-        nearest=None if near is None else [_neighbour(one) for one in near],
-    )  # fmt: skip
-
-
 async def _again(
     first: s.Item | s.End, rest: AsyncIterator[s.Item | s.End]
 ) -> AsyncIterator[s.Item | s.End]:
@@ -251,15 +188,10 @@ async def _told(lines: AsyncIterator[s.Item | s.End], request_id: str) -> AsyncI
 # ---- checks ----------------------------------------------------------------------------
 
 
-def _require(most: int, count: int, what: str) -> None:
-    if count > most:
-        raise Problem(422, f"{count} {what} were asked for; {most} at most")
-
-
 def _require_texts(limits: Limits, texts: Sequence[str]) -> None:
-    _require(limits.texts, len(texts), "texts")
+    require(limits.texts, len(texts), "texts")
     for text in texts:
-        _require(limits.text_characters, len(text), "characters of a text")
+        require(limits.text_characters, len(text), "characters of a text")
 
 
 def _lifted(rows: list[list[float]], dim: int) -> NDArray[np.float32]:
@@ -286,7 +218,3 @@ async def _nearest(hands: Hands, vectors_nD: NDArray[np.float32], k: int) -> lis
     except Exception as error:
         problem_of(error)
         raise Problem(503, "the store does not answer", 5) from None
-
-
-def _neighbour(near: Near) -> s.Neighbour:
-    return s.Neighbour(**dataclasses.asdict(near))

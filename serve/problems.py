@@ -47,6 +47,12 @@ class Problem(Exception):
         return fields | ({"request_id": request_id} if request_id else {})
 
 
+def require(most: int, count: int, what: str) -> None:
+    """Problem where more is asked for than is allowed."""
+    if count > most:
+        raise Problem(422, f"{count} {what} were asked for; {most} at most")
+
+
 def seconds(problem: Problem) -> int:
     """Whole seconds to wait, one at least."""
     return max(1, round(problem.retry_after or 0))

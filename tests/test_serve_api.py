@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from starlette.testclient import TestClient
 
 from cllm.places import Where
 from cllm.run import SHIPPED, RunFolder
-from cllm.sampling import Request, Sampler
+from cllm.sampling import Request
 from cllm.store import NoAnswer
-from serve.api import GONE, make_app
-from serve.catalogue import Catalogue, Near
+from serve.api import make_app
+from serve.catalogue import Near
+from serve.generation import GONE
 from serve.guard import Guard
 from serve.keys import Keys, add
+from serve.local import LocalHands, written
+from serve.schemas import Generate, Item
 from serve.settings import Limits
 
 
@@ -36,35 +40,25 @@ class Counted:
         self.verdicts.append(verdict)
 
 
-class Here(Sampler):
-    """All hands in this process, the store's among them."""
+@dataclass(frozen=True)
+class Here(LocalHands):
+    """All hands in this process; the store may be away."""
 
-    catalogue: Catalogue
-    gone = False
+    away: list[str]
 
     async def nearest(self, vectors_nD: np.ndarray, k: int) -> list[list[Near]]:
-        if self.gone:
-            raise NoAnswer("Milvus at /secret/place: away")
-        return self.catalogue.nearest(vectors_nD, k)
-
-    async def about(self, part: str, *given: Any) -> Any:
-        return getattr(self.catalogue, part)(*given)
+        await self.ready()
+        return await super().nearest(vectors_nD, k)
 
     async def ready(self) -> None:
-        if self.gone:
-            raise NoAnswer("away")
+        if self.away:
+            raise NoAnswer(self.away[0])
 
 
 @pytest.fixture(scope="module")
 def hands() -> Here:
-    run = RunFolder(SHIPPED)
-    made = Sampler.of(run)
-    found = Here(made.model, made.places, made.likely)
-    object.__setattr__(found, "catalogue", Catalogue.of(run, None))
-    return found
-
-
-Ask = Callable[..., Any]
+    made = LocalHands.load(RunFolder(SHIPPED))
+    return Here(made.model, made.places, made.likely, made.catalogue, [])
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +101,8 @@ def test_generate_streams_each_text_and_says_at_the_end_whether_all_were_found(
     assert len(first["nearest"]) == 2
     assert first["nearest"][0]["angle"] <= first["nearest"][1]["angle"]
     assert len(first["place"]["vector"]) == 32
+    alone = [line for line in written(hands, Generate(**asked)) if isinstance(line, Item)]
+    assert [line.model_dump() for line in alone] == [item["item"] for item in items]
     whole = client.post("/v1/generate", json=asked | {"stream": False}).json()
     assert whole["items"] == [item["item"] for item in items]
     assert whole["end"] == end["end"]
@@ -122,7 +118,7 @@ def test_where_nothing_is_found_the_end_says_so(client: TestClient) -> None:
 def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
     client: TestClient, hands: Here
 ) -> None:
-    object.__setattr__(hands, "gone", True)
+    hands.away.append("Milvus at /secret/place: away")
     try:
         item, end = lines(client.post("/v1/generate", json={"topic": "soup"}))
         assert item["item"]["nearest"] is None
@@ -133,7 +129,7 @@ def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
         assert "secret" not in away.text
         assert client.get("/v1/ready").status_code == 503
     finally:
-        object.__setattr__(hands, "gone", False)
+        hands.away.clear()
     assert client.get("/v1/ready").json() == {"ready": True}
 
 

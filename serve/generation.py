@@ -1,0 +1,99 @@
+"""What `generate` answers: each text with its place, verdict and nearest known texts, then the end.
+
+async for line in generated(hands, Generate(n=3, topic="soup"), limits, each): ...
+"""
+
+# Shapes: n vectors, D coordinates.
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.places import Where
+from cllm.sampling import Hands as SamplingHands
+from cllm.sampling import Request, Sample, Tally, sampled
+from serve import schemas as s
+from serve.catalogue import Near
+from serve.problems import problem_of, require
+from serve.settings import Limits
+
+GONE = "the store does not answer: nearest texts are missing"
+
+
+class Hands(SamplingHands, Protocol):
+    """Who does the work of a service: deployments (`serve.hands`), or this process."""
+
+    async def nearest(self, vectors_nD: NDArray[np.float32], k: int) -> list[list[Near]]:
+        """The nearest known texts of each vector."""
+
+    async def about(self, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own kind
+        """A part of what is shown of the run."""
+
+    async def ready(self) -> None:
+        """Have the run loaded everywhere; raises where that is not so."""
+
+
+async def generated(
+    hands: Hands, asked: s.Generate, limits: Limits, each: Callable[[str], None]
+) -> AsyncIterator[s.Item | s.End]:
+    """`each` hears the verdict on every text. Problem: more is asked for than is allowed."""
+    request, tally, notes = _request(asked, limits), Tally(), list[str]()
+    async for sample in sampled(hands, request, tally):
+        each(sample.idea.verdict.label)
+        yield _item(sample, asked, await _near(hands, sample, asked.neighbours, notes))
+    complete = tally.found == asked.n
+    if not complete:
+        notes.append(f"no more were found in {tally.decodes} decodes")
+    yield s.End(
+        found=tally.found, asked=asked.n, decodes=tally.decodes, complete=complete, notes=notes
+    )
+
+
+def neighbour(near: Near) -> s.Neighbour:
+    """As it is told."""
+    return s.Neighbour(**dataclasses.asdict(near))
+
+
+def _request(asked: s.Generate, limits: Limits) -> Request:
+    require(limits.n, asked.n, "texts")
+    require(limits.decodes, asked.decodes, "decodes")
+    require(limits.neighbours, asked.neighbours, "neighbours")
+    for text in (asked.near, asked.topic, *(asked.between or ())):
+        require(limits.text_characters, len(text or ""), "characters of a text")
+    where = Where(
+        asked.void, asked.near, asked.between, asked.topic, asked.min_radius, asked.min_score
+    )  # fmt: skip
+    wanted = Request(
+        where, asked.n, asked.seed, asked.novel, asked.valid, asked.hit, asked.decodes
+    )  # fmt: skip
+    return dataclasses.replace(wanted, decodes=min(wanted.budget, limits.decodes))
+
+
+async def _near(hands: Hands, sample: Sample, k: int, notes: list[str]) -> list[Near] | None:
+    """The nearest known texts; None, and a note, where the store is away."""
+    if not k:
+        return []
+    try:
+        return (await hands.nearest(sample.arrived_D[None], k))[0]
+    except Exception as error:
+        problem_of(error)
+        if GONE not in notes:
+            notes.append(GONE)
+        return None
+
+
+def _item(sample: Sample, asked: s.Generate, near: list[Near] | None) -> s.Item:
+    idea, verdict, spot = sample.idea, sample.idea.verdict, sample.spot
+    vector = idea.vector_D.tolist() if asked.vectors and idea.vector_D is not None else None
+    return s.Item(
+        number=sample.number, text=idea.text, verdict=verdict.label, valid=verdict.valid,
+        duplicate=verdict.duplicate, novelty=verdict.novelty, validity=verdict.validity,
+        reasons=list(verdict.reasons), hit=idea.hit, round_trip=idea.round_trip,
+        place=s.Place(void=spot.void_id, in_void=spot.in_void, score=spot.score,
+                      radius=spot.radius, vector=vector),
+        nearest=None if near is None else [neighbour(one) for one in near],
+    )  # fmt: skip
