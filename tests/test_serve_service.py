@@ -1,0 +1,123 @@
+"""`cllm serve` as a whole: started, asked, gone over to another run under load, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cllm.errors import InputError
+from cllm.run import SHIPPED, RunFolder
+from serve.client import Client
+from serve.main import is_loopback, parser, settings_of
+from serve.runs import name_of, run_of
+from serve.schemas import Generate, Item
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+STARTED = 240  # seconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """A process that serves the shipped run, and what it told of itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(Path(sys.executable).parent / "cllm"), "serve", "--port", str(port), "--json"]
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
+    process = subprocess.Popen(
+        [*words, "--run", str(SHIPPED)], stdout=subprocess.PIPE, stderr=log, text=True,
+        env=os.environ | {"RAY_ADDRESS": "local"},
+    )  # fmt: skip
+    assert process.stdout
+    told = json.loads(process.stdout.readline())
+    yield process, told
+    process.send_signal(signal.SIGTERM)
+    process.wait(120)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_service_goes_over_to_another_run_and_drops_no_request(
+    service: tuple[subprocess.Popen[str], dict[str, str]], tmp_path: Path
+) -> None:
+    process, told = service
+    client = Client(told["url"])
+    assert client.ready()
+    before = client.model()["model_hash"]
+    asked = Generate(n=2, topic="soup leeks", seed=1)
+    texts = [line.text for line in client.generate(asked) if isinstance(line, Item)]
+    assert len(texts) == 2
+
+    other = RunFolder(tmp_path / "other")
+    shutil.copytree(SHIPPED, other.path)
+    other.ideas.unlink()  # the same model, another outcome
+    failed, answered, done = list[str](), list[str](), threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                answered.extend(
+                    line.text for line in client.generate(asked) if isinstance(line, Item)
+                )
+            except Exception as error:
+                failed.append(repr(error))
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    reload = [str(Path(sys.executable).parent / "cllm"), "serve", "--reload", "--json",
+              "--run", str(other.path), "--dashboard", told["dashboard"]]  # fmt: skip
+    ended = subprocess.run(reload, capture_output=True, text=True)
+    time.sleep(2)
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["run"] == name_of(other)
+    assert not failed
+    assert set(answered) == set(texts)  # the same seed, whatever else was asked
+    assert client.model()["model_hash"] == before
+    assert process.poll() is None
+
+
+def test_a_run_has_a_name_that_changes_with_what_it_holds(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED, run.path)
+    name = name_of(run)
+    assert run_of(name).path == run.path
+    run.ideas.unlink()
+    assert name_of(run) != name
+    with pytest.raises(InputError, match="another model by now"):
+        run_of(name)
+    shutil.rmtree(run.latents)
+    with pytest.raises(InputError, match="cllm embed"):
+        name_of(run)
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False),
+     ("::", False), ("192.168.1.4", False), ("example.org", False), ("", False)],
+)  # fmt: skip
+def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: Path) -> None:
+    assert is_loopback(host) == inside
+    words = ["--run", str(SHIPPED), "--host", host]
+    keys = tmp_path / "keys.json"
+    if inside:
+        assert settings_of(parser().parse_args(words)).keys is None
+    with pytest.raises(InputError, match=r"make (one|a key) with"):
+        settings_of(parser().parse_args([*words, "--keys", str(keys)]))
+    keys.write_text(json.dumps({"keys": {"ann": "0" * 64}}))
+    assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
