@@ -13,13 +13,19 @@ import typer
 from cllm.cli_corpus import corpus_app, read_corpus
 from cllm.cli_options import (
     AimName,
+    Anywhere,
     BaseName,
+    Between,
     CorpusFile,
+    Count,
     Dim,
     Form,
+    Hit,
     Json,
     MaxBad,
+    Near,
     Nested,
+    Novel,
     PresetName,
     Run,
     Seconds,
@@ -27,7 +33,11 @@ from cllm.cli_options import (
     Set,
     Steps,
     TextColumn,
+    Topic,
     Uri,
+    Url,
+    Valid,
+    VoidId,
     Weak,
 )
 from cllm.cli_text import add_to
@@ -281,29 +291,16 @@ def generate(
     run: Run = None,
     json: Json = False,
     seed: Seed = 0,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", min=1, help="decodes an arm \\[100]; of a place texts \\[1]"),
-    ] = None,
-    anywhere: Annotated[bool, typer.Option("--anywhere", help="texts from any void")] = False,
-    void: Annotated[int | None, typer.Option(help="texts from the void of that id")] = None,
-    near: Annotated[str | None, typer.Option(help="texts near this one")] = None,
-    between: Annotated[
-        list[str] | None, typer.Option(help="texts between two; give it twice")
-    ] = None,
-    topic: Annotated[
-        str | None, typer.Option(help="texts near those that have these words")
-    ] = None,
-    novel: Annotated[
-        bool, typer.Option("--novel", help="only texts that no known one is like")
-    ] = False,
-    valid: Annotated[bool, typer.Option("--valid", help="only texts that are sound")] = False,
-    hit: Annotated[
-        bool, typer.Option("--hit", help="only texts that come back to their place")
-    ] = False,
-    url: Annotated[
-        str | None, typer.Option(help="of a service that writes them; its key from CLLM_KEY")
-    ] = None,
+    n: Count = None,
+    anywhere: Anywhere = False,
+    void: VoidId = None,
+    near: Near = None,
+    between: Between = None,
+    topic: Topic = None,
+    novel: Novel = False,
+    valid: Valid = False,
+    hit: Hit = False,
+    url: Url = None,
 ) -> None:
     """Write texts from voids and from the control arms, and judge them.
 

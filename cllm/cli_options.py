@@ -33,3 +33,19 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="any setting, like train.cluster_weight=0.1; may be repeated"),
 ]
+
+# where `cllm generate` writes from, and which texts it keeps
+Count = Annotated[
+    int | None, typer.Option("--n", min=1, help="decodes an arm \\[100]; of a place texts \\[1]")
+]
+Anywhere = Annotated[bool, typer.Option("--anywhere", help="texts from any void")]
+VoidId = Annotated[int | None, typer.Option("--void", help="texts from the void of that id")]
+Near = Annotated[str | None, typer.Option(help="texts near this one")]
+Between = Annotated[list[str] | None, typer.Option(help="texts between two; give it twice")]
+Topic = Annotated[str | None, typer.Option(help="texts near those that have these words")]
+Novel = Annotated[bool, typer.Option("--novel", help="only texts that no known one is like")]
+Valid = Annotated[bool, typer.Option("--valid", help="only texts that are sound")]
+Hit = Annotated[bool, typer.Option("--hit", help="only texts that come back to their place")]
+Url = Annotated[
+    str | None, typer.Option(help="of a service that writes them; its key from CLLM_KEY")
+]

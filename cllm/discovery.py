@@ -34,16 +34,16 @@ from cllm.ideas import (
     lift,
     load_ideas,
     save_ideas,
-    unaided,
 )
 from cllm.map import draw_map
 from cllm.report import write_report
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
-from cllm.void_files import load_voids, save_voids
+from cllm.unaided import unaided
+from cllm.void_files import load_voids, save_voids, standing_voids
 from cllm.voids import VoidSearch, VoidSettings, find_voids
-from cllm.writing import field_of, make_judge, make_plausible, standing_voids
+from cllm.writing import field_of, make_judge, make_plausible
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     model, corpus = run.load_model(), run.load_trained_corpus()
     latents = run.load_latents(model)
     train = latents.select("train")
-    voids = standing_voids(run, model, train)
+    voids = standing_voids(run, model.hash, train)
     log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
@@ -224,7 +224,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     latents, k = run.load_latents(model), model.config.void_dim
     train = latents.select("train")
     ideas = best_first(load_ideas(run.ideas, model.hash)) if run.ideas.exists() else []
-    voids = standing_voids(run, model, train)
+    voids = standing_voids(run, model.hash, train)
     shown = [idea for idea in ideas if idea.arm == "void"][:50]
     places = [idea.vector_D for idea in shown if idea.vector_D is not None]
     places_MK = prefix(np.stack(places), k) if places else None

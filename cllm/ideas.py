@@ -7,29 +7,24 @@ counts = funnel(ideas, rng, written.patches(field))
 # Shapes: n texts of an arm, P places they were written from, S draws, D bottleneck, K prefix.
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cllm.arms import Autoencoder, Written, filled
-from cllm.base import Generation
-from cllm.batches import TokenTexts
 from cllm.field import Field, Rest
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import share_draws
-from cllm.model import CLLM
 from cllm.sphere import ExactIndex, angle, prefix
 from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
 RESTS = 200  # held-out texts that say what to put beside a prefix
-LENGTHS_FROM = 2000  # training texts that say how long texts are
 
 
 @dataclass(frozen=True)
@@ -54,30 +49,6 @@ class Idea:
     def yields(self) -> bool:
         """Valid, no duplicate, and a hit where there is a point to hit."""
         return self.verdict.valid and not self.verdict.duplicate and self.hit is not False
-
-
-def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Written]:
-    """The base arm: texts sampled where every token of the input is masked.
-
-    As long as training texts are; the function takes their number and a seed.
-    """
-    lengths = [len(row) for row in model.tokens(train_texts[:LENGTHS_FROM]).rows]
-    base, context = model.base, model.config.context
-
-    def write(count: int, seed: int) -> Written:
-        torch.manual_seed(seed)
-        drawn = np.random.default_rng(seed).choice(lengths, count).tolist()
-        hidden = [[base.mask] * length for length in drawn]
-        inputs = TokenTexts.of([str(i) for i in range(count)], hidden, base.pad, context)
-        rows: list[list[int]] = []
-        for start in range(0, count, 64):
-            batch = inputs.gather(range(start, min(start + 64, count))).to(base.device)
-            with torch.inference_mode():
-                memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
-            rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
-        return Written("base", tuple(base.to_text(rows)), None, count)
-
-    return write
 
 
 def choose_rest(model: Autoencoder, judge: Judge, field: Field, held_out_MD: Vectors) -> Field:

@@ -40,7 +40,7 @@ from cllm.progress import training_progress
 from cllm.reference import reference_rate, train_reference
 from cllm.run import RunFolder, training_facts
 from cllm.settings import BaseSettings, RunSettings
-from cllm.store import VectorStore, save_latents
+from cllm.store import VectorStore, collection_of, save_latents
 from cllm.training import Spread, fit
 from cllm.training_texts import TrainingTexts
 
@@ -359,18 +359,13 @@ def embed_corpus(run: RunFolder, uri: str | None = None, *, replace: bool = Fals
     """
     begun = time.perf_counter()
     model, corpus = run.load_model(), run.load_trained_corpus()
-    collection = collection_of(corpus, model) if uri else "texts"
+    collection = collection_of(corpus.hash, model.hash) if uri else "texts"
     with VectorStore.open(  # first, so that a collection of another model is refused at once
         uri or run.milvus, collection, model.hash, model.config.dim, replace=replace
     ) as store:
         write_latents(run, model, corpus)
         store.upsert(run.load_latents(model))
     run.time("embed", begun)
-
-
-def collection_of(corpus: Corpus, model: CLLM) -> str:
-    """The collection of a corpus's vectors on a server."""
-    return f"texts_{corpus.hash}_{model.hash}"
 
 
 def write_latents(run: RunFolder, model: CLLM, corpus: Corpus) -> None:

@@ -29,8 +29,10 @@ from cllm.model import CLLM
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
+from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.writing import field_of, make_judge, standing_voids
+from cllm.where import WORD, Spot, Where
+from cllm.writing import field_of, make_judge
 
 Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
@@ -38,44 +40,6 @@ Floats64 = NDArray[np.float64]
 BLOCK = 16  # candidates that are drawn, decoded and judged together
 BETWEEN = (0.15, 0.85)  # of the way from one text to another
 TRIED = 20  # draws of a block without one start, after which there are none
-WORD = r"[^\W_]+"
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where to look; of void, near, between and topic at most one, none of them: in any void."""
-
-    void: int | None = None
-    near: str | None = None
-    between: tuple[str, str] | None = None
-    topic: str | None = None  # words that texts have
-    least_radius: float = 0.0  # radians from the place to the nearest text
-    least_score: float = 0.0  # void score of the place
-
-    def __post_init__(self) -> None:
-        given = [self.void, self.near, self.between, self.topic]
-        if sum(one is not None for one in given) > 1:
-            raise InputError("give one of void, near, between and topic, or none for any void")
-
-    @property
-    def anchors(self) -> list[str]:
-        """The texts whose vectors say where."""
-        return [self.near] if self.near is not None else list(self.between or ())
-
-    @property
-    def in_voids(self) -> bool:
-        """Whether only places in voids count."""
-        return not self.anchors and self.topic is None
-
-
-@dataclass(frozen=True)
-class Spot:
-    """What a place is like: its void score and empty radius, and the void it lies in, if any."""
-
-    score: float
-    radius: float  # radians
-    in_void: bool
-    void_id: int | None  # of the run's list, which has the emptiest only
 
 
 @dataclass(frozen=True)
@@ -97,7 +61,7 @@ class Places:
         ideas = load_ideas(run.ideas, model.hash) if run.ideas.exists() else []
         known = [idea.vector_D for idea in ideas if idea.arm == "void"]
         known_nD = np.stack(cast(list[Vectors], known)) if known else train.vectors_ND[:0]
-        voids = standing_voids(run, model, train)
+        voids = standing_voids(run, model.hash, train)
         return cls(field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)])
 
     def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from cllm.errors import InputError
 from cllm.metrics import METRICS, Interval, Metric, TextScores, score_texts
@@ -39,6 +37,9 @@ class TfidfIndex:
 
     def __init__(self, train_texts: Sequence[str]) -> None:
         """Index the texts; raises InputError if no text holds a word."""
+        from scipy import sparse  # here: together they take a second to import
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
         self._hashing = HashingVectorizer(
             token_pattern=_WORD,
             ngram_range=(1, 2),

@@ -4,14 +4,13 @@ Candidates are settled as those of the arms (`cllm.arms`): decoded, filtered by 
 encoded again, and written from where they arrive. The same request gives the same texts, whatever
 else is worked on at the same time, by whatever hands.
 
-    sampler = Sampler.of(run)
-    for sample in sampler.sample(Request(Where(topic="soup"), n=5, seed=1)): ...
+    async for sample in sampled(hands, Request(Where(topic="soup"), n=5, seed=1), Tally()): ...
 """
 
 # Shapes: n places or texts, A anchors, D coordinates.
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,11 +19,7 @@ from numpy.typing import NDArray
 
 from cllm.arms import filled
 from cllm.ideas import Idea
-from cllm.model import CLLM
-from cllm.places import Places, Spot, Where
-from cllm.plausibility import Plausibility
-from cllm.run import RunFolder
-from cllm.writing import make_plausible
+from cllm.where import Spot, Where
 
 Vectors = NDArray[np.float32]
 
@@ -147,56 +142,3 @@ async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vect
     spots = await hands.settled(where, settled_nD)
     rows = [row for row, spot in enumerate(spots) if spot is not None]
     return settled_nD[rows], [spot for spot in spots if spot is not None]
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """All hands in this process."""
-
-    model: CLLM
-    places: Places
-    likely: Plausibility | None
-
-    @classmethod
-    def of(cls, run: RunFolder) -> Sampler:
-        """From a trained run with latents; InputError where a part is missing."""
-        model = run.load_model()
-        likely = make_plausible(run, model, run.load_trained_corpus())
-        return cls(model, Places.of(run, model), likely)
-
-    def sample(self, request: Request, tally: Tally | None = None) -> Iterator[Sample]:
-        """As `sampled`."""
-        samples = sampled(self, request, tally or Tally())
-        while True:
-            try:
-                anext(samples).__await__().send(None)  # these hands wait for nobody
-            except StopIteration as one:
-                yield one.value
-            except StopAsyncIteration:
-                return
-
-    async def decode(self, points_nD: Vectors) -> list[str]:
-        """As in `Hands`."""
-        return self.model.decode(points_nD)
-
-    async def encode(self, texts: Sequence[str]) -> Vectors:
-        """As in `Hands`."""
-        return self.model.encode(texts)
-
-    async def plausible(self, texts: Sequence[str]) -> list[bool]:
-        """As in `Hands`."""
-        return [True] * len(texts) if self.likely is None else self.likely(list(texts)).tolist()
-
-    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
-        """As in `Hands`."""
-        return self.places.starts(where, anchors_AD, seed, block)
-
-    async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
-        """As in `Hands`."""
-        return self.places.settled(where, points_nD)
-
-    async def judged(
-        self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
-    ) -> list[Idea]:
-        """As in `Hands`."""
-        return self.places.judged(points_nD, texts, arrived_nD)

@@ -290,6 +290,11 @@ class VectorStore:
         )
 
 
+def collection_of(corpus_hash: str, model_hash: str) -> str:
+    """The collection of a corpus's vectors on a server, where runs meet."""
+    return f"texts_{corpus_hash}_{model_hash}"
+
+
 def require_reachable(uri: str) -> None:
     """Say before hours of work that a Milvus cannot be used; raises InputError."""
     client = _connect(uri)

@@ -20,6 +20,9 @@ from cllm.voids import Void
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cllm.run import RunFolder
+    from cllm.store import Latents
+
 
 def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash: str = "") -> None:
     """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
@@ -73,6 +76,13 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
         )
         for row in rows
     )
+
+
+def standing_voids(run: RunFolder, model_hash: str, train: Latents) -> list[Void]:
+    """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
+    if not run.voids.exists():
+        return []
+    return [v for v in load_voids(run.voids, train.ids, model_hash) if v.stands]
 
 
 def _vectors(rows: Sequence[NDArray[np.float32]], width: int) -> pa.Array:

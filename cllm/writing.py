@@ -22,8 +22,6 @@ from cllm.model import CLLM
 from cllm.plausibility import SURPRISE, Plausibility
 from cllm.run import RunFolder
 from cllm.store import Latents
-from cllm.void_files import load_voids
-from cllm.voids import Void
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +105,3 @@ def field_of(
     if notes and not run.shipped:
         run.note("voids", notes | {"rest": field.rest})
     return field
-
-
-def standing_voids(run: RunFolder, model: CLLM, train: Latents) -> list[Void]:
-    """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
-    if not run.voids.exists():
-        return []
-    return [v for v in load_voids(run.voids, train.ids, model.hash) if v.stands]

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from cllm import __version__
 from cllm.corpus import Corpus
 from cllm.map import fit_plane
-from cllm.places import WORD
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, prefix
-from cllm.store import Latents, VectorStore
+from cllm.store import Latents, VectorStore, collection_of, load_latents
+from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.writing import standing_voids
+from cllm.where import WORD
 
 Vectors = NDArray[np.float32]
 
@@ -53,17 +53,15 @@ class Catalogue:
     @classmethod
     def of(cls, run: RunFolder, milvus: str | None) -> Catalogue:
         """InputError where the run lacks a part, or Milvus has another model's vectors."""
-        model, corpus = run.load_model(), run.load_trained_corpus()
-        train = run.load_latents(model).select("train")
+        corpus, latents, notes = run.load_trained_corpus(), load_latents(run.latents), run.notes()
+        train, made_by = latents.select("train"), latents.model_hash
         store = None
         if milvus:
-            from cllm.pipeline import collection_of
-
-            name = collection_of(corpus, model)
-            store = VectorStore.open(milvus, name, model.hash, model.config.dim, create=False)
+            name, dim = collection_of(corpus.hash, made_by), train.vectors_ND.shape[1]
+            store = VectorStore.open(milvus, name, made_by, dim, create=False)
         return cls(
-            train, _titles(corpus, train), tuple(standing_voids(run, model, train)),
-            int(model.config.void_dim), run.notes(), model.hash, store,
+            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)),
+            int(notes["model"]["void_dim"]), notes, made_by, store,
         )  # fmt: skip
 
     def require_answer(self) -> None:

@@ -21,8 +21,9 @@ from ray import serve
 from cllm.console import set_up_logging
 from cllm.ideas import Idea
 from cllm.model import CLLM
-from cllm.places import Places, Spot, Where
+from cllm.places import Places
 from cllm.plausibility import Plausibility
+from cllm.where import Spot, Where
 from cllm.writing import make_plausible
 from serve.catalogue import Catalogue, Near
 from serve.metrics import Batches

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.places import Where
 from cllm.sampling import Hands as SamplingHands
 from cllm.sampling import Request, Sample, Tally, sampled
+from cllm.where import Where
 from serve import schemas as s
 from serve.catalogue import Near
 from serve.problems import problem_of, require

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.ideas import Idea
-from cllm.places import Spot, Where
+from cllm.where import Spot, Where
 from serve.catalogue import Near
 
 Vectors = NDArray[np.float32]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.run import RunFolder
-from cllm.sampling import Sampler
+from cllm.sampler import Sampler
 from serve import schemas as s
 from serve.catalogue import Catalogue, Near
 from serve.generation import generated

@@ -31,13 +31,14 @@ from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
 from cllm.field import Field, Rest
 from cllm.files import digest, read_json, write_json
-from cllm.ideas import choose_rest, judge_written, unaided
+from cllm.ideas import choose_rest, judge_written
 from cllm.judge import Judge
 from cllm.plausibility import SURPRISE, Plausibility
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
 from cllm.sphere import ExactIndex, prefix, require_unit
+from cllm.unaided import unaided
 from cllm.voids import VoidSettings, find_voids
 from studies.knows import BASE_SECONDS, prepare, shared_base
 from studies.pooling import Row, each, summary

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from cllm.field import Field
-from cllm.ideas import Idea, choose_rest, funnel, land, lift, unaided, void_around
+from cllm.ideas import Idea, choose_rest, funnel, land, lift, void_around
 from cllm.judge import Verdict
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, prefix, unit
+from cllm.unaided import unaided
 from cllm.voids import Void
 
 

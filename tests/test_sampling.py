@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from cllm.errors import InputError
-from cllm.places import BLOCK, Where
+from cllm.places import BLOCK
 from cllm.run import SHIPPED, RunFolder
-from cllm.sampling import Request, Sampler, Tally
+from cllm.sampler import Sampler
+from cllm.sampling import Request, Tally
 from cllm.sphere import angle
 from cllm.voids import Void
+from cllm.where import Where
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from cllm.places import Where
 from cllm.run import SHIPPED, RunFolder
 from cllm.sampling import Request
 from cllm.store import NoAnswer
+from cllm.where import Where
 from serve.api import make_app
 from serve.catalogue import Near
 from serve.generation import GONE

@@ -1,0 +1,49 @@
+"""Where a request looks for places to write from, and what such a place is like.
+
+Where(void=3), Where(near="a text"), Where(between=("a", "b")), Where(topic="soup"), Where()
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cllm.errors import InputError
+
+WORD = r"[^\W_]+"  # of a topic or a query
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to look; of void, near, between and topic at most one, none of them: in any void."""
+
+    void: int | None = None
+    near: str | None = None
+    between: tuple[str, str] | None = None
+    topic: str | None = None  # words that texts have
+    least_radius: float = 0.0  # radians from the place to the nearest text
+    least_score: float = 0.0  # void score of the place
+
+    def __post_init__(self) -> None:
+        given = [self.void, self.near, self.between, self.topic]
+        if sum(one is not None for one in given) > 1:
+            raise InputError("give one of void, near, between and topic, or none for any void")
+
+    @property
+    def anchors(self) -> list[str]:
+        """The texts whose vectors say where."""
+        return [self.near] if self.near is not None else list(self.between or ())
+
+    @property
+    def in_voids(self) -> bool:
+        """Whether only places in voids count."""
+        return not self.anchors and self.topic is None
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What a place is like: its void score and empty radius, and the void it lies in, if any."""
+
+    score: float
+    radius: float  # radians
+    in_void: bool
+    void_id: int | None  # of the run's list, which has the emptiest only
