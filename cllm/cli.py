@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cllm import cli_steps, cli_text
 from cllm.cli_corpus import corpus_app, read_corpus
 from cllm.cli_options import (
     AimName,
@@ -31,7 +32,6 @@ from cllm.cli_options import (
     Seconds,
     Seed,
     Set,
-    Steps,
     TextColumn,
     Topic,
     Uri,
@@ -40,8 +40,8 @@ from cllm.cli_options import (
     VoidId,
     Weak,
 )
-from cllm.cli_text import add_to
-from cllm.console import emit, one_line_errors, set_up_logging, show_facts, stop_on_sigterm
+from cllm.cli_steps import settings_of, show
+from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
 from cllm.run import SHIPPED, existing_run, output_run, trained_run
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ app = typer.Typer(
     help="Find new texts in the empty places of a text space.",
 )
 app.add_typer(corpus_app, name="corpus")
-add_to(app)
 
 
 def _version(wanted: bool) -> None:
@@ -101,7 +100,7 @@ def demo(
     from cllm.corpus import Corpus
 
     folder = output_run(run)
-    settings = _settings(
+    settings = settings_of(
         "quick", dim, seed, seconds=seconds, aim=aim, changes=changes, with_base=False
     )
     pipeline.keep_corpus(folder, Corpus.load(SHIPPED / "corpus.parquet"))
@@ -133,7 +132,7 @@ def run_(
     from cllm import pipeline
     from cllm.store import require_reachable
 
-    settings = _settings(
+    settings = settings_of(
         preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
         form=form, nested=nested, aim=aim, changes=changes, adapting=base is not None,
     )  # fmt: skip
@@ -170,120 +169,10 @@ def _chain(
     discovery.search_voids(folder, settings.seed, quick=settings.quick_voids)
     discovery.write_ideas(folder, settings.seed, settings.ideas)
     discovery.evaluate_run(folder, settings.seed, settings.evaluated)
-    _show(folder, discovery.report_run(folder, settings.seed), json)
+    show(folder, discovery.report_run(folder, settings.seed), json)
 
 
-# ---- step by step ---------------------------------------------------------------------
-
-
-@app.command()
-def pretrain(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    preset: PresetName = "standard",
-    seconds: Seconds = None,
-    steps: Steps = None,
-    reference_seconds: Annotated[
-        float | None, typer.Option(min=1, help="for the reference LM \\[default: as the CLLM]")
-    ] = None,
-    changes: Set = None,
-) -> None:
-    """Train a small base LLM (and its reference LM) on the run's corpus."""
-    from cllm import pipeline
-
-    folder = output_run(run)
-    if reference_seconds:
-        changes = [*(changes or []), f"reference_seconds={reference_seconds}"]
-    settings = _settings(
-        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
-    )
-    pipeline.make_base(folder, settings.base, reuse=True)
-    pipeline.make_reference(folder, settings)
-    emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
-
-
-@app.command()
-def adapt(
-    base: Annotated[str, typer.Argument(help="folder or hub name of an encoder-decoder")],
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    preset: PresetName = "standard",
-    seconds: Seconds = None,
-    steps: Steps = None,
-    changes: Set = None,
-) -> None:
-    """Fine-tune a hub model until it restores the run's texts, then freeze it."""
-    from cllm import pipeline
-
-    folder = output_run(run)
-    settings = _settings(
-        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes, adapting=True
-    )
-    pipeline.adapt_base(folder, base, settings.base, reuse=True)
-    pipeline.make_reference(folder, settings)
-    emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
-
-
-@app.command()
-def train(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    preset: PresetName = "standard",
-    dim: Dim = None,
-    form: Form = None,
-    nested: Nested = "on",
-    aim: AimName = "text",
-    seconds: Seconds = None,
-    steps: Steps = None,
-    allow_weak_base: Weak = False,
-    changes: Set = None,
-) -> None:
-    """Train the CLLM over the run's base; goes on where it was interrupted."""
-    from cllm import pipeline
-
-    folder = output_run(run)
-    settings = _settings(
-        preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested,
-        aim=aim, changes=changes, with_base=False,
-    )  # fmt: skip
-    pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
-    emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))
-
-
-@app.command()
-def embed(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,  # noqa: ARG001 - nothing is drawn here; every verb takes it
-    milvus: Uri = None,
-    replace: Annotated[bool, typer.Option(help="replace another model's collection")] = False,
-) -> None:
-    """Vectors of every text: latents/ and Milvus."""
-    from cllm import pipeline
-
-    folder = trained_run(run)
-    pipeline.embed_corpus(folder, milvus, replace=replace)
-    emit({"latents": str(folder.latents)}, json, lambda: show_facts({"latents": folder.latents}))
-
-
-@app.command()
-def voids(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="a quarter of the search")] = False,
-) -> None:
-    """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
-    from cllm import discovery
-    from cllm.scoreboard import print_voids
-
-    folder = trained_run(run)
-    discovery.search_voids(folder, seed, quick=quick)
-    facts, found = folder.notes()["voids"], discovery.found_voids(folder)
-    emit(facts | {"list": found}, json, lambda: print_voids(facts, found))
+cli_steps.add_to(app)
 
 
 @app.command()
@@ -325,34 +214,10 @@ def generate(
     emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms))
 
 
-@app.command()
-def evaluate(
-    run: Run = None,
-    json: Json = False,
-    seed: Seed = 0,
-    split: Annotated[str, typer.Option(help="test, or validation while you choose")] = "test",
-    n: Annotated[int, typer.Option("--n", min=2, help="texts at most")] = 1000,
-    beams: Annotated[int, typer.Option(min=1, help="1: greedy, as in the report")] = 1,
-) -> None:
-    """Measure what the vector carries, on held-out texts, beside its baselines."""
-    from rich.console import Console
-
-    from cllm import discovery
-    from cllm.scoreboard import print_scoreboard
-
-    folder = existing_run(run)
-    numbers = discovery.evaluate_run(folder, seed, n, split, beams).numbers
-    emit(numbers, json, lambda: print_scoreboard({"reconstruction": numbers}, [], Console()))
+cli_text.add_to(app)
 
 
-@app.command()
-def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa: ARG001
-    """Write report.html, map.png and report.json from what the run holds."""
-    from cllm import discovery
-
-    folder = trained_run(run)
-    _show(folder, discovery.report_run(folder), json)
-
+# ---- other parts ------------------------------------------------------------------------
 
 STUDIES = ("capacity", "knows", "voidbench")
 
@@ -403,36 +268,3 @@ def serve_(context: typer.Context) -> None:
     from serve import main
 
     main.main(context.args)
-
-
-def _settings(
-    name: str, dim: int | None, seed: int, *,
-    changes: list[str] | None = None, with_base: bool = True,
-    **own: Any,  # noqa: ANN401 - as `overridden` takes them
-) -> RunSettings:  # fmt: skip
-    """The preset with the command's own values in place; prints what was derived."""
-    import logging
-
-    from cllm.settings import describe, overridden
-
-    settings = overridden(name, dim=dim, seed=seed, changes=changes or (), **own)
-    logging.getLogger(__name__).info("%s: %s", name, describe(settings, base=with_base))
-    return settings
-
-
-def _show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
-    from rich.console import Console
-
-    from cllm import discovery
-    from cllm.ideas import best_first, load_ideas
-    from cllm.scoreboard import print_scoreboard
-
-    def show() -> None:
-        corpus = folder.load_corpus()
-        text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
-        there = folder.ideas.exists()
-        ideas = best_first(load_ideas(folder.ideas, notes["model"]["hash"])) if there else []
-        rows = discovery.idea_rows(ideas, text_of)
-        print_scoreboard(notes, rows, Console(), run_dir=folder.path)
-
-    emit(notes, json, show)

@@ -5,8 +5,7 @@ than what is not. A text may cost more than real ones do if it joins words that 
 that belong together by the company they keep; what is dear in more than one place is nonsense.
 
     plausible = Plausibility.learn(reference, model.tokens, train_texts, held_out_texts)
-    plausible(texts)
-    plausible.save(path, made_from)   # learning takes half a minute
+    plausible(texts); plausible.save(path, made_from)   # as learning takes half a minute
 """
 
 # Shapes: n texts, M held-out texts.
