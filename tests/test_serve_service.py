@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,9 +24,10 @@ from serve.client import Client
 from serve.main import is_loopback, parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import Generate, Item
+from serve.settings import ServeSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-STARTED = 240  # seconds, on a busy machine
+FOLDER = Path(__file__).parents[1] / "serve"
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,24 @@ def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: P
         settings_of(parser().parse_args([*words, "--keys", str(keys)]))
     keys.write_text(json.dumps({"keys": {"ann": "0" * 64}}))
     assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
+
+
+def test_files_for_clusters_are_what_serve_and_we_take() -> None:
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.running import BUILDER
+
+    told = yaml.safe_load((FOLDER / "config.yaml").read_text("utf-8"))
+    ServeDeploySchema.model_validate(told)
+    service = yaml.safe_load((FOLDER.parent / "cluster/kuberay/service.yaml").read_text("utf-8"))
+    inner = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for (application,) in (told["applications"], inner["applications"]):
+        ServeSettings.model_validate(application["args"])
+        assert application["import_path"] == BUILDER
+
+
+def test_the_dashboard_shows_metrics_that_there_are() -> None:
+    made = set(re.findall(r'"(cllm_\w+)"', (FOLDER / "metrics.py").read_text("utf-8")))
+    shown = re.findall(r"ray_(cllm_\w+)", (FOLDER / "grafana.json").read_text("utf-8"))
+    assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in shown} == made
