@@ -20,12 +20,12 @@ from cllm import pipeline
 from cllm.arrays import TokenArrays
 from cllm.curve import Curve, curve_lengths, measure_curve
 from cllm.files import digest
-from cllm.metrics import bootstrap
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
 from cluster.joining import require
 from cluster.tasks import Needs, side_by_side
-from tune.choice import choose, enough_gain
+from tune.check import checked, dimension_of, last_third
+from tune.choice import choose
 from tune.curve_fit import fitted
 from tune.space import Budget
 from tune.trial import share_by_task
@@ -68,6 +68,16 @@ class Job:
         kind, dim, seed = "nested" if self.nested else "plain", self.lengths[-1], self.settings.seed
         name = f"{kind}-{dim}-{seed}-{digest(self.settings.model_dump_json())[:8]}"
         return RunFolder(self.run / "tune" / "dimension" / name)
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """How its training went; `last_third`: nats it still rose by before its rate fell."""
+        return {
+            "model": self.folder.path.name, "d": self.lengths[-1], "nested": self.nested,
+            "seed": self.settings.seed, "plateau": self.at_plateau,
+            "last_third": last_third(self.folder.metrics()),
+            "steps": self.folder.notes()["model"]["steps"],
+        }  # fmt: skip
 
     @property
     def at_plateau(self) -> bool:
@@ -138,35 +148,12 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     choice = choose(curves, rng)
     fit = fitted(choice.lengths, np.array(choice.gain_L))
     told: dict[str, Any] = {
-        "choice": choice.json(), "fit": fit.json(),
-        "plateau": {job.folder.path.name: job.at_plateau for job in jobs},
+        "choice": choice.json(), "fit": fit.json(), "trained": [job.trained for job in jobs],
     }  # fmt: skip
     if plain:
         told["check"] = checked(curves, alone, rng)
+    told["dimension"] = dimension_of(told["choice"], told.get("check"))
+    if plain:
         asked = [(job.folder, sizes.decodes, job.settings.seed) for job in plain]
         told["window"] = window_of(side_by_side(found_at, asked, needs)).json()
     return told
-
-
-def checked(
-    nested: Sequence[Curve], alone: Sequence[Curve], rng: np.random.Generator
-) -> dict[str, Any]:
-    """Models of one size, and the nested ones' prefixes beside them.
-
-    `d`: what the rule's gain gives by models of one size, where one is as large as d_max.
-    """
-    dims = list(dict.fromkeys(curve.lengths[0] for curve in alone))
-    rows = []
-    for dim in dims:
-        alone_SN = np.stack([curve.gain_LN[0] for curve in alone if curve.lengths[0] == dim])
-        prefix_SN = np.stack([curve.gain_LN[curve.lengths.index(dim)] for curve in nested])
-        gain, difference = bootstrap(alone_SN, rng), bootstrap(prefix_SN - alone_SN, rng)
-        rows.append({
-            "d": dim, "gain": gain.mean, "ci": (gain.low, gain.high),
-            "nested_gain": float(prefix_SN.mean()),
-            "nested_over_separate": float(prefix_SN.mean() / gain.mean),
-            "difference": difference.mean, "difference_ci": (difference.low, difference.high),
-        })  # fmt: skip
-    gain_L = np.array([row["gain"] for row in rows])
-    whole = len(dims) > 1 and dims[-1] == nested[0].lengths[-1] and gain_L[-1] > 0
-    return {"sizes": rows, "d": enough_gain(dims, gain_L) if whole else None}

@@ -313,14 +313,14 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         o.preset or told["settings"]["preset"], aim, o.seed, o.seconds, o.steps, changes
     )
     point: dict[str, Any] = dict(told["best"]["point"])
-    if dim := told.get("choice", {}).get("d"):
+    if dim := told.get("dimension", {}).get("d"):
         point["dim"] = max(dim, LEAST_FOR_VOIDS) if aim == "voids" else dim
     elif "dim" not in point:
         raise InputError(
             f"by {kept} no dimension was enough, so there is none to apply; choose again with a "
             "larger --d-max or --cap, or search with `cllm tune`"
         )
-    elif "choice" in told:
+    elif "dimension" in told:
         log.info("no dimension was enough by the rule; the best trial's is taken")
     log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
     pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)

@@ -164,50 +164,47 @@ def _pairs(one: Mapping[str, Any]) -> str:
 
 def choice_in_words(told: Mapping[str, Any]) -> list[str]:
     """The two lines of the choice: how large the vector should be, and where voids are."""
-    choice, window = told["choice"], told.get("window")
-    gain = (
-        f"{SHARE:.0%} of the gain at {choice['d_max']} coordinates "
-        f"({choice['gain_L'][-1]:.1f} nats) is there from {choice['gain_d']} "
-        f"[{choice['gain_ci'][0]}, {choice['gain_ci'][1]}]"
+    choice, check, taken = told["choice"], told.get("check"), told["dimension"]
+    if taken["d"] is None:
+        line = f"Dimension: none, by {taken['by']}."
+    else:
+        line = f"Dimension: {_with(taken['d'], taken['ci'])}, by {taken['by']}."
+    if taken["agree"] is False:
+        line += " They rule the nested curve out: its prefixes are no models of their sizes."
+    line += f" The nested curve: {_rule(choice)}"
+    if check:
+        line += _checked(check)
+    if choice["gain_d"] > BENT * choice["d_max"]:
+        line += " The gain still rises at the largest size: a larger --d-max may carry more."
+    line += _unfinished(told.get("trained", ()))
+    if choice["seeds"] == 1:
+        line += " One seed: the intervals are over texts alone."
+    window = told.get("window")
+    return [line] if window is None else [line, _window(window)]
+
+
+def _rule(choice: Mapping[str, Any]) -> str:
+    """What the rule makes of one curve."""
+    enough = (
+        f"{SHARE:.0%} of the gain at {choice['d_max']} coordinates ({choice['gain_L'][-1]:.1f} "
+        f"nats) is there from {_with(choice['gain_d'], choice['gain_ci'])}"
     )
     if choice["d"] is None:
         nearest = min(choice["round_trip_L"])
         at = choice["lengths"][choice["round_trip_L"].index(nearest)]
-        line = (
-            f"Dimension: none. {gain}, but texts never come back within {NEAR:g} of the angle "
-            f"between neighbours: at best {nearest:.2f}, at {at}."
+        return (
+            f"{enough}, but texts never come back within {NEAR:g} of the angle between "
+            f"neighbours: at best {nearest:.2f}, at {at}."
         )
-    else:
-        ci = f" [{choice['d_ci'][0]}, {choice['d_ci'][1]}]" if choice["d_ci"] else ""
-        line = f"Dimension: {choice['d']}{ci}. {gain}, and texts come back."
-    if choice["undecided"] > 0 and choice["d"] is not None:
-        line += f" In {choice['undecided']:.1%} of resamples no size is enough."
-    if choice["gain_d"] > BENT * choice["d_max"]:
-        line += " The gain still rises at the largest size: a larger --d-max may carry more."
-    short_of = [name for name, there in told.get("plateau", {}).items() if not there]
-    if short_of:
-        line += (
-            f" Not trained to their plateau: {', '.join(sorted(short_of))}; give a larger --cap, "
-            "which trains them anew."
-        )
-    if choice["seeds"] == 1:
-        line += " One model: the intervals are over texts alone."
-    if check := told.get("check"):
-        line += _checked(check)
-    if window is None:
-        return [line]
-    if window["low"] is None:
-        return [line, "Void window: none. At no size are voids significant, and "
-                f"{LEAST_VALID:.0%} or more of the texts from them surely valid."]  # fmt: skip
-    others = ", ".join(map(str, window["elsewhere"]))
-    elsewhere = f" So it is at {others} too, but not at all sizes between." if others else ""
-    tried = sorted({at["d"] for at in window["sizes"]})
-    at_end = window["low"] == min(tried) or window["high"] == max(tried)
-    sizes = f"Sizes tried: {', '.join(map(str, tried))}, each a test of its own at p = {CHANCE:g}"
-    beyond = "; it may reach further." if at_end else "."
-    return [line, f"Void window: {window['low']} to {window['high']} coordinates: there voids are "
-            f"significant, and {LEAST_VALID:.0%} or more of the texts from them surely "
-            f"valid.{elsewhere} {sizes}{beyond}"]  # fmt: skip
+    unsure = (
+        f" In {choice['undecided']:.1%} of resamples no size is enough."
+        if choice["undecided"] > 0 else ""
+    )  # fmt: skip
+    return f"{enough}, and texts come back from {_with(choice['d'], choice['d_ci'])}.{unsure}"
+
+
+def _with(value: int, ci: Sequence[int] | None) -> str:
+    return f"{value} [{ci[0]}, {ci[1]}]" if ci else str(value)
 
 
 def _checked(check: Mapping[str, Any]) -> str:
@@ -216,8 +213,55 @@ def _checked(check: Mapping[str, Any]) -> str:
         f"{row['d']}: {row['gain']:.1f} ({row['nested_over_separate']:.2f})"
         for row in check["sizes"]
     )
-    d = "" if check["d"] is None else f"; by them the gain is enough from {check['d']}"
-    return f" Models of one size gain, and in brackets the nested prefix over them: {rows}{d}."
+    told = f" Models of one size gain, and in brackets the nested prefix over them: {rows}."
+    return told + (f" By them {_rule(check['choice'])}" if check["choice"] else "")
+
+
+def _unfinished(trained: Sequence[Mapping[str, Any]]) -> str:
+    """Which models still got better when their time was up, and what that does to the choice."""
+    rising = [one for one in trained if not one["plateau"]]
+    if not rising:
+        return ""
+    kinds = [
+        f"{'nested ' if one['nested'] else ''}{one['d']}, seed {one['seed']}"
+        + ("" if one["last_third"] is None else f" ({one['last_third']:.2f} nats)")
+        for one in rising
+    ]
+    return (
+        f" {len(rising)} of {len(trained)} models were not at their plateau when their time was up "
+        f"(in brackets what the last third of their steps still brought): {'; '.join(kinds)}. "
+        "The time was the same for all, which favours small sizes; give a larger --cap, which "
+        "trains them anew."
+    )
+
+
+def _window(window: Mapping[str, Any]) -> str:
+    """In which sizes voids stand."""
+    of: dict[int, list[Mapping[str, Any]]] = {}
+    for at in window["sizes"]:
+        of.setdefault(at["d"], []).append(at)
+    models = "the model" if all(len(some) == 1 for some in of.values()) else "most models"
+    asked = (
+        f"voids that are significant, and {LEAST_VALID:.0%} or more of the texts from them surely "
+        "valid"
+    )
+    counts = "; ".join(
+        f"{d}: {sum(at['p_value'] is not None and at['p_value'] <= CHANCE for at in some)} of "
+        f"{len(some)} with significant voids, {sum(at['texts'] for at in some)} texts from them, "
+        f"{sum(at['stands'] for at in some)} with both"
+        for d, some in sorted(of.items())
+    )
+    each = f" By size: {counts}; each a test of its own at p = {CHANCE:g}."
+    if window["low"] is None:
+        return f"Void window: none. At no size has {models} {asked}.{each}"
+    others = ", ".join(map(str, window["elsewhere"]))
+    elsewhere = f" So it is at {others} too, but not at all sizes between." if others else ""
+    at_end = window["low"] == min(of) or window["high"] == max(of)
+    beyond = " It may reach further." if at_end else ""
+    return (
+        f"Void window: {window['low']} to {window['high']} coordinates: there {models} "
+        f"{'has' if models == 'the model' else 'have'} {asked}.{elsewhere}{each}{beyond}"
+    )
 
 
 def write(folder: Path, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -123,11 +123,11 @@ def test_apply_trains_the_best_point_in_full(
 ) -> None:
     told = {"settings": {"preset": "quick", "aim": "text", "set": ["model.form=direct"]},
             "best": {"point": {"dim": 8, "lr": 0.001, "void_dim": 2}},
-            "choice": {"d": 4}, "corpus": tiny_run.load_corpus().hash}  # fmt: skip
+            "dimension": {"d": 4}, "corpus": tiny_run.load_corpus().hash}  # fmt: skip
     kept = tiny_run.path / "tune" / command.KEPT
     write_json(kept, told | {"corpus": "another"})
     assert "is of other texts than" in refused(capsys, "--run", str(tiny_run.path), "--apply")
-    write_json(kept, told | {"choice": {"d": None}, "best": {"point": {}}})
+    write_json(kept, told | {"dimension": {"d": None}, "best": {"point": {}}})
     assert "no dimension was enough" in refused(capsys, "--run", str(tiny_run.path), "--apply")
     write_json(kept, told)
     command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])

@@ -10,8 +10,8 @@ import pytest
 from cllm.curve import Curve
 from cllm.errors import WorkError
 from tune import report, results
+from tune.check import checked, dimension_of, last_third
 from tune.choice import choose
-from tune.dimension import checked
 from tune.window import At, window_of
 
 
@@ -247,15 +247,19 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
         "choice": choose(curves, np.random.default_rng(0)).json(),
         "window": window_of([at(4, 0.01, 0.8), at(8, 0.4, None)]).json(),
         "check": checked(curves, [alone(8, 13.0), alone(64, 21.0)], np.random.default_rng(0)),
+        "trained": [{"d": 64, "nested": True, "seed": 0, "plateau": False, "last_third": 0.6},
+                    {"d": 8, "nested": False, "seed": 0, "plateau": True, "last_third": 0.1}],
     }  # fmt: skip
+    told["dimension"] = dimension_of(told["choice"], told["check"])
     page = report.write(tmp_path, told, rows).read_text("utf-8")
     first, second = report.choice_in_words(told)
-    assert first.startswith("Dimension: 32 [")
-    assert "8: 13.0 (0.92), 64: 21.0 (0.95); by them the gain is enough from" in first
+    assert first.startswith("Dimension: none, by models of one size. They rule the nested")
+    assert "8: 13.0 (0.92), 64: 21.0 (0.95). By them 95%" in first
+    assert "1 of 2 models were not at their plateau" in first
+    assert "nested 64, seed 0 (0.60 nats)" in first
     assert second.startswith("Void window: 4 to 4 coordinates")
-    assert second.endswith(
-        "Sizes tried: 4, 8, each a test of its own at p = 0.05; it may reach further."
-    )
+    assert "4: 1 of 1 with significant voids, 40 texts from them, 1 with both" in second
+    assert second.endswith("each a test of its own at p = 0.05. It may reach further.")
     assert first in page
     assert second in page
     assert "&lt;script&gt;" in page
@@ -263,3 +267,47 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert page.count("<svg") == 3
     drawn = sorted(file.name for file in tmp_path.glob("*.svg"))
     assert drawn == ["curve.svg", "front-4.svg", "round_trip.svg"], "8 has a single trial"
+
+
+def of_size(d: int, gain: float, trip: float, seed: int = 0) -> Curve:
+    rng = np.random.default_rng([seed, d])
+    return Curve((d,), gain + rng.standard_normal((1, 200)), np.full((1, 50), trip))
+
+
+def test_models_of_one_size_decide_where_they_rule_the_nested_curve_out() -> None:
+    from test_tune_choice import GAINS, TRIPS, curve_of
+
+    nested = [curve_of(GAINS, TRIPS, seed) for seed in range(3)]
+    choice = choose(nested, np.random.default_rng(0)).json()
+    assert dimension_of(choice, None) == {
+        "d": 32, "ci": choice["d_ci"], "by": "the nested curve", "agree": None
+    }  # fmt: skip
+
+    def by_sizes(gains: list[float]) -> dict[str, Any]:
+        alone = [
+            of_size(d, gain, trip, seed)
+            for d, gain, trip in zip((8, 16, 32, 64), gains, (0.9, 0.2, 0.1, 0.1), strict=True)
+            for seed in range(3)
+        ]
+        return dimension_of(choice, checked(nested, alone, np.random.default_rng(0)))
+
+    assert by_sizes([12.0, 19.2, 19.9, 20.0])["agree"]
+    larger = by_sizes([8.0, 12.0, 20.0, 26.0])
+    assert not larger["agree"]
+    assert larger["by"] == "models of one size"
+    assert 32 < larger["d"] <= 64
+    one = checked(nested, [of_size(8, 12.0, 0.5, seed) for seed in range(3)],
+                  np.random.default_rng(0))  # fmt: skip
+    assert one["choice"] is None
+    assert one["sizes"][0]["round_trip"] == 0.5
+
+
+def test_what_the_last_third_of_a_training_brought_is_told_before_its_rate_fell() -> None:
+    nats = [20.0, 18.0, 17.0, 16.5, 16.0, 16.2, 15.7, 12.0]
+    lines = [
+        {"step": 100 * (i + 1), "validation_nats": n, "budget": 0.1 * (i + 1)}
+        for i, n in enumerate(nats)
+    ]
+    lines[-1]["budget"] = 0.9
+    assert last_third([{"step": 1, "loss": 2.0}, *lines]) == pytest.approx(16.5 - 15.7)
+    assert last_third(lines[:2]) is None

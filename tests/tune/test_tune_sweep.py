@@ -99,6 +99,8 @@ def test_the_dimension_is_chosen_checked_and_kept_for_applying(run: Path) -> Non
     assert [row["d"] for row in told["check"]["sizes"]] == [4, 8]
     assert {at["d"] for at in told["window"]["sizes"]} == {4, 8}
     assert len(told["words"]) == 2
+    assert {(one["d"], one["nested"]) for one in told["trained"]} == {(8, True), (4, False),
+                                                                      (8, False)}  # fmt: skip
     assert all(line in Path(told["report"]).read_text("utf-8") for line in told["words"])
     models = {file: file.stat().st_mtime_ns for file in run.glob("tune/dimension/*/model/*")}
     assert len({file.parent for file in models}) == 3
