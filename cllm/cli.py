@@ -42,6 +42,7 @@ from cllm.cli_options import (
 )
 from cllm.cli_steps import settings_of, show
 from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
+from cllm.errors import InputError
 from cllm.run import SHIPPED, existing_run, output_run, trained_run
 
 if TYPE_CHECKING:
@@ -203,6 +204,11 @@ def generate(
             topic=topic, novel=novel, valid=valid, hit=hit,
         )  # fmt: skip
         return
+    if novel or valid or hit:
+        raise InputError(
+            "--novel, --valid and --hit are of texts from a place; give --anywhere, --void, "
+            "--near, --between or --topic"
+        )
     from cllm import discovery
     from cllm.ideas import best_first
     from cllm.scoreboard import print_arms

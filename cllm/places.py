@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.arms import Written, step_shares, steps_off
-from cllm.errors import InputError
 from cllm.field import SEARCH, Field
 from cllm.ideas import Idea, judge_arrived, load_ideas, void_around
 from cllm.judge import Judge
@@ -31,13 +30,12 @@ from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
 from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.where import WORD, Spot, Where
+from cllm.where import BLOCK, WORD, NoSuchPlace, Spot, Where
 from cllm.writing import field_of, make_judge
 
 Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 
-BLOCK = 16  # candidates that are drawn, decoded and judged together
 BETWEEN = (0.15, 0.85)  # of the way from one text to another
 TRIED = 20  # draws of a block without one start, after which there are none
 
@@ -53,11 +51,14 @@ class Places:
     known_nD: Vectors  # places in voids that texts were written from before
 
     @classmethod
-    def of(cls, run: RunFolder, model: CLLM) -> Places:
-        """InputError where the run lacks latents, or they are of another model."""
+    def of(cls, run: RunFolder, model: CLLM, *, keep: bool = True) -> Places:
+        """`keep`: what is learnt for it may be written to the run folder.
+
+        InputError: the run lacks latents, or they are of another model.
+        """
         corpus, latents = run.load_trained_corpus(), run.load_latents(model)
         train, judge = latents.select("train"), make_judge(run, model, corpus)
-        field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]))
+        field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=keep)
         ideas = load_ideas(run.ideas, model.hash) if run.ideas.exists() else []
         known = [idea.vector_D for idea in ideas if idea.arm == "void"]
         known_nD = np.stack(cast(list[Vectors], known)) if known else train.vectors_ND[:0]
@@ -67,7 +68,7 @@ class Places:
     def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """A block of candidates, (S, D), S at most BLOCK; the same for the same arguments.
 
-        `anchors_AD`: vectors of `where.anchors`. InputError: there is no such void or topic.
+        `anchors_AD`: vectors of `where.anchors`. NoSuchPlace: there is no such void or topic.
         """
         rng = np.random.default_rng([seed, block])
         if where.between is not None:
@@ -86,7 +87,7 @@ class Places:
         found = next((void for void in self.voids if void.id == number), None)
         if found is None:
             ids = ", ".join(str(void.id) for void in self.voids) or "none"
-            raise InputError(f"no void {number}; those that stand: {ids}")
+            raise NoSuchPlace(f"no void {number}; those that stand: {ids}")
         return found
 
     def look(self, points_nD: Vectors) -> list[Spot]:
@@ -130,7 +131,7 @@ class Places:
         wanted = set(re.findall(WORD, topic.lower()))
         rows = [row for row, words in enumerate(self._words) if wanted and wanted <= words]
         if not rows:
-            raise InputError(f"no text has all words of {topic!r}; try fewer, or other ones")
+            raise NoSuchPlace(f"no text has all words of {topic!r}; try fewer, or other ones")
         return np.array(rows)
 
     def _around(self, base_SD: Vectors, rng: np.random.Generator) -> Vectors:
@@ -149,6 +150,8 @@ class Places:
 
     def _anywhere(self, rng: np.random.Generator) -> Vectors:
         """Steps off places in voids that are known; where none are, drawn as the finder draws."""
+        if not np.isfinite(self.field.least_score):
+            raise NoSuchPlace("voids were not sought in this run; run `cllm voids`")
         if not len(self.known_nD):
             drawn_SD = self.field.proposals(TRIED * BLOCK, rng)
             return drawn_SD[self.field.is_void(drawn_SD)][:BLOCK]

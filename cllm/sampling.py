@@ -10,6 +10,8 @@ else is worked on at the same time, by whatever hands.
 # Shapes: n places or texts, A anchors, D coordinates.
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from cllm.arms import filled
 from cllm.ideas import Idea
-from cllm.where import Spot, Where
+from cllm.where import BLOCK, Spot, Where
 
 Vectors = NDArray[np.float32]
 
@@ -37,6 +39,7 @@ class Request:
     valid: bool = False
     hit: bool = False  # only those whose own vector is nearer to the place than to any text
     decodes: int = 0  # at most; 0 = DECODES for each text
+    seconds: float = math.inf  # at most; what time cuts off may differ from one time to the next
 
     @property
     def budget(self) -> int:
@@ -94,21 +97,28 @@ class Tally:
 
     decodes: int = 0
     found: int = 0
+    late: bool = False  # the time was up
 
 
 async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator[Sample]:
     """Texts as they are found: `n` of them, or fewer where the budget of decodes ends before.
 
-    InputError: there is no such void or topic.
+    NoSuchPlace: there is no such void or topic.
     """
     where, told, block = request.where, set[str](), 0
+    until = time.monotonic() + request.seconds
     anchors = [text or " " for text in where.anchors]
     anchors_AD = await hands.encode(anchors) if anchors else np.empty((0, 0), np.float32)
     while tally.found < request.n and tally.decodes < request.budget:
+        tally.late = time.monotonic() > until
+        if tally.late:
+            return
         starts_SD = await hands.starts(where, anchors_AD, request.seed, block)
         block += 1
-        tally.decodes += max(1, len(starts_SD))  # a block without one has cost something, too
+        starts_SD = starts_SD[: request.budget - tally.decodes]
+        tally.decodes += len(starts_SD) or BLOCK  # one without any has cost as much
         kept_nD, spots = await _settled(hands, where, starts_SD)
+        kept_nD = kept_nD[: max(0, request.budget - tally.decodes)]
         if not len(kept_nD):
             continue
         tally.decodes += len(kept_nD)

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from cllm.errors import InputError
 
 WORD = r"[^\W_]+"  # of a topic or a query
+BLOCK = 16  # candidates that are drawn, decoded and judged together
+
+
+class NoSuchPlace(InputError):
+    """What was asked for is not there: a void, a topic, two places at once."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Where:
     def __post_init__(self) -> None:
         given = [self.void, self.near, self.between, self.topic]
         if sum(one is not None for one in given) > 1:
-            raise InputError("give one of void, near, between and topic, or none for any void")
+            raise NoSuchPlace("give one of void, near, between and topic, or none for any void")
 
     @property
     def anchors(self) -> list[str]:

@@ -58,11 +58,11 @@ def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
 
 
 def make_plausible(
-    run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE
+    run: RunFolder, model: CLLM, corpus: Corpus, surprise: float = SURPRISE, *, keep: bool = True
 ) -> Plausibility | None:
     """Which texts are worth writing, by the run's reference LM; None without one.
 
-    What was learnt is kept beside the reference LM, for all models over that base.
+    What was learnt is kept (`keep`) beside the reference LM, for all models over that base.
     """
     if not run.reference.is_dir():
         log.warning("no reference LM in %s: implausible texts are not left out", run.base)
@@ -79,17 +79,18 @@ def make_plausible(
     held_out = corpus.select("validation").sample(PLAUSIBLE_FROM).texts
     train = corpus.select("train").texts
     learnt = Plausibility.learn(reference, model.tokens, train, held_out, surprise)
-    if not run.shipped:
+    if keep and not run.shipped:
         learnt.save(kept, made_from)
     return learnt
 
 
 def field_of(
-    run: RunFolder, model: CLLM, judge: Judge, latents: Latents, rng: np.random.Generator
-) -> Field:
+    run: RunFolder, model: CLLM, judge: Judge, latents: Latents, rng: np.random.Generator, *,
+    keep: bool = True,
+) -> Field:  # fmt: skip
     """The cloud of training texts, and what is a void in it by the run's search.
 
-    What is put beside a prefix is chosen once, and noted with the voids.
+    What is put beside a prefix is chosen once, and noted (`keep`) with the voids.
     """
     notes = run.notes().get("voids", {})
     chance = notes.get("chance_score", np.inf)
@@ -102,6 +103,6 @@ def field_of(
         return replace(field, rest=notes["rest"])
     field = choose_rest(model, judge, field, held_out_MD)
     log.info("places take their other coordinates from: %s", REST[field.rest])
-    if notes and not run.shipped:
+    if keep and notes and not run.shipped:
         run.note("voids", notes | {"rest": field.rest})
     return field

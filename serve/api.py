@@ -21,8 +21,9 @@ from cllm.sphere import slerp
 from serve import schemas as s
 from serve.catalogue import Near
 from serve.generation import Hands, generated, neighbour
+from serve.handlers import answer_with_problems
 from serve.metrics import Counts
-from serve.problems import Problem, answer_with_problems, problem_of, require
+from serve.problems import Problem, problem_of, require
 from serve.settings import Limits
 
 PAGE = Path(__file__).parent / "page"

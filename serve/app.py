@@ -23,7 +23,6 @@ from serve.runs import named
 from serve.settings import ServeSettings
 
 SMALL = 0.1  # of a core, for what mostly waits
-ENDING = 60  # seconds that requests have to end in when a replica stops
 
 
 @serve.ingress()
@@ -39,7 +38,7 @@ class Api:
 
     async def reconfigure(self, config: dict[str, str]) -> None:
         """Load the run everywhere, then serve it: requests in work end with the one before."""
-        hands = Hands(*self.handles, config["run"])
+        hands = Hands(*self.handles, named(config["run"]))
         await hands.ready()
         self.hands = hands
 
@@ -61,7 +60,7 @@ def build(settings: ServeSettings) -> Application:
     run = named(s.run)
     if s.keys:
         Keys.load(s.keys)
-    waits = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": ENDING}
+    waits = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": s.limits.seconds}
     model = serve.deployment(
         Model, name="model", num_replicas=s.models, **waits,
         ray_actor_options={"num_cpus": s.model_cpus, "num_gpus": s.model_gpus},

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
@@ -44,12 +44,14 @@ class Client:
         """Texts as they are found; the end comes last."""
         body = asked.model_copy(update={"stream": True})
         with self._answer("/v1/generate", body.model_dump(exclude_none=True)) as answer:
-            for line in answer:
-                told = json.loads(line)
+            for told in _told(answer):
                 if "error" in told:
                     raise Refused(told["error"]["status"], told["error"]["detail"], None)
-                kind: type[s.Item] | type[s.End] = s.Item if "item" in told else s.End
-                yield kind.model_validate(told["item" if kind is s.Item else "end"])
+                if "end" in told:
+                    yield s.End.model_validate(told["end"])
+                    return
+                yield s.Item.model_validate(told["item"])
+        raise WorkError(f"the answer of {self.url} broke off; ask again")
 
     def encode(self, texts: list[str]) -> list[list[float]]:
         """A unit vector for each text."""
@@ -105,9 +107,10 @@ class Client:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{self.url!r} is no address of a service; write http://host:port")
         headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url.rstrip("/") + path, data, headers)
+        if self.key:  # which no redirect takes elsewhere
+            request.add_unredirected_header("Authorization", f"Bearer {self.key}")
         try:
             with urlopen(request, timeout=self.seconds) as answer:
                 yield answer
@@ -119,6 +122,15 @@ class Client:
             raise InputError(
                 f"no service answers at {self.url} ({reason}); start one with `cllm serve`"
             ) from error
+
+
+def _told(answer: HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The lines of a stream, as far as it came."""
+    try:
+        for line in answer:
+            yield json.loads(line)
+    except (HTTPException, OSError, ValueError):
+        return
 
 
 def _refused(error: HTTPError) -> Refused:

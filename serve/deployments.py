@@ -1,17 +1,16 @@
 """The parts of a service that scale on their own: model, places, store. Each holds runs by name.
 
-Ray Serve keeps two runs a replica and sends a request to one that has its run (`multiplexed`): so a
-service goes over to a new run while requests to the old one are answered by the old one.
+Every call names its run (`serve.runs`), so that all calls of a request are answered by one run.
 """
 
 # Shapes: n vectors or texts, D coordinates, S starts, A anchors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,13 +25,18 @@ from cllm.plausibility import Plausibility
 from cllm.where import Spot, Where
 from cllm.writing import make_plausible
 from serve.catalogue import Catalogue, Near
+from serve.loaded import Loaded
 from serve.metrics import Batches
 from serve.runs import run_of
 
 Vectors = NDArray[np.float32]
-T = TypeVar("T")
-KEPT = 2  # runs a replica holds: the one served, and the one before or after it
+Writer: TypeAlias = tuple[CLLM, Plausibility | None]
+Asked: TypeAlias = list[tuple[str, Any]]  # run, and what is asked of it
 WAITING = 4096  # calls that a replica may hold: it answers in batches
+
+
+def _rows(asked: Asked) -> int:
+    return sum(len(part) for _, part in asked)
 
 
 class Model:
@@ -41,76 +45,74 @@ class Model:
     def __init__(self, batch: int, wait: float, threads: int) -> None:
         set_up_logging()
         torch.set_num_threads(threads)
+        self._runs = Loaded(_model_of)
         self._hands = ThreadPoolExecutor(1)  # which torch spreads over its threads
         self._batches = Batches()
         for work in (self._decode, self._encode, self._plausible):
             work.set_max_batch_size(batch)
             work.set_batch_wait_timeout_s(wait)
 
-    @serve.multiplexed(max_num_models_per_replica=KEPT)
-    async def load(self, name: str) -> tuple[CLLM, Plausibility | None]:
-        """A run's model, and what it finds plausible."""
-        return await self._do(_model_of, name)
+    async def ready(self, run: str) -> bool:
+        """Whether the run is loaded, as it is after it."""
+        return bool(await self._runs.get(run))
 
-    async def ready(self) -> bool:
-        """Whether the run of this call is loaded, as it is after it."""
-        return bool(await self.load(serve.get_multiplexed_model_id()))
-
-    async def decode(self, points_nD: Vectors) -> list[str]:
+    async def decode(self, run: str, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
-        return await self._decode(points_nD) if len(points_nD) else []
+        return await self._decode((run, points_nD)) if len(points_nD) else []
 
-    async def encode(self, texts: list[str]) -> Vectors:
+    async def encode(self, run: str, texts: list[str]) -> Vectors:
         """Vectors of texts."""
-        return await self._encode(texts)
+        return await self._encode((run, texts))
 
-    async def plausible(self, texts: list[str]) -> list[bool]:
+    async def plausible(self, run: str, texts: list[str]) -> list[bool]:
         """Which texts are worth writing."""
-        return await self._plausible(texts) if texts else []
+        return await self._plausible((run, texts)) if texts else []
 
-    @serve.batch(batch_size_fn=lambda asked: sum(map(len, asked)))
-    async def _decode(self, asked: list[Vectors]) -> list[list[str]]:
-        model, _ = await self.load(serve.get_multiplexed_model_id())
-
-        def work(points_nD: Vectors) -> list[str]:
-            rows = model.decode_tokens(points_nD)
+    @serve.batch(batch_size_fn=_rows)
+    async def _decode(self, asked: list[tuple[str, Vectors]]) -> list[list[str]]:
+        def work(loaded: Writer, points: list[Vectors]) -> list[str]:
+            rows = loaded[0].decode_tokens(np.concatenate(points))
             self._batches.done("decode", len(rows), sum(map(len, rows)))
-            return model.base.to_text(rows)
+            return loaded[0].base.to_text(rows)
 
-        return _shared_out(await self._do(work, np.concatenate(asked)), asked)
+        return await self._by_run(work, asked)
 
-    @serve.batch(batch_size_fn=lambda asked: sum(map(len, asked)))
-    async def _encode(self, asked: list[list[str]]) -> list[Vectors]:
-        model, _ = await self.load(serve.get_multiplexed_model_id())
+    @serve.batch(batch_size_fn=_rows)
+    async def _encode(self, asked: list[tuple[str, list[str]]]) -> list[Vectors]:
+        def work(loaded: Writer, texts: list[list[str]]) -> Vectors:
+            tokens = loaded[0].tokens(list(chain(*texts)))
+            self._batches.done("encode", len(tokens), tokens.tokens)
+            return loaded[0].encode_tokens(tokens)
 
-        def work(texts: list[str]) -> Vectors:
-            tokens = model.tokens(texts)
-            self._batches.done("encode", len(texts), tokens.tokens)
-            return model.encode_tokens(tokens)
+        return await self._by_run(work, asked)
 
-        return _shared_out(await self._do(work, list(chain(*asked))), asked)
+    @serve.batch(batch_size_fn=_rows)
+    async def _plausible(self, asked: list[tuple[str, list[str]]]) -> list[list[bool]]:
+        def work(loaded: Writer, texts: list[list[str]]) -> list[bool]:
+            every = list(chain(*texts))
+            return [True] * len(every) if loaded[1] is None else loaded[1](every).tolist()
 
-    @serve.batch(batch_size_fn=lambda asked: sum(map(len, asked)))
-    async def _plausible(self, asked: list[list[str]]) -> list[list[bool]]:
-        _, likely = await self.load(serve.get_multiplexed_model_id())
-        texts = list(chain(*asked))
-        good = [True] * len(texts) if likely is None else (await self._do(likely, texts)).tolist()
-        return _shared_out(good, asked)
+        return await self._by_run(work, asked)
 
-    async def _do(self, work: Callable[..., T], *given: Any) -> T:  # noqa: ANN401
-        return await asyncio.get_running_loop().run_in_executor(self._hands, work, *given)
+    async def _by_run(self, work: Callable[[Writer, list[Any]], Any], asked: Asked) -> list[Any]:
+        """The work of a batch, run by run; to each what it asked for, in order."""
+        told: list[Any] = [None] * len(asked)
+        for run in dict.fromkeys(run for run, _ in asked):
+            loaded = await self._runs.get(run)
+            places = [place for place, (of, _) in enumerate(asked) if of == run]
+            parts = [asked[place][1] for place in places]
+            loop = asyncio.get_running_loop()
+            whole = await loop.run_in_executor(self._hands, work, loaded, parts)
+            ends = np.cumsum([len(part) for part in parts])
+            for place, part, end in zip(places, parts, ends, strict=True):
+                told[place] = whole[end - len(part) : end]
+        return told
 
 
-def _shared_out(whole: Any, asked: Sequence[Any]) -> list[Any]:  # noqa: ANN401 - rows
-    """Rows of a batch, to each what it asked for."""
-    ends = np.cumsum([len(one) for one in asked])
-    return [whole[end - len(one) : end] for end, one in zip(ends, asked, strict=True)]
-
-
-def _model_of(name: str) -> tuple[CLLM, Plausibility | None]:
+def _model_of(name: str) -> Writer:
     run = run_of(name)
     model = run.load_model()
-    return model, make_plausible(run, model, run.load_trained_corpus())
+    return model, make_plausible(run, model, run.load_trained_corpus(), keep=False)
 
 
 class Index:
@@ -118,34 +120,34 @@ class Index:
 
     def __init__(self) -> None:
         set_up_logging()
+        self._runs = Loaded(_places_of)
 
-    @serve.multiplexed(max_num_models_per_replica=KEPT)
-    async def load(self, name: str) -> Places:
-        """A run's cloud, voids and judge."""
-        run = run_of(name)
-        return await asyncio.to_thread(lambda: Places.of(run, run.load_model()))
+    async def ready(self, run: str) -> bool:
+        """Whether the run is loaded, as it is after it."""
+        return bool(await self._runs.get(run))
 
-    async def ready(self) -> bool:
-        """Whether the run of this call is loaded, as it is after it."""
-        return bool(await self._places())
-
-    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
+    async def starts(
+        self, run: str, where: Where, anchors_AD: Vectors, seed: int, block: int
+    ) -> Vectors:
         """As `Places.starts`."""
-        return await asyncio.to_thread(
-            (await self._places()).starts, where, anchors_AD, seed, block
-        )
+        places = await self._runs.get(run)
+        return await asyncio.to_thread(places.starts, where, anchors_AD, seed, block)
 
-    async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
+    async def settled(self, run: str, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """As `Places.settled`."""
-        return await asyncio.to_thread((await self._places()).settled, where, points_nD)
+        return await asyncio.to_thread((await self._runs.get(run)).settled, where, points_nD)
 
-    async def judged(self, points_nD: Vectors, texts: list[str], arrived_nD: Vectors) -> list[Idea]:
+    async def judged(
+        self, run: str, points_nD: Vectors, texts: list[str], arrived_nD: Vectors
+    ) -> list[Idea]:
         """As `Places.judged`."""
-        places = await self._places()
+        places = await self._runs.get(run)
         return await asyncio.to_thread(places.judged, points_nD, texts, arrived_nD)
 
-    async def _places(self) -> Places:
-        return await self.load(serve.get_multiplexed_model_id())
+
+def _places_of(name: str) -> Places:
+    run = run_of(name)
+    return Places.of(run, run.load_model(), keep=False)
 
 
 class Store:
@@ -153,25 +155,17 @@ class Store:
 
     def __init__(self, milvus: str | None) -> None:
         set_up_logging()
-        self.milvus = milvus
+        self._runs = Loaded(lambda name: Catalogue.of(run_of(name), milvus))
 
-    @serve.multiplexed(max_num_models_per_replica=KEPT)
-    async def load(self, name: str) -> Catalogue:
-        """A run's texts."""
-        return await asyncio.to_thread(Catalogue.of, run_of(name), self.milvus)
-
-    async def ready(self) -> bool:
-        """Whether the run of this call is loaded, and its vectors can be asked for."""
-        await asyncio.to_thread((await self._catalogue()).require_answer)
+    async def ready(self, run: str) -> bool:
+        """Whether the run is loaded, and its vectors can be asked for."""
+        await asyncio.to_thread((await self._runs.get(run)).require_answer)
         return True
 
-    async def nearest(self, vectors_nD: Vectors, k: int) -> list[list[Near]]:
+    async def nearest(self, run: str, vectors_nD: Vectors, k: int) -> list[list[Near]]:
         """The k nearest texts of each vector."""
-        return await asyncio.to_thread((await self._catalogue()).nearest, vectors_nD, k)
+        return await asyncio.to_thread((await self._runs.get(run)).nearest, vectors_nD, k)
 
-    async def about(self, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own kind
-        """A part of the catalogue by name: `facts`, `voids`, `map`, `found`, `texts`."""
-        return await asyncio.to_thread(getattr(await self._catalogue(), part), *given)
-
-    async def _catalogue(self) -> Catalogue:
-        return await self.load(serve.get_multiplexed_model_id())
+    async def about(self, run: str, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
+        """A part of the catalogue by name: `facts`, `void_list`, `map`, `found`, `at`."""
+        return await asyncio.to_thread(getattr(await self._runs.get(run), part), *given)

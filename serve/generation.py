@@ -6,7 +6,9 @@ async for line in generated(hands, Generate(n=3, topic="soup"), limits, each): .
 # Shapes: n vectors, D coordinates.
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -18,9 +20,13 @@ from cllm.sampling import Request, Sample, Tally, sampled
 from cllm.where import Where
 from serve import schemas as s
 from serve.catalogue import Near
-from serve.problems import problem_of, require
+from serve.problems import require
 from serve.settings import Limits
 
+log = logging.getLogger("cllm.serve")
+
+ENOUGH = 0.8  # of a request's time, after which no more is begun
+NEIGHBOURS_SECONDS = 3.0  # that the store may take
 GONE = "the store does not answer: nearest texts are missing"
 
 
@@ -47,7 +53,8 @@ async def generated(
         yield _item(sample, asked, await _near(hands, sample, asked.neighbours, notes))
     complete = tally.found == asked.n
     if not complete:
-        notes.append(f"no more were found in {tally.decodes} decodes")
+        ended = "the time was up" if tally.late else "no more were found"
+        notes.append(f"{ended} after {tally.decodes} decodes")
     yield s.End(
         found=tally.found, asked=asked.n, decodes=tally.decodes, complete=complete, notes=notes
     )
@@ -70,7 +77,9 @@ def _request(asked: s.Generate, limits: Limits) -> Request:
     wanted = Request(
         where, asked.n, asked.seed, asked.novel, asked.valid, asked.hit, asked.decodes
     )  # fmt: skip
-    return dataclasses.replace(wanted, decodes=min(wanted.budget, limits.decodes))
+    return dataclasses.replace(
+        wanted, decodes=min(wanted.budget, limits.decodes), seconds=ENOUGH * limits.seconds
+    )
 
 
 async def _near(hands: Hands, sample: Sample, k: int, notes: list[str]) -> list[Near] | None:
@@ -78,9 +87,10 @@ async def _near(hands: Hands, sample: Sample, k: int, notes: list[str]) -> list[
     if not k:
         return []
     try:
-        return (await hands.nearest(sample.arrived_D[None], k))[0]
-    except Exception as error:
-        problem_of(error)
+        async with asyncio.timeout(NEIGHBOURS_SECONDS):
+            return (await hands.nearest(sample.arrived_D[None], k))[0]
+    except Exception:
+        log.warning("no neighbours", exc_info=True)
         if GONE not in notes:
             notes.append(GONE)
         return None

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve.hosts import is_address, is_loopback
 from serve.keys import Keys
 from serve.metrics import Counts
 from serve.problems import Problem, problem_of
@@ -28,7 +29,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = ("/v1/",)  # paths that need a key and count; the page and its files do not
+OPEN = ("/", "/page.js", "/page.css")  # what needs no key: the page has nothing of the run
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -81,38 +82,34 @@ class Guard:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
-        begun, who, counted = time.perf_counter(), "", scope["path"].startswith(OPEN)
-        self.working += counted
-        self.counts.working(self.working)
+        answer, begun, owner = _Answer(send, request_id), time.perf_counter(), ""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
-            if counted:
-                who = self._admit(headers)
-            await self._answered(scope, receive, answer)
+            if self.keys is None:
+                _require_loopback(scope, headers)
+            if path not in OPEN:
+                owner = self._admit(headers)
+            body = await self._body(headers, receive)
+            await self._worked_on(scope, _replayed(body, receive), answer)
         except Exception as error:
-            await answer.fail(problem_of(error))
+            if not answer.ended:  # the app's framework answers, and raises again what it met
+                await answer.fail(problem_of(error))
         finally:
-            self.working -= counted
             took = time.perf_counter() - begun
-            self.counts.request(scope["path"], answer.status, took, self.working)
+            self.counts.request(path, answer.status, took, self.working)
             log.info(json.dumps({
-                "request_id": request_id, "method": scope["method"], "path": scope["path"],
-                "status": answer.status, "seconds": round(took, 4), "key": who,
+                "request_id": request_id, "method": scope["method"], "path": path,
+                "status": answer.status, "seconds": round(took, 4), "key": owner,
             }))  # fmt: skip
 
     def _admit(self, headers: dict[bytes, bytes]) -> str:
         """Whose request it is; Problem where it may not be answered."""
-        who = self._caller(headers)
-        if wait := self.rates.take(who):
+        owner = self._owner(headers)
+        if wait := self.rates.take(owner):
             raise Problem(429, f"more than {self.limits.per_minute} requests a minute", wait)
-        if self.working > self.limits.in_flight:
-            raise Problem(503, "too many requests are worked on; come back", 1)
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.limits.body_bytes:
-            raise Problem(413, f"a body may have {self.limits.body_bytes} bytes")
-        return who
+        return owner
 
-    def _caller(self, headers: dict[bytes, bytes]) -> str:
+    def _owner(self, headers: dict[bytes, bytes]) -> str:
         if self.keys is None:
             return ""
         kind, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -121,54 +118,83 @@ class Guard:
             raise Problem(401, "give a key as `Authorization: Bearer KEY`")
         return owner
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        read = 0
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """All of it, before the request counts as worked on: slow senders take nobody's place."""
+        most, parts, size = self.limits.body_bytes, list[bytes](), 0
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > most:
+            raise Problem(413, f"a body may have {most} bytes")
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                more = True
+                while more:
+                    message = await receive()
+                    parts.append(message.get("body", b""))
+                    more = message.get("more_body", False)
+                    size += len(parts[-1])
+                    if size > most:
+                        raise Problem(413, f"a body may have {most} bytes")
+        except TimeoutError:
+            raise Problem(408, "the body did not come in time") from None
+        return b"".join(parts)
 
-        async def limited() -> MutableMapping[str, Any]:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.limits.body_bytes:  # of a body that does not say its length
-                answer.instead = Problem(413, f"a body may have {self.limits.body_bytes} bytes")
-                raise answer.instead
-            return message
-
+    async def _worked_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if self.working >= self.limits.in_flight:
+            raise Problem(503, "too many requests are worked on; come back", 1)
+        self.working += 1
+        self.counts.working(self.working)
         try:
             async with asyncio.timeout(self.limits.seconds):
-                await self.app(scope, limited, answer)
+                await self.app(scope, receive, answer)
         except TimeoutError:
-            raise Problem(
-                503, f"not done within {self.limits.seconds:g} s; ask for less", 1
-            ) from None
+            words = f"not done within {self.limits.seconds:g} s; ask for less"
+            raise Problem(503, words, 1) from None
+        finally:
+            self.working -= 1
+
+
+def _require_loopback(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Where nobody needs a key, only this machine may ask, and no page that calls itself so."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    asked = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    client = (scope.get("client") or ("",))[0]
+    if not is_loopback(asked) or (is_address(client) and not is_loopback(client)):
+        raise Problem(403, "without keys this service answers its own machine alone")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body again, then what comes after it."""
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> MutableMapping[str, Any]:
+        return left.pop() if left else await receive()
+
+    return replay
 
 
 class _Answer:
     """Sends an answer on, with the headers that all have; remembers how it went."""
 
     def __init__(self, send: Send, request_id: str) -> None:
-        self.send, self.request_id, self.status, self.begun = send, request_id, 0, False
-        self.instead: Problem | None = None  # whatever the app makes of it
+        self.send, self.request_id, self.status = send, request_id, 0
+        self.begun = self.ended = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
-        if self.instead and not self.begun:
-            await self.fail(self.instead)
-        elif not self.instead:
-            await self._pass(message)
-
-    async def _pass(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
             more = HEADERS | {"X-Request-Id": self.request_id}
             headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
             message = {**message, "headers": [*message.get("headers", []), *headers]}
+        elif message["type"] == "http.response.body":
+            self.ended = not message.get("more_body", False)
         await self.send(message)
 
     async def fail(self, problem: Problem) -> None:
-        """Answer with a problem, where no answer has begun; else only break off."""
+        """Answer with a problem, where no answer has begun; else break off what is not whole."""
         if self.begun:
             self.status = problem.status
             raise problem
-        response = problem.response(self.request_id)
-        await self._pass({"type": "http.response.start", "status": response.status_code,
-                          "headers": response.raw_headers})  # fmt: skip
-        await self._pass({"type": "http.response.body", "body": response.body})
+        headers = [(n.lower().encode(), v.encode()) for n, v in problem.headers.items()]
+        body = json.dumps(problem.told(self.request_id)).encode()
+        await self({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})

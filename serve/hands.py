@@ -3,6 +3,7 @@
 # Shapes: n places or texts, S starts, A anchors, D coordinates.
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,46 +21,43 @@ class Hands:
     """Calls for one run, by its name."""
 
     def __init__(self, model: Any, index: Any, store: Any, run: str) -> None:  # noqa: ANN401
-        self.run = run
-        self.model, self.index, self.store = (
-            handle.options(multiplexed_model_id=run) for handle in (model, index, store)
-        )
+        self.model, self.index, self.store, self.run = model, index, store, run
 
     async def decode(self, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
-        return await self.model.decode.remote(points_nD)
+        return await self.model.decode.remote(self.run, points_nD)
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts."""
-        return await self.model.encode.remote(list(texts))
+        return await self.model.encode.remote(self.run, list(texts))
 
     async def plausible(self, texts: Sequence[str]) -> list[bool]:
         """Which texts are worth writing."""
-        return await self.model.plausible.remote(list(texts))
+        return await self.model.plausible.remote(self.run, list(texts))
 
     async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """A block of candidates."""
-        return await self.index.starts.remote(where, anchors_AD, seed, block)
+        return await self.index.starts.remote(self.run, where, anchors_AD, seed, block)
 
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like."""
-        return await self.index.settled.remote(where, points_nD)
+        return await self.index.settled.remote(self.run, where, points_nD)
 
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
     ) -> list[Idea]:
         """What was written from places."""
-        return await self.index.judged.remote(points_nD, list(texts), arrived_nD)
+        return await self.index.judged.remote(self.run, points_nD, list(texts), arrived_nD)
 
     async def nearest(self, vectors_nD: Vectors, k: int) -> list[list[Near]]:
         """The nearest known texts."""
-        return await self.store.nearest.remote(vectors_nD, k)
+        return await self.store.nearest.remote(self.run, vectors_nD, k)
 
     async def about(self, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own kind
         """A part of what is shown of the run."""
-        return await self.store.about.remote(part, *given)
+        return await self.store.about.remote(self.run, part, *given)
 
     async def ready(self) -> None:
         """Have the run loaded everywhere."""
-        for handle in (self.model, self.index, self.store):
-            await handle.ready.remote()
+        parts = (self.model, self.index, self.store)
+        await asyncio.gather(*(part.ready.remote(self.run) for part in parts))

@@ -14,12 +14,12 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from cllm.console import emit, one_line_errors, set_up_logging
 from cllm.errors import InputError
+from serve.hosts import is_loopback
 from serve.settings import Limits, ServeSettings
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,6 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
         models=options.models, model_gpus=1 if options.gpu else 0,
         limits=Limits(per_minute=options.per_minute, in_flight=options.in_flight),
     )  # fmt: skip
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _add_key(options: argparse.Namespace) -> None:

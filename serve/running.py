@@ -1,7 +1,7 @@
 """Start the service over a cluster that was joined, end it, and have it go over to another run.
 
-Deployed as `serve deploy` does it, by Serve's configuration: a change of the run alone starts no
-replica anew.
+Deployed as `serve deploy` does it, by Serve's configuration. The run is the `user_config` of one
+deployment and no argument: a change of it starts no replica anew.
 """
 
 from __future__ import annotations
@@ -42,17 +42,27 @@ class Service:
         """Deployed, and ended with what it is told to end with. InputError: the port is taken."""
         _require_free(host, port)
         service = cls.at(f"http://{get_dashboard_url()}")
-        service.client.deploy_applications({
+        if others := service.others:
+            raise InputError(f"{', '.join(others)} run on that cluster; ours would end them")
+        run, args = settings.run or "", settings.model_dump(mode="json", exclude_none=True)
+        config = {
             "proxy_location": "HeadOnly",
             "http_options": {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE},
             "logging_config": {"encoding": "JSON", "enable_access_log": False},
-            "applications": [_application(settings.model_dump(mode="json", exclude_none=True))],
-        })  # fmt: skip
+            "applications": [{
+                "name": APP, "route_prefix": "/", "import_path": BUILDER,
+                "args": {name: value for name, value in args.items() if name != "run"},
+                "deployments": [{"name": "api", "user_config": {"run": run}}],
+            }],
+        }  # fmt: skip
+        service.client.deploy_applications(config)
         try:
             service.wait(settings.run or "")
             yield service
         finally:
-            serve.shutdown()
+            serve.delete(APP)  # replicas end what they have accepted
+            if not service.others:
+                serve.shutdown()
 
     @classmethod
     def at(cls, dashboard: str) -> Service:
@@ -74,13 +84,17 @@ class Service:
         return service
 
     def reload(self, run: str) -> None:
-        """Serve another run, once it is loaded everywhere; what fails leaves the one before."""
-        details = self.client.get_serve_details()
-        application = details["applications"][APP]["deployed_app_config"]
-        self.client.deploy_applications({
-            "applications": [_application(application["args"] | {"run": run})]
-        })  # fmt: skip
+        """Serve another run, once it is loaded."""
+        application = self.client.get_serve_details()["applications"][APP]["deployed_app_config"]
+        application["deployments"] = [{"name": "api", "user_config": {"run": run}}]
+        self.client.deploy_applications({"applications": [application]})
         self.wait(run)
+
+    @property
+    def others(self) -> list[str]:
+        """Other applications of that cluster."""
+        found = self.client.get_serve_details().get("applications", {})
+        return sorted(name for name in found if name != APP)
 
     def wait(self, run: str) -> None:
         """Until a run is served. WorkError: it could not be, or takes too long."""
@@ -94,10 +108,6 @@ class Service:
                 raise WorkError(f"the service did not start: {_reason(told)}")
             time.sleep(0.2)
         raise WorkError(f"the service was not there after {SECONDS} s; see `ray status`")
-
-
-def _application(args: dict[str, Any]) -> dict[str, Any]:
-    return {"name": APP, "route_prefix": "/", "import_path": BUILDER, "args": args}
 
 
 def _served(told: dict[str, Any]) -> str | None:

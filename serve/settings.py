@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cllm.where import BLOCK
 
 
 class Limits(BaseModel):
@@ -17,6 +19,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     body_bytes: int = Field(1_000_000, ge=1000, description="of a request")
+    body_seconds: float = Field(10, gt=0, description="in which it has to come")
     text_characters: int = Field(5000, ge=10, description="of one text")
     texts: int = Field(64, ge=1, description="texts or vectors of a request")
     n: int = Field(50, ge=1, description="texts that `generate` may be asked for")
@@ -46,3 +49,10 @@ class ServeSettings(BaseModel):
     apis: int = Field(1, ge=1, description="replicas that answer requests")
     batch: int = Field(64, ge=1, description="vectors or texts that are worked on together")
     batch_wait: float = Field(0.004, ge=0, description="seconds that a batch waits for more")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ServeSettings:
+        largest = max(self.limits.texts, BLOCK)
+        if self.batch < largest:
+            raise ValueError(f"batch is {self.batch}; a request may bring {largest} at once")
+        return self

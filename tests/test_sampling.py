@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from cllm.errors import InputError
-from cllm.places import BLOCK
 from cllm.run import SHIPPED, RunFolder
 from cllm.sampler import Sampler
 from cllm.sampling import Request, Tally
 from cllm.sphere import angle
 from cllm.voids import Void
-from cllm.where import Where
+from cllm.where import BLOCK, Where
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +80,21 @@ def test_a_budget_ends_the_search_and_is_told(sampler: Sampler) -> None:
     tally = Tally()
     where = Where(topic="soup", least_score=50.0)  # nowhere
     assert not list(sampler.sample(Request(where, n=2, decodes=40), tally))
-    assert 40 <= tally.decodes < 40 + 2 * BLOCK
+    assert tally.decodes == 40
     assert tally.found == 0
+
+
+def test_time_ends_the_search_and_is_told(sampler: Sampler) -> None:
+    tally = Tally()
+    assert not list(sampler.sample(Request(Where(topic="soup"), n=2, seconds=-1.0), tally))
+    assert tally.late
+
+
+def test_where_no_voids_were_sought_none_is_looked_for(sampler: Sampler) -> None:
+    field = dataclasses.replace(sampler.places.field, least_score=np.inf)
+    unsought = dataclasses.replace(sampler.places, field=field)
+    with pytest.raises(InputError, match="voids were not sought"):
+        unsought.starts(Where(), np.empty((0, 0)), 0, 0)
 
 
 def test_in_a_void_every_start_lies_within_it(sampler: Sampler) -> None:

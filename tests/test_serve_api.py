@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
 from cllm.sampling import Request
 from cllm.store import NoAnswer
@@ -20,7 +22,7 @@ from serve.api import make_app
 from serve.catalogue import Near
 from serve.generation import GONE
 from serve.guard import Guard
-from serve.keys import Keys, add
+from serve.keys import Keys, add, hashed
 from serve.local import LocalHands, written
 from serve.schemas import Generate, Item
 from serve.settings import Limits
@@ -66,7 +68,7 @@ def new_client(hands: Here) -> Callable[..., TestClient]:
     def make(keys: Keys | None = None, **limits: Any) -> TestClient:
         allowed, counts = Limits(**limits), Counted()
         app = Guard(make_app(lambda: hands, allowed, counts), allowed, keys, counts)
-        client = TestClient(app, raise_server_exceptions=False)
+        client = TestClient(app, "http://localhost", raise_server_exceptions=False)
         client.counts = counts
         return client
 
@@ -112,7 +114,7 @@ def test_where_nothing_is_found_the_end_says_so(client: TestClient) -> None:
     told = lines(client.post("/v1/generate", json={"topic": "soup", "min_score": 99}))
     assert len(told) == 1
     assert not told[0]["end"]["complete"]
-    assert "no more were found in" in told[0]["end"]["notes"][0]
+    assert "no more were found after" in told[0]["end"]["notes"][0]
 
 
 def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
@@ -188,6 +190,7 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/v1/nothing", None, 404, ""),
     ("GET", "/../../etc/passwd", None, 404, ""),
     ("GET", "/v1/generate", None, 405, ""),
+    ("POST", "/v1/encode", {"texts": "a"}, 422, "texts"),
 ]
 
 
@@ -272,6 +275,50 @@ def test_a_request_that_takes_too_long_ends(
     slow = client.post("/v1/generate", json={"n": 50, "topic": "soup", "stream": False})
     assert slow.status_code == 503
     assert slow.headers["retry-after"]
+
+
+def test_without_keys_only_this_machine_is_answered(
+    client: TestClient, new_client: Callable[..., TestClient]
+) -> None:
+    for host in ("evil.example", "10.0.0.1:8000", ""):
+        assert client.get("/v1/ready", headers={"host": host}).status_code == 403
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        assert client.get("/v1/ready", headers={"host": host}).status_code == 200
+    keyed = new_client(Keys({"ann": hashed("key")}))
+    told = keyed.get("/v1/ready", headers={"host": "a.example", "authorization": "Bearer key"})
+    assert told.status_code == 200
+    for path in ("/v1/ready", "/openapi.json", "/v2", "/x/v1/ready"):
+        assert keyed.get(path).status_code == 401
+    assert TestClient(keyed.app, root_path="/x").get("/x/v1/ready").status_code == 401
+
+
+def test_what_fails_inside_tells_nothing_of_it(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(self: Here, texts: list[str]) -> np.ndarray:
+        raise InputError("/home/ann/runs/x holds another model by now")
+
+    monkeypatch.setattr(Here, "encode", failing)
+    answer = client.post("/v1/encode", json={"texts": ["a"]})
+    assert answer.status_code == 500
+    assert "ann" not in answer.text
+
+
+def test_no_more_requests_are_worked_on_than_allowed(
+    new_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(self: Here, texts: list[str]) -> np.ndarray:
+        await asyncio.sleep(1)
+        return self.model.encode(texts)
+
+    monkeypatch.setattr(Here, "encode", slow)
+    client = new_client(in_flight=1)
+    with client, ThreadPoolExecutor(3) as several:
+        answers = list(several.map(
+            lambda _: client.post("/v1/encode", json={"texts": ["a"]}), range(3)
+        ))  # fmt: skip
+    assert sorted(answer.status_code for answer in answers) == [200, 503, 503]
+    assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 503)
 
 
 def test_every_answer_has_the_headers_that_keep_a_page_safe(client: TestClient) -> None:

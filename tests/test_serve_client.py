@@ -81,7 +81,7 @@ def test_the_client_says_why_not(url: str) -> None:
 
 
 def test_the_page_needs_no_key_and_nothing_from_elsewhere(guarded: Guard) -> None:
-    client = TestClient(guarded)
+    client = TestClient(guarded, "http://localhost")
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     sizes = len(page.content)
@@ -93,7 +93,7 @@ def test_the_page_needs_no_key_and_nothing_from_elsewhere(guarded: Guard) -> Non
     assert sizes < 300_000
     assert "http" not in page.text.replace('charset="utf-8"', "")
     assert "style=" not in page.text  # which its own policy forbids
-    assert client.get("/index.html").status_code == 404
+    assert client.get("/index.html").status_code == 401
 
 
 def test_a_bucket_fills_evenly() -> None:

@@ -21,7 +21,8 @@ import pytest
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
 from serve.client import Client
-from serve.main import is_loopback, parser, settings_of
+from serve.hosts import is_loopback
+from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import Generate, Item
 from serve.settings import ServeSettings

@@ -93,9 +93,7 @@ function showMode() {
 // ---- the map -----------------------------------------------------------------------------
 
 function frame() {
-  const canvas = $("map"), ratio = devicePixelRatio || 1, box = canvas.getBoundingClientRect();
-  canvas.width = box.width * ratio;
-  canvas.height = box.height * ratio;
+  const canvas = $("map"), ratio = devicePixelRatio || 1;
   const { low, size } = state.bounds, scale = Math.min(canvas.width / size[0], canvas.height / size[1]) * 0.94;
   const shift = [0, 1].map((i) => ([canvas.width, canvas.height][i] - size[i] * scale) / 2);
   const place = ([x, y]) => [shift[0] + (x - low[0]) * scale, canvas.height - shift[1] - (y - low[1]) * scale];
@@ -112,6 +110,9 @@ function bound() {
 
 function draw() {
   if (!state.map || !state.map.points.length) return;
+  const box = $("map").getBoundingClientRect();
+  $("map").width = box.width * (devicePixelRatio || 1); // which clears it
+  $("map").height = box.height * (devicePixelRatio || 1);
   const { canvas, ratio, place } = frame(), pen = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement), dense = style.getPropertyValue("--dense").trim();
   const cell = canvas.width / SHADES, counts = new Map();
@@ -144,7 +145,6 @@ function nearestOf(event) {
   const void_ = $("rings").checked && state.voids.find((one) => away([one.x, one.y]) < 16);
   let best = -1, least = 12;
   state.map.points.forEach((point, i) => { const far = away(point); if (far < least) [best, least] = [i, far]; });
-  draw();
   return { void_, row: best < 0 ? null : state.map.rows[best] };
 }
 
@@ -162,11 +162,12 @@ async function hover(event) {
   if (turn === asked) $("hover").textContent = named(known);
 }
 
-function pick(event) {
+async function pick(event) {
   if (!state.map) return;
   const { void_, row } = nearestOf(event);
-  if (void_) choose(void_.id);
-  else if (row !== null && state.titles.has(row)) near(state.titles.get(row).text);
+  if (void_) { choose(void_.id); return; }
+  const known = row === null ? null : state.titles.get(row) || (await told(() => json(`v1/texts/${row}`)));
+  if (known) near(known.text);
 }
 
 // ---- voids -------------------------------------------------------------------------------
@@ -232,6 +233,7 @@ async function write() {
       if (line.error) throw new Error(line.error.detail);
       end = line.end || end;
     }
+    if (!end) throw new Error("the answer broke off");
     return end;
   }, write);
   if (state.writing !== mine) return;
@@ -337,15 +339,23 @@ function end(which, text) {
 
 function keep(item) {
   if (!state.kept.some((other) => other.text === item.text)) state.kept.push(item);
-  localStorage.setItem("kept", JSON.stringify(state.kept));
+  store();
+}
+
+function store() {
+  try { localStorage.setItem("kept", JSON.stringify(state.kept)); } catch { say("this browser keeps nothing: export before you leave"); }
   showKept();
+}
+
+function stored() {
+  try { return JSON.parse(localStorage.getItem("kept") || "[]"); } catch { return []; }
 }
 
 function showKept() {
   $("exports").hidden = !state.kept.length;
   $("kept").replaceChildren(...state.kept.map((item) => element("li", { className: "card" },
     element("p", { className: "text", textContent: item.text }),
-    button("Remove", () => { state.kept = state.kept.filter((other) => other !== item); localStorage.setItem("kept", JSON.stringify(state.kept)); showKept(); }))));
+    button("Remove", () => { state.kept = state.kept.filter((other) => other !== item); store(); }))));
   if (!state.kept.length) $("kept").append(element("li", { className: "small", textContent: "Texts that you keep are listed here, on this device only." }));
 }
 
@@ -353,10 +363,10 @@ const EXPORTS = {
   json: () => ["application/json", JSON.stringify(state.kept, null, 2)],
   csv: () => {
     const names = ["text", "verdict", "novelty", "void", "nearest"];
-    const cell = (value) => `"${String(value ?? "").replace(/^([=+\-@])/, "'$1").replaceAll('"', '""')}"`;
+    const cell = (value) => `"${String(value ?? "").replace(/^([=+\-@\t\r\n])/, "'$1").replaceAll('"', '""')}"`;
     return ["text/csv", [names.join(","), ...state.kept.map((item) => names.map((name) => cell(item[name])).join(","))].join("\r\n")];
   },
-  md: () => ["text/markdown", state.kept.map((item) => `- ${item.text}\n  (${item.verdict}, novelty ${digits(item.novelty, 2)})`).join("\n")],
+  md: () => ["text/markdown", state.kept.map((item) => `- ${item.text.replace(/[\\`*_[\]<>#!|]/g, "\\$&").replaceAll("\n", "\n  ")}\n  (${item.verdict}, novelty ${digits(item.novelty, 2)})`).join("\n")],
 };
 
 function save(kind) {
@@ -384,7 +394,7 @@ async function load() {
 }
 
 const written = recall();
-state.kept = JSON.parse(localStorage.getItem("kept") || "[]");
+state.kept = stored();
 showKept();
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); write(); });
 $("stop").addEventListener("click", () => state.writing && state.writing.abort());
