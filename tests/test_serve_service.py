@@ -24,7 +24,7 @@ from serve.client import Client
 from serve.hosts import is_loopback
 from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
-from serve.schemas import Generate, Item
+from serve.schemas import End, Generate, Item
 from serve.settings import ServeSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -46,7 +46,8 @@ def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict
     assert process.stdout
     told = json.loads(process.stdout.readline())
     yield process, told
-    process.send_signal(signal.SIGTERM)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
     process.wait(120)
 
 
@@ -58,7 +59,7 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     process, told = service
     client = Client(told["url"])
     assert client.ready()
-    before = client.model()["model_hash"]
+    assert client.model()["corpus"]["source"] != "elsewhere"
     asked = Generate(n=2, topic="soup leeks", seed=1)
     texts = [line.text for line in client.generate(asked) if isinstance(line, Item)]
     assert len(texts) == 2
@@ -66,6 +67,7 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     other = RunFolder(tmp_path / "other")
     shutil.copytree(SHIPPED, other.path)
     other.ideas.unlink()  # the same model, another outcome
+    other.note("corpus", other.notes()["corpus"] | {"source": "elsewhere"})
     failed, answered, done = list[str](), list[str](), threading.Event()
 
     def ask() -> None:
@@ -91,8 +93,21 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     assert json.loads(ended.stdout)["run"] == name_of(other)
     assert not failed
     assert set(answered) == set(texts)  # the same seed, whatever else was asked
-    assert client.model()["model_hash"] == before
+    assert client.model()["corpus"]["source"] == "elsewhere"
     assert process.poll() is None
+
+    lines: list[Item | End] = []
+    long = Generate(n=10, topic="soup")  # is accepted, and so ends
+    last = threading.Thread(target=lambda: lines.extend(client.generate(long)))
+    last.start()
+    while not lines:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    last.join()
+    assert isinstance(lines[-1], End)
+    assert lines[-1].found == 10
+    assert process.wait(120) == 0
+    assert not client.ready()
 
 
 def test_a_run_has_a_name_that_changes_with_what_it_holds(tmp_path: Path) -> None:
