@@ -98,7 +98,12 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
 
     lines: list[Item | End] = []
     long = Generate(n=10, topic="soup")  # is accepted, and so ends
-    last = threading.Thread(target=lambda: lines.extend(client.generate(long)))
+
+    def listen() -> None:
+        for line in client.generate(long):
+            lines.append(line)
+
+    last = threading.Thread(target=listen)
     last.start()
     while not lines:
         time.sleep(0.01)
