@@ -1,8 +1,8 @@
 """Write new texts from places of a run, one after the other, as a command or as a service.
 
 Candidates are settled as those of the arms (`cllm.arms`): decoded, filtered by what is plausible,
-encoded again, and written from where they arrive. The same request gives the same texts (but for rounding), whatever
-else is worked on at the same time, by whatever hands.
+encoded again, and written from where they arrive. The same request gives the same texts (but for
+rounding), whatever else is worked on at the same time, by whatever hands.
 
     async for sample in sampled(hands, Request(Where(topic="soup"), n=5, seed=1), Tally()): ...
 """
