@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.arms import filled
 from cllm.ideas import Idea
 from cllm.model import CLLM
 from cllm.places import Places
 from cllm.plausibility import Plausibility
 from cllm.run import RunFolder
-from cllm.sampling import Request, Sample, Tally, sampled
+from cllm.sampling import Request, Rewritten, Sample, Tally, sampled
 from cllm.where import Spot, Where
 from cllm.writing import make_plausible
 
@@ -51,17 +52,17 @@ class Sampler:
             except StopAsyncIteration:
                 return
 
-    async def decode(self, points_nD: Vectors) -> list[str]:
-        """As in `Hands`."""
-        return self.model.decode(points_nD)
-
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """As in `Hands`."""
         return self.model.encode(texts)
 
-    async def plausible(self, texts: Sequence[str]) -> list[bool]:
+    async def decode(self, points_nD: Vectors) -> list[str]:
+        """Texts of vectors."""
+        return self.model.decode(points_nD)
+
+    async def rewrite(self, points_nD: Vectors) -> Rewritten:
         """As in `Hands`."""
-        return [True] * len(texts) if self.likely is None else self.likely(list(texts)).tolist()
+        return rewritten(self.model, self.likely, points_nD)
 
     async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """As in `Hands`."""
@@ -76,3 +77,12 @@ class Sampler:
     ) -> list[Idea]:
         """As in `Hands`."""
         return self.places.judged(points_nD, texts, arrived_nD)
+
+
+def rewritten(model: CLLM, likely: Plausibility | None, points_nD: Vectors) -> Rewritten:
+    """Places decoded and, where the text is plausible, encoded again."""
+    texts = filled(model.decode(points_nD))
+    good_n = np.ones(len(texts), bool) if likely is None else likely(texts)
+    rows = np.flatnonzero(good_n).tolist()
+    kept = [texts[row] for row in rows]
+    return Rewritten(rows, kept, model.encode(kept) if kept else points_nD[:0])

@@ -19,7 +19,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.arms import filled
 from cllm.ideas import Idea
 from cllm.where import BLOCK, Spot, Where
 
@@ -67,17 +66,35 @@ class Sample:
     decodes: int
 
 
+@dataclass(frozen=True)
+class Rewritten:
+    """Places decoded and encoded again, of those whose text is plausible."""
+
+    rows: list[int]  # of the places
+    texts: list[str]
+    vectors_nD: Vectors  # of the texts
+
+    def shared_out(self, sizes: Sequence[int]) -> list[Rewritten]:
+        """The same, of each of several requests that had so many places, in order."""
+        parts, first = [], 0
+        for size in sizes:
+            here = [i for i, row in enumerate(self.rows) if first <= row < first + size]
+            parts.append(Rewritten(
+                [self.rows[i] - first for i in here], [self.texts[i] for i in here],
+                self.vectors_nD[here],
+            ))  # fmt: skip
+            first += size
+        return parts
+
+
 class Hands(Protocol):
     """Who does the work: this process (`Sampler`), or deployments of a service."""
-
-    async def decode(self, points_nD: Vectors) -> list[str]:
-        """Texts of vectors."""
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts."""
 
-    async def plausible(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts are worth writing."""
+    async def rewrite(self, points_nD: Vectors) -> Rewritten:
+        """What places decode to, and where that lies."""
 
     async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """A block of candidates (`Places.starts`)."""
@@ -119,18 +136,12 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         tally.decodes += len(starts_SD) or BLOCK  # one without any has cost as much
         kept_nD, spots = await _settled(hands, where, starts_SD)
         kept_nD = kept_nD[: max(0, request.budget - tally.decodes)]
-        if not len(kept_nD):
-            continue
         tally.decodes += len(kept_nD)
-        texts = filled(await hands.decode(kept_nD))
-        good = await hands.plausible(texts)
-        rows = [row for row, fine in enumerate(good) if fine]
-        points_nD, texts = kept_nD[rows], [texts[row] for row in rows]
-        if not texts:
+        found = await hands.rewrite(kept_nD) if len(kept_nD) else None
+        if not found or not found.texts:
             continue
-        arrived_nD = await hands.encode(texts)
-        ideas = await hands.judged(points_nD, texts, arrived_nD)
-        for row, idea, arrived_D in zip(rows, ideas, arrived_nD, strict=True):
+        ideas = await hands.judged(kept_nD[found.rows], found.texts, found.vectors_nD)
+        for row, idea, arrived_D in zip(found.rows, ideas, found.vectors_nD, strict=True):
             if idea.text in told or not request.wants(idea) or tally.found == request.n:
                 continue
             told.add(idea.text)
@@ -140,15 +151,13 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
 
 async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vectors, list[Spot]]:
     """Where the plausible texts of candidates lie, of those that lie where it was asked for."""
-    nowhere = starts_SD[:0], list[Spot]()
-    if not len(starts_SD):
-        return nowhere
-    texts = list(dict.fromkeys(filled(await hands.decode(starts_SD))))
-    good = await hands.plausible(texts)
-    texts = [text for text, fine in zip(texts, good, strict=True) if fine]
-    if not texts:
-        return nowhere
-    settled_nD = await hands.encode(texts)
+    first = await hands.rewrite(starts_SD) if len(starts_SD) else None
+    if not first or not first.texts:
+        return starts_SD[:0], []
+    row_of: dict[str, int] = {}
+    for row, text in enumerate(first.texts):
+        row_of.setdefault(text, row)  # each once
+    settled_nD = first.vectors_nD[list(row_of.values())]
     spots = await hands.settled(where, settled_nD)
     rows = [row for row, spot in enumerate(spots) if spot is not None]
     return settled_nD[rows], [spot for spot in spots if spot is not None]

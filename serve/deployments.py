@@ -22,6 +22,8 @@ from cllm.ideas import Idea
 from cllm.model import CLLM
 from cllm.places import Places
 from cllm.plausibility import Plausibility
+from cllm.sampler import rewritten
+from cllm.sampling import Rewritten
 from cllm.where import Spot, Where
 from cllm.writing import make_plausible
 from serve.catalogue import Catalogue, Near
@@ -48,7 +50,7 @@ class Model:
         self._runs = Loaded(_model_of)
         self._hands = ThreadPoolExecutor(1)  # which torch spreads over its threads
         self._batches = Batches()
-        for work in (self._decode, self._encode, self._plausible):
+        for work in (self._decode, self._encode, self._rewrite):
             work.set_max_batch_size(batch)
             work.set_batch_wait_timeout_s(wait)
 
@@ -64,33 +66,35 @@ class Model:
         """Vectors of texts."""
         return await self._encode((run, texts))
 
-    async def plausible(self, run: str, texts: list[str]) -> list[bool]:
-        """Which texts are worth writing."""
-        return await self._plausible((run, texts)) if texts else []
+    async def rewrite(self, run: str, points_nD: Vectors) -> Rewritten:
+        """Places decoded and, where the text is plausible, encoded again."""
+        return await self._rewrite((run, points_nD))
 
     @serve.batch(batch_size_fn=_rows)
     async def _decode(self, asked: list[tuple[str, Vectors]]) -> list[list[str]]:
-        def work(loaded: Writer, points: list[Vectors]) -> list[str]:
+        def work(loaded: Writer, points: list[Vectors]) -> list[list[str]]:
             rows = loaded[0].decode_tokens(np.concatenate(points))
             self._batches.done("decode", len(rows), sum(map(len, rows)))
-            return loaded[0].base.to_text(rows)
+            return _shared_out(loaded[0].base.to_text(rows), points)
 
         return await self._by_run(work, asked)
 
     @serve.batch(batch_size_fn=_rows)
     async def _encode(self, asked: list[tuple[str, list[str]]]) -> list[Vectors]:
-        def work(loaded: Writer, texts: list[list[str]]) -> Vectors:
+        def work(loaded: Writer, texts: list[list[str]]) -> list[Vectors]:
             tokens = loaded[0].tokens(list(chain(*texts)))
             self._batches.done("encode", len(tokens), tokens.tokens)
-            return loaded[0].encode_tokens(tokens)
+            return _shared_out(loaded[0].encode_tokens(tokens), texts)
 
         return await self._by_run(work, asked)
 
     @serve.batch(batch_size_fn=_rows)
-    async def _plausible(self, asked: list[tuple[str, list[str]]]) -> list[list[bool]]:
-        def work(loaded: Writer, texts: list[list[str]]) -> list[bool]:
-            every = list(chain(*texts))
-            return [True] * len(every) if loaded[1] is None else loaded[1](every).tolist()
+    async def _rewrite(self, asked: list[tuple[str, Vectors]]) -> list[Rewritten]:
+        def work(loaded: Writer, points: list[Vectors]) -> list[Rewritten]:
+            whole = rewritten(*loaded, np.concatenate(points))
+            tokens = loaded[0].tokens(whole.texts).tokens if whole.texts else 0
+            self._batches.done("rewrite", sum(map(len, points)), tokens)
+            return whole.shared_out([len(part) for part in points])
 
         return await self._by_run(work, asked)
 
@@ -102,11 +106,16 @@ class Model:
             places = [place for place, (of, _) in enumerate(asked) if of == run]
             parts = [asked[place][1] for place in places]
             loop = asyncio.get_running_loop()
-            whole = await loop.run_in_executor(self._hands, work, loaded, parts)
-            ends = np.cumsum([len(part) for part in parts])
-            for place, part, end in zip(places, parts, ends, strict=True):
-                told[place] = whole[end - len(part) : end]
+            found = await loop.run_in_executor(self._hands, work, loaded, parts)
+            for place, one in zip(places, found, strict=True):
+                told[place] = one
         return told
+
+
+def _shared_out(whole: Any, parts: list[Any]) -> list[Any]:  # noqa: ANN401 - rows
+    """Rows of a batch, to each part as many as it has."""
+    ends = np.cumsum([len(part) for part in parts])
+    return [whole[end - len(part) : end] for end, part in zip(ends, parts, strict=True)]
 
 
 def _model_of(name: str) -> Writer:

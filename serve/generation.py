@@ -33,6 +33,9 @@ GONE = "the store does not answer: nearest texts are missing"
 class Hands(SamplingHands, Protocol):
     """Who does the work of a service: deployments (`serve.hands`), or this process."""
 
+    async def decode(self, points_nD: NDArray[np.float32]) -> list[str]:
+        """Texts of vectors."""
+
     async def nearest(self, vectors_nD: NDArray[np.float32], k: int) -> list[list[Near]]:
         """The nearest known texts of each vector."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.ideas import Idea
+from cllm.sampling import Rewritten
 from cllm.where import Spot, Where
 from serve.catalogue import Near
 
@@ -31,9 +32,9 @@ class Hands:
         """Vectors of texts."""
         return await self.model.encode.remote(self.run, list(texts))
 
-    async def plausible(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts are worth writing."""
-        return await self.model.plausible.remote(self.run, list(texts))
+    async def rewrite(self, points_nD: Vectors) -> Rewritten:
+        """What places decode to, and where that lies."""
+        return await self.model.rewrite.remote(self.run, points_nD)
 
     async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """A block of candidates."""

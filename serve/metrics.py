@@ -48,4 +48,5 @@ class Batches:
         """A batch was worked on."""
         if rows:
             self._rows.observe(rows, tags={"work": work})
-            self._tokens.inc(max(1, tokens), tags={"work": work})
+        if tokens:
+            self._tokens.inc(tokens, tags={"work": work})

@@ -10,7 +10,7 @@ import pytest
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
 from cllm.sampler import Sampler
-from cllm.sampling import Request, Tally
+from cllm.sampling import Request, Rewritten, Tally
 from cllm.sphere import angle
 from cllm.voids import Void
 from cllm.where import BLOCK, Where
@@ -127,3 +127,11 @@ def test_anywhere_is_in_voids_near_places_that_were_written_from(sampler: Sample
 def test_a_place_is_asked_for_in_one_way_only() -> None:
     with pytest.raises(InputError, match="one of void, near, between and topic"):
         Where(void=1, topic="soup")
+
+
+def test_a_batch_of_several_requests_is_shared_out() -> None:
+    whole = Rewritten([0, 2, 3, 6], ["a", "b", "c", "d"], np.arange(4.0)[:, None])
+    first, second, third = whole.shared_out([3, 2, 2])
+    assert (first.rows, first.texts) == ([0, 2], ["a", "b"])
+    assert (second.rows, second.texts) == ([0], ["c"])
+    assert (third.rows, third.texts, third.vectors_nD.tolist()) == ([1], ["d"], [[3.0]])

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
-from cllm.sampling import Request
+from cllm.sampler import rewritten
+from cllm.sampling import Request, Rewritten
 from cllm.store import NoAnswer
 from cllm.where import Where
 from serve.api import make_app
@@ -266,11 +267,11 @@ def test_who_asks_too_often_is_told_when_to_come_back(
 def test_a_request_that_takes_too_long_ends(
     new_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def slow_decode(self: Here, points_nD: np.ndarray) -> list[str]:
+    async def slow(self: Here, points_nD: np.ndarray) -> Rewritten:
         await asyncio.sleep(1)
-        return self.model.decode(points_nD)
+        return rewritten(self.model, self.likely, points_nD)
 
-    monkeypatch.setattr(Here, "decode", slow_decode)
+    monkeypatch.setattr(Here, "rewrite", slow)
     client = new_client(seconds=0.05)
     slow = client.post("/v1/generate", json={"n": 50, "topic": "soup", "stream": False})
     assert slow.status_code == 503
