@@ -11,7 +11,6 @@ of a topic; candidates come in blocks, each of which follows from the request an
 # A anchors, n places.
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,8 @@ from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
 from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.where import BLOCK, WORD, NoSuchPlace, Spot, Where
+from cllm.where import BLOCK, NoSuchPlace, Spot, Where
+from cllm.words import WordIndex
 from cllm.writing import field_of, make_judge
 
 Vectors = NDArray[np.float32]
@@ -123,16 +123,15 @@ class Places:
         return ExactIndex(self.train.vectors_ND)
 
     @cached_property
-    def _words(self) -> list[frozenset[str]]:
-        return [frozenset(re.findall(WORD, text.lower())) for text in self.train.texts]
+    def _words(self) -> WordIndex:
+        return WordIndex.of(self.train.texts)
 
     def _rows_of(self, topic: str) -> NDArray[np.int64]:
         """Training texts that have all words of a topic."""
-        wanted = set(re.findall(WORD, topic.lower()))
-        rows = [row for row, words in enumerate(self._words) if wanted and wanted <= words]
-        if not rows:
+        rows = self._words.rows(topic)
+        if not len(rows):
             raise NoSuchPlace(f"no text has all words of {topic!r}; try fewer, or other ones")
-        return np.array(rows)
+        return rows
 
     def _around(self, base_SD: Vectors, rng: np.random.Generator) -> Vectors:
         """Steps off texts in random directions of the whole sphere, in proportion to their d_k."""

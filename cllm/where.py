@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from cllm.errors import InputError
 
-WORD = r"[^\W_]+"  # of a topic or a query
 BLOCK = 16  # candidates that are drawn, decoded and judged together
 
 

@@ -7,7 +7,6 @@ catalogue.nearest(vectors_nD, k=3)
 # Shapes: N training texts, n queries, D coordinates, V voids.
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +22,7 @@ from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents, VectorStore, collection_of, load_latents
 from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.where import WORD
+from cllm.words import WordIndex
 
 Vectors = NDArray[np.float32]
 
@@ -82,16 +81,7 @@ class Catalogue:
 
     def found(self, query: str, k: int) -> list[Near]:
         """Training texts that have all words of a query, in the corpus's order."""
-        wanted = re.findall(WORD, query.lower())
-        rows = (
-            row for row, text in enumerate(self._lower)
-            if wanted and all(word in text for word in wanted)
-        )  # fmt: skip
-        return [self._near(row, None) for row, _ in zip(rows, range(k), strict=False)]
-
-    def texts(self, ids: list[str]) -> list[Near]:
-        """The texts of some ids, of those that are known."""
-        return [self._near(self._row_of[name], None) for name in ids if name in self._row_of]
+        return [self._near(row, None) for row in self._words.rows(query)[:k].tolist()]
 
     def facts(self) -> dict[str, Any]:
         """What the run is: model, corpus, base, what it restores, and its voids in all."""
@@ -161,8 +151,8 @@ class Catalogue:
         return {name: row for row, name in enumerate(self.train.ids)}
 
     @cached_property
-    def _lower(self) -> list[str]:
-        return [text.lower() for text in self.train.texts]
+    def _words(self) -> WordIndex:
+        return WordIndex.of(self.train.texts)
 
 
 def _titles(corpus: Corpus, train: Latents) -> tuple[str, ...]:
