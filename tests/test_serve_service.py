@@ -38,17 +38,17 @@ def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [str(Path(sys.executable).parent / "cllm"), "serve", "--port", str(port), "--json"]
-    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
-    process = subprocess.Popen(
-        [*words, "--run", str(SHIPPED)], stdout=subprocess.PIPE, stderr=log, text=True,
-        env=os.environ | {"RAY_ADDRESS": "local"},
-    )  # fmt: skip
-    assert process.stdout
-    told = json.loads(process.stdout.readline())
-    yield process, told
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    process.wait(120)
+    with (
+        (tmp_path_factory.mktemp("serve") / "log").open("w") as log,
+        subprocess.Popen(
+            [*words, "--run", str(SHIPPED)], stdout=subprocess.PIPE, stderr=log, text=True,
+            env=os.environ | {"RAY_ADDRESS": "local"},
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout
+        yield process, json.loads(process.stdout.readline())
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow

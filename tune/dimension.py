@@ -29,7 +29,7 @@ from tune.choice import choose
 from tune.curve_fit import fitted
 from tune.space import Budget
 from tune.trial import share_by_task
-from tune.window import found_at, window_of
+from tune.window import MOST_COORDINATES, found_at, window_of
 
 PLATEAU = 0.2  # nats a text that the last third of a training has to be worth
 EVALUATIONS = 36
@@ -154,6 +154,7 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
         told["check"] = checked(curves, alone, rng)
     told["dimension"] = dimension_of(told["choice"], told.get("check"))
     if plain:
-        asked = [(job.folder, sizes.decodes, job.settings.seed) for job in plain]
+        sought = [job for job in plain if job.lengths[-1] <= MOST_COORDINATES]
+        asked = [(job.folder, sizes.decodes, job.settings.seed) for job in sought]
         told["window"] = window_of(side_by_side(found_at, asked, needs)).json()
     return told

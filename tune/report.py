@@ -16,7 +16,7 @@ from tune.choice import BENT, NEAR, SHARE
 from tune.objectives import COLLAPSED, MEASURES, name_of, short
 from tune.results import effects, finished
 from tune.space import FLOOR, WEIGHT
-from tune.window import LEAST_VALID
+from tune.window import LEAST_VALID, MOST_COORDINATES
 
 STUDIED = (WEIGHT, FLOOR, "vector_noise", "prefix_weight", "dim", "void_dim")
 EMERGES = ("auroc", "void_new")  # what says that voids arise; a yield is of those there are
@@ -252,6 +252,7 @@ def _window(window: Mapping[str, Any]) -> str:
         for d, some in sorted(of.items())
     )
     each = f" By size: {counts}; each a test of its own at p = {CHANCE:g}."
+    each += f" Voids are sought in at most {MOST_COORDINATES} coordinates."
     if window["low"] is None:
         return f"Void window: none. At no size has {models} {asked}.{each}"
     others = ", ".join(map(str, window["elsewhere"]))

@@ -22,6 +22,7 @@ from cllm.run import RunFolder
 from cllm.voids import CHANCE
 from tune.trial import METHOD, void_facts
 
+MOST_COORDINATES = 32  # of a model that voids are sought in: among 64 one search takes half an hour
 LEAST_VALID = 0.5  # of the texts written from voids, by the lower bound of the 95 % interval
 KEPT = "window.json"
 

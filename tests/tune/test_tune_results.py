@@ -259,7 +259,7 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert "nested 64, seed 0 (0.60 nats)" in first
     assert second.startswith("Void window: 4 to 4 coordinates")
     assert "4: 1 of 1 with significant voids, 40 texts from them, 1 with both" in second
-    assert second.endswith("each a test of its own at p = 0.05. It may reach further.")
+    assert second.endswith("sought in at most 32 coordinates. It may reach further.")
     assert first in page
     assert second in page
     assert "&lt;script&gt;" in page
