@@ -141,7 +141,7 @@ class Places:
 
     def _within(self, void: Void, rng: np.random.Generator) -> Vectors:
         """Places in a void, at any distance from its centre within its radius."""
-        centre_1J = self.field.own(self._padded(void.centre_K))
+        centre_1J = self.field.own(void.centre_K[None])
         centre_SJ = np.repeat(centre_1J, BLOCK, 0)
         length_S = void.radius * rng.random(BLOCK)
         moved_SD = self.field.lifted(stepped(centre_SJ, any_direction(centre_SJ, rng), length_S))
@@ -155,7 +155,3 @@ class Places:
             drawn_SD = self.field.proposals(TRIED * BLOCK, rng)
             return drawn_SD[self.field.is_void(drawn_SD)][:BLOCK]
         return steps_off(self.field, self.known_nD, BLOCK, rng)
-
-    def _padded(self, centre_K: Vectors) -> Vectors:
-        whole = self.train.vectors_ND.shape[1]
-        return np.pad(centre_K, (0, whole - len(centre_K)))[None].astype(np.float32)

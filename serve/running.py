@@ -44,20 +44,20 @@ class Service:
         service = cls.at(f"http://{get_dashboard_url()}")
         if others := service.others:
             raise InputError(f"{', '.join(others)} run on that cluster; ours would end them")
-        run, args = settings.run or "", settings.model_dump(mode="json", exclude_none=True)
+        run = settings.run or ""
         config = {
             "proxy_location": "HeadOnly",
             "http_options": {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE},
             "logging_config": {"encoding": "JSON", "enable_access_log": False},
             "applications": [{
                 "name": APP, "route_prefix": "/", "import_path": BUILDER,
-                "args": {name: value for name, value in args.items() if name != "run"},
+                "args": settings.model_dump(mode="json", exclude_none=True, exclude={"run"}),
                 "deployments": [{"name": "api", "user_config": {"run": run}}],
             }],
         }  # fmt: skip
         service.client.deploy_applications(config)
         try:
-            service.wait(settings.run or "")
+            service.wait(run)
             yield service
         finally:
             serve.delete(APP)  # replicas end what they have accepted

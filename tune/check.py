@@ -67,7 +67,7 @@ def dimension_of(choice: Mapping[str, Any], check: Mapping[str, Any] | None) -> 
     """
     other = (check or {}).get("choice")
     agree = other is None or other["gain_ci"][0] <= choice["gain_d"] <= other["gain_ci"][1]
-    taken = choice if agree or other is None else other
+    taken = choice if agree else other
     by = "the nested curve" if taken is choice else "models of one size"
     return {"d": taken["d"], "ci": taken["d_ci"], "by": by,
             "agree": None if other is None else agree}  # fmt: skip
