@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
-from serve.api import make_app
 from serve.client import Client, Refused
-from serve.guard import Guard, Rates
+from serve.guard import Rates
+from serve.in_process import guarded, served
 from serve.keys import Keys, hashed
 from serve.local import LocalHands
 from serve.schemas import End, Generate
 from serve.settings import Limits
 
-QUIET: Any = SimpleNamespace(
-    request=lambda *_: None, working=lambda _: None, text=lambda _: None
-)  # counts nothing
+KEYS = Keys({"ann": hashed("a key")})
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Guard:
-    hands, limits = LocalHands.load(RunFolder(SHIPPED)), Limits(per_minute=0)
-    app = make_app(lambda: hands, limits, QUIET)
-    return Guard(app, limits, Keys({"ann": hashed("a key")}), QUIET)
+def hands() -> LocalHands:
+    return LocalHands.load(RunFolder(SHIPPED))
 
 
 @pytest.fixture(scope="module")
-def url(guarded: Guard) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(guarded, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+def url(hands: LocalHands) -> Iterator[str]:
+    with served(hands, Limits(per_minute=0), KEYS) as one:
+        yield one
 
 
 def test_the_client_gets_what_the_service_tells(url: str) -> None:
@@ -80,8 +61,8 @@ def test_the_client_says_why_not(url: str) -> None:
     assert not Client("http://127.0.0.1:1").ready()
 
 
-def test_the_page_needs_no_key_and_nothing_from_elsewhere(guarded: Guard) -> None:
-    client = TestClient(guarded, "http://localhost")
+def test_the_page_needs_no_key_and_nothing_from_elsewhere(hands: LocalHands) -> None:
+    client = TestClient(guarded(hands, Limits(), KEYS), "http://localhost")
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     sizes = len(page.content)

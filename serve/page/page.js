@@ -380,8 +380,8 @@ function save(kind) {
 
 async function load() {
   $("caption").textContent = "Loading the map…";
-  const found = await told(() => Promise.all([json("v1/model"), json("v1/voids"), json("v1/map?points=5000")]), load);
-  if (!found) { $("caption").textContent = "The map is not there."; $("about").textContent = ""; return; }
+  const found = await told(() => Promise.all([json("v1/model"), json("v1/voids"), json("v1/map?points=5000")]), begin);
+  if (!found) { $("caption").textContent = "The map is not there."; $("about").textContent = ""; return undefined; }
   const [facts, voids, map] = found;
   $("about").textContent = `${facts.texts.toLocaleString("en")} texts in ${facts.model.dim} coordinates; voids sought in ${facts.void_dim}`;
   $("n").max = facts.limits.n;
@@ -391,6 +391,13 @@ async function load() {
   $("caption").textContent = `${map.shown.toLocaleString("en")} of ${map.of.toLocaleString("en")} texts, pressed flat: ${Math.round(100 * map.share)} % of how they differ in ${map.void_dim} coordinates. Distances here mislead; voids were found in all ${map.void_dim}, and one may seem full here.`;
   showVoid();
   draw();
+  return found;
+}
+
+async function begin() {
+  if (!(await load())) return; // what is wrong stays told
+  if ($("query").value) await search();
+  if (written) await write();
 }
 
 const written = recall();
@@ -400,7 +407,8 @@ $("ask").addEventListener("submit", (event) => { event.preventDefault(); write()
 $("stop").addEventListener("click", () => state.writing && state.writing.abort());
 $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
 $("where").addEventListener("change", () => { showMode(); showVoid(); remember({ written: false }); draw(); });
-for (const name of [...Object.keys(FIELDS), ...Object.keys(SWITCHES)]) $(name).addEventListener("change", () => { showVoid(); remember({ written: false }); draw(); });
+for (const name of [...Object.keys(FIELDS), ...Object.keys(SWITCHES)]) $(name).addEventListener("change", () => { remember({ written: false }); draw(); });
+$("void-id").addEventListener("change", showVoid);
 for (const name of ["at", "first", "last"]) $(name).addEventListener("input", slide);
 for (const each of document.querySelectorAll("[data-export]")) each.addEventListener("click", () => save(each.dataset.export));
 $("theme").addEventListener("click", () => {
@@ -415,9 +423,7 @@ $("unlock").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", $("key").value);
   $("unlock").hidden = true;
-  load();
+  begin();
 });
 addEventListener("resize", draw);
-await load();
-if ($("query").value) await search();
-if (written) await write();
+await begin();

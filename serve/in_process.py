@@ -1,0 +1,50 @@
+"""The endpoint and its page over hands in this process: for tests, screenshots, and a first look.
+
+with served(LocalHands.load(run), Limits()) as url: ...
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+
+from serve.api import make_app
+from serve.guard import Guard
+from serve.keys import Keys
+from serve.local import LocalHands
+from serve.settings import Limits
+
+QUIET: Any = SimpleNamespace(
+    request=lambda *_: None, working=lambda _: None, text=lambda _: None
+)  # counts nothing
+
+
+def guarded(hands: LocalHands, limits: Limits, keys: Keys | None = None) -> Guard:
+    """The app of a service behind its guard."""
+    return Guard(make_app(lambda: hands, limits, QUIET), limits, keys, QUIET)
+
+
+@contextmanager
+def served(hands: LocalHands, limits: Limits, keys: Keys | None = None) -> Iterator[str]:
+    """The address of a server of it on a free port of loopback, while the block runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = uvicorn.Config(guarded(hands, limits, keys), port=port, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
