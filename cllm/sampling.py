@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.ideas import Idea
-from cllm.where import BLOCK, Spot, Where
+from cllm.where import Spot, Where, block_size
 
 Vectors = NDArray[np.float32]
 
@@ -131,9 +131,9 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         if tally.late:
             return
         starts_SD = await hands.starts(where, anchors_AD, request.seed, block)
-        block += 1
         starts_SD = starts_SD[: request.budget - tally.decodes]
-        tally.decodes += len(starts_SD) or BLOCK  # one without any has cost as much
+        tally.decodes += len(starts_SD) or block_size(block)  # one without any has cost as much
+        block += 1
         kept_nD, spots = await _settled(hands, where, starts_SD)
         kept_nD = kept_nD[: max(0, request.budget - tally.decodes)]
         tally.decodes += len(kept_nD)

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 from cllm.errors import InputError
 
-BLOCK = 16  # candidates that are drawn, decoded and judged together
+FIRST, LARGEST = 4, 64  # candidates that are drawn, decoded and judged together
+
+
+def block_size(block: int) -> int:
+    """Candidates of a block: few at first, for a text to be there soon; then more, at less each."""
+    return min(LARGEST, FIRST << min(block, LARGEST))
 
 
 class NoSuchPlace(InputError):

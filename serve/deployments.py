@@ -1,6 +1,7 @@
 """The parts of a service that scale on their own: model, places, store. Each holds runs by name.
 
-Every call names its run (`serve.runs`), so that all calls of a request are answered by one run.
+Every call names its run (`serve.runs`), so that one run answers all calls of a request. What is
+heavy to import, torch above all, is imported where the work is done: the rest starts without it.
 """
 
 # Shapes: n vectors or texts, D coordinates, S starts, A anchors.
@@ -10,29 +11,29 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from ray import serve
 
 from cllm.console import set_up_logging
-from cllm.ideas import Idea
-from cllm.model import CLLM
-from cllm.places import Places
-from cllm.plausibility import Plausibility
-from cllm.sampler import rewritten
-from cllm.sampling import Rewritten
-from cllm.where import Spot, Where
-from cllm.writing import make_plausible
-from serve.catalogue import Catalogue, Near
 from serve.loaded import Loaded
 from serve.metrics import Batches
 from serve.runs import run_of
 
+if TYPE_CHECKING:
+    from cllm.ideas import Idea
+    from cllm.model import CLLM
+    from cllm.places import Places
+    from cllm.plausibility import Plausibility
+    from cllm.sampling import Rewritten
+    from cllm.where import Spot, Where
+    from serve.catalogue import Catalogue, Near
+
+    Writer: TypeAlias = tuple[CLLM, Plausibility | None]
+
 Vectors = NDArray[np.float32]
-Writer: TypeAlias = tuple[CLLM, Plausibility | None]
 Asked: TypeAlias = list[tuple[str, Any]]  # run, and what is asked of it
 WAITING = 4096  # calls that a replica may hold: it answers in batches
 
@@ -45,6 +46,8 @@ class Model:
     """Encodes, decodes and says what is plausible, many requests at a time."""
 
     def __init__(self, batch: int, wait: float, threads: int) -> None:
+        import torch
+
         set_up_logging()
         torch.set_num_threads(threads)
         self._runs = Loaded(_model_of)
@@ -90,6 +93,8 @@ class Model:
 
     @serve.batch(batch_size_fn=_rows)
     async def _rewrite(self, asked: list[tuple[str, Vectors]]) -> list[Rewritten]:
+        from cllm.sampler import rewritten
+
         def work(loaded: Writer, points: list[Vectors]) -> list[Rewritten]:
             whole = rewritten(*loaded, np.concatenate(points))
             tokens = loaded[0].tokens(whole.texts).tokens if whole.texts else 0
@@ -119,6 +124,8 @@ def _shared_out(whole: Any, parts: list[Any]) -> list[Any]:  # noqa: ANN401 - ro
 
 
 def _model_of(name: str) -> Writer:
+    from cllm.writing import make_plausible
+
     run = run_of(name)
     model = run.load_model()
     return model, make_plausible(run, model, run.load_trained_corpus(), keep=False)
@@ -155,6 +162,8 @@ class Index:
 
 
 def _places_of(name: str) -> Places:
+    from cllm.places import Places
+
     run = run_of(name)
     return Places.of(run, run.load_model(), keep=False)
 
@@ -164,7 +173,7 @@ class Store:
 
     def __init__(self, milvus: str | None) -> None:
         set_up_logging()
-        self._runs = Loaded(lambda name: Catalogue.of(run_of(name), milvus))
+        self._runs = Loaded(lambda name: _catalogue_of(name, milvus))
 
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, and its vectors can be asked for."""
@@ -178,3 +187,9 @@ class Store:
     async def about(self, run: str, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
         """A part of the catalogue by name: `facts`, `void_list`, `map`, `found`, `at`."""
         return await asyncio.to_thread(getattr(await self._runs.get(run), part), *given)
+
+
+def _catalogue_of(name: str, milvus: str | None) -> Catalogue:
+    from serve.catalogue import Catalogue
+
+    return Catalogue.of(run_of(name), milvus)

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.ideas import Idea
-from cllm.sampling import Rewritten
-from cllm.where import Spot, Where
-from serve.catalogue import Near
+if TYPE_CHECKING:
+    from cllm.ideas import Idea
+    from cllm.sampling import Rewritten
+    from cllm.where import Spot, Where
+    from serve.catalogue import Near
 
 Vectors = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from cllm.sampler import Sampler
 from cllm.sampling import Request, Rewritten, Tally
 from cllm.sphere import angle
 from cllm.voids import Void
-from cllm.where import BLOCK, Where
+from cllm.where import FIRST, LARGEST, Where, block_size
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_between_lies_on_the_great_circle_and_near_within_reach(sampler: Sampler
         angle(middle_SD, a_2D[0]) + angle(middle_SD, a_2D[1]), whole, atol=1e-3
     )
     around_SD = places.starts(Where(near="a"), a_2D[:1], 0, 0)
-    assert len(around_SD) == BLOCK
+    assert len(around_SD) == FIRST
     far_S = angle(around_SD, a_2D[0])
     dk = places._whole.search(a_2D[:1], 10)[0][0, -1]
     assert (far_S > 0).all()
@@ -121,7 +121,12 @@ def test_anywhere_is_in_voids_near_places_that_were_written_from(sampler: Sample
     drawn_SD = dataclasses.replace(known, known_nD=known.known_nD[:0]).starts(
         Where(), np.empty((0, 0)), 0, 0
     )
-    assert 0 < len(drawn_SD) <= BLOCK
+    assert 0 < len(drawn_SD) <= block_size(0)
+
+
+def test_blocks_grow_up_to_the_largest() -> None:
+    assert [block_size(block) for block in range(6)] == [4, 8, 16, 32, 64, 64]
+    assert block_size(10**6) == LARGEST
 
 
 def test_a_place_is_asked_for_in_one_way_only() -> None:

@@ -1,0 +1,393 @@
+"""The endpoint under load, beside the library and beside a plain app that calls it.
+
+python -m bench.serve --json                        # all parts, about 25 minutes
+python -m bench.serve --json --part start latency
+
+One JSON object on stdout, progress on stderr. Sides of a ratio run in turns, over the same run, the
+same requests and both cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import psutil
+
+from bench._context import in_turns, say
+
+PARTS = ("start", "latency", "encode", "throughput", "soak")
+TOPICS = ("soup", "salad", "pizza", "pasta", "curry", "rice")
+ENDS = 60.0  # seconds that a service has to end
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the parts and print what they found."""
+    p = argparse.ArgumentParser(prog="bench.serve", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    p.add_argument("--run", type=Path, help="a trained run [default: the one that ships]")
+    p.add_argument("--clients", type=int, default=32)
+    p.add_argument("--texts", type=int, default=8, help="asked for by one request under load")
+    p.add_argument("--requests", type=int, default=128, help="of one side of a ratio, in one turn")
+    p.add_argument("--singles", type=int, default=200, help="requests whose latency is measured")
+    p.add_argument("--turns", type=int, default=3)
+    p.add_argument("--minutes", type=float, default=10, help="of the soak")
+    options = p.parse_args(arguments)
+    parts: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+        "start": start, "latency": latency, "encode": encode, "throughput": throughput,
+        "soak": soak,
+    }  # fmt: skip
+    found = {}
+    for name in options.part:
+        found[name] = parts[name](options)
+        say(f"{name} {found[name]}")
+    print(json.dumps(found))
+
+
+# ---- services ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that was started, and how long its first answer took."""
+
+    url: str
+    process: psutil.Process
+    seconds: float
+
+
+@contextmanager
+def service(options: argparse.Namespace, *words: str) -> Iterator[Running]:
+    """`cllm serve`, from its start to its end."""
+    command = [str(Path(sys.executable).parent / "cllm"), "serve", "--json", "--per-minute", "0"]
+    if options.run:
+        command += ["--run", str(options.run)]
+    with started([*command, *words, "--port", str(free_port())]) as one:
+        yield one
+
+
+@contextmanager
+def plain(options: argparse.Namespace) -> Iterator[Running]:
+    """A FastAPI app that calls the library for each request."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench._plain", str(port)]
+    with started(command + ([str(options.run)] if options.run else [])) as one:
+        yield one
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[Running]:
+    """A server that prints where it is, as JSON, once it is there."""
+    begun, env = time.monotonic(), os.environ | {"RAY_ADDRESS": "local"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
+    ) as process:  # fmt: skip
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(command)} ended with {process.wait()}")
+        url = json.loads(line)["url"]
+        wait_for(url)
+        asyncio.run(ask_all(url, [body_of(0, 1)], 1))
+        try:
+            yield Running(url, psutil.Process(process.pid), time.monotonic() - begun)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(ENDS)
+
+
+def wait_for(url: str) -> None:
+    """Until something listens there."""
+    host, port = url.removeprefix("http://").split(":")
+    while True:
+        with socket.socket() as one:
+            if one.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+# ---- requests ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and after how long."""
+
+    status: int
+    seconds: float
+    told: Any
+    retry_after: str | None = None
+
+
+def body_of(number: int, texts: int) -> dict[str, Any]:
+    """The request of a number: each has its own seed and one of a few topics."""
+    return {"topic": TOPICS[number % len(TOPICS)], "n": texts, "seed": number,
+            "stream": False, "neighbours": 0}  # fmt: skip
+
+
+@asynccontextmanager
+async def session_of(url: str) -> AsyncIterator[Callable[[str, Any], Awaitable[Answer]]]:
+    """A way to ask one service."""
+    limits = aiohttp.TCPConnector(limit=0)
+    patience = aiohttp.ClientTimeout(total=180)
+    async with aiohttp.ClientSession(url, connector=limits, timeout=patience) as session:
+
+        async def ask(path: str, body: Any) -> Answer:  # noqa: ANN401 - JSON
+            begun = time.perf_counter()
+            async with session.post(path, json=body) as answer:
+                told = await answer.json(content_type=None)
+                took = time.perf_counter() - begun
+                return Answer(answer.status, took, told, answer.headers.get("Retry-After"))
+
+        yield ask
+
+
+async def ask_all(url: str, bodies: list[dict[str, Any]], clients: int) -> list[Answer]:
+    """All answers, of so many clients, each of which asks again when it is answered."""
+    left, answers = iter(bodies), list[Answer]()
+
+    async with session_of(url) as ask:
+
+        async def client() -> None:
+            for body in left:
+                answers.append(await ask("/v1/generate", body))
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+    wrong = [answer for answer in answers if answer.status != 200]
+    if wrong:
+        raise SystemExit(f"{url} answered {wrong[0].status}: {wrong[0].told}")
+    return answers
+
+
+def texts_a_second(url: str, options: argparse.Namespace, first: int) -> float:
+    """Texts of requests `first` and on, by all clients."""
+    bodies = [body_of(first + i, options.texts) for i in range(options.requests)]
+    begun = time.perf_counter()
+    answers = asyncio.run(ask_all(url, bodies, options.clients))
+    return sum(len(one.told["items"]) for one in answers) / (time.perf_counter() - begun)
+
+
+# ---- parts -------------------------------------------------------------------------------
+
+
+def start(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from `cllm serve` to its first answer."""
+    taken = []
+    for _ in range(options.turns):
+        with service(options) as one:
+            taken.append(one.seconds)
+    return {"seconds": taken, "median": float(np.median(taken))}
+
+
+def latency(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `generate n=1`, by the endpoint and by the library, in turns; paired."""
+    from cllm.sampling import Request
+    from cllm.where import Where
+
+    sampler = sampler_of(options)
+    taken: dict[str, list[float]] = {"endpoint": [], "library": []}
+
+    async def both(url: str) -> None:
+        async with session_of(url) as ask:
+            for number in range(-20, options.singles):  # the first ones warm up
+                body = body_of(abs(number), 1)
+                wanted = Request(Where(topic=body["topic"]), n=1, seed=body["seed"])
+
+                async def here(wanted: Request = wanted) -> float:
+                    begun = time.perf_counter()
+                    list(sampler.sample(wanted))
+                    return time.perf_counter() - begun
+
+                async def there(body: dict[str, Any] = body) -> float:
+                    return (await ask("/v1/generate", body)).seconds
+
+                sides = {"endpoint": there, "library": here}
+                for name, side in in_turns(sides, number % 2):
+                    took = await side()
+                    taken[name] += [took] if number >= 0 else []
+
+    with service(options) as one:
+        asyncio.run(both(one.url))
+    added = np.subtract(taken["endpoint"], taken["library"])
+    told = {name: quantiles(seconds) for name, seconds in taken.items()}
+    return told | {"added": quantiles(added), "added_of_quantiles": {
+        name: told["endpoint"][name] - told["library"][name] for name in told["library"]
+    }}  # fmt: skip
+
+
+def encode(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of `encode` of one text."""
+
+    async def alone(url: str, texts: list[str]) -> list[float]:
+        async with session_of(url) as ask:
+            for text in texts[:20]:
+                await ask("/v1/encode", {"texts": [text]})
+            return [(await ask("/v1/encode", {"texts": [text]})).seconds for text in texts]
+
+    texts = list(sampler_of(options).places.train.texts[: options.singles])
+    with service(options) as one:
+        return quantiles(asyncio.run(alone(one.url, texts)))
+
+
+def throughput(options: argparse.Namespace) -> dict[str, Any]:
+    """Texts a second: the endpoint, a plain app, and the library with one large request."""
+    from cllm.sampling import Request
+    from cllm.where import Where
+
+    sampler = sampler_of(options)
+
+    def offline(turn: int) -> float:
+        wanted, begun = options.requests * options.texts // len(TOPICS), time.perf_counter()
+        found = sum(
+            len(list(sampler.sample(Request(Where(topic=topic), n=wanted, seed=turn))))
+            for topic in TOPICS
+        )
+        return found / (time.perf_counter() - begun)
+
+    sides: dict[str, list[float]] = {"endpoint": [], "plain": [], "offline": []}
+    with service(options) as ours, plain(options) as theirs:
+        for turn in range(-1, options.turns):  # the first one warms up
+            first = (turn + 1) * options.requests
+            work = {
+                "endpoint": lambda: texts_a_second(ours.url, options, first),  # noqa: B023
+                "plain": lambda: texts_a_second(theirs.url, options, first),  # noqa: B023
+                "offline": lambda: offline(turn),  # noqa: B023
+            }
+            for name, side in in_turns(work, turn % 2):
+                rate = side()
+                say(f"{name} {rate:.1f} texts/s")
+                sides[name] += [rate] if turn >= 0 else []
+    told = {name: float(np.median(rates)) for name, rates in sides.items()}
+    return {
+        "texts_a_second": sides,
+        "over_offline": [a / b for a, b in zip(sides["endpoint"], sides["offline"], strict=True)],
+        "over_plain": [a / b for a, b in zip(sides["endpoint"], sides["plain"], strict=True)],
+        "median_over_offline": told["endpoint"] / told["offline"],
+        "median_over_plain": told["endpoint"] / told["plain"],
+        "clients": options.clients, "texts": options.texts,
+    }  # fmt: skip
+
+
+def soak(options: argparse.Namespace) -> dict[str, Any]:
+    """Twice the load that it can take, evenly, for minutes: answers, their times, memory."""
+    with service(options) as one:
+        right = {number: texts_of(answer) for number, answer in enumerate(asyncio.run(
+            ask_all(one.url, [body_of(i, options.texts) for i in range(32)], 1)))}  # fmt: skip
+        alone = quantiles([
+            answer.seconds for answer in asyncio.run(
+                ask_all(one.url, [body_of(i, options.texts) for i in range(32)], 1))
+        ])  # fmt: skip
+        capacity = texts_a_second(one.url, options, 0) / options.texts
+        say(f"it takes {capacity:.2f} requests/s; now twice as many")
+        found = asyncio.run(_overload(one, options, 2 * capacity, right))
+    seconds = found.pop("accepted_seconds")
+    return found | {
+        "requests_a_second": 2 * capacity, "alone": alone, "accepted": quantiles(seconds),
+        "p99_over_alone": float(np.quantile(seconds, 0.99)) / alone["p99"],
+    }  # fmt: skip
+
+
+async def _overload(
+    one: Running, options: argparse.Namespace, rate: float, right: dict[int, list[str]]
+) -> dict[str, Any]:
+    statuses, wrong, seconds, memory = Counter[str](), list[str](), list[float](), list[float]()
+    begun = time.monotonic()
+    ends = begun + 60 * options.minutes
+    async with session_of(one.url) as ask, asyncio.TaskGroup() as group:
+
+        async def request(number: int) -> None:
+            try:
+                answer = await ask("/v1/generate", body_of(number, options.texts))
+            except Exception as error:
+                statuses[type(error).__name__] += 1
+                wrong.append(repr(error))
+                return
+            statuses[str(answer.status)] += 1
+            if answer.status == 200:
+                seconds.append(answer.seconds)
+                if texts_of(answer) != right[number]:
+                    wrong.append(f"other texts for seed {number}")
+            elif answer.status not in (429, 503) or not answer.retry_after:
+                wrong.append(f"{answer.status}: {answer.told}")
+
+        async def watch() -> None:
+            while time.monotonic() < ends:
+                await asyncio.sleep(10)
+                memory.append(await asyncio.to_thread(own_memory, one.process))
+
+        group.create_task(watch())
+        sent = 0
+        while time.monotonic() < ends:
+            group.create_task(request(sent % len(right)))
+            sent += 1
+            await asyncio.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+    settled = memory[6:] or memory  # after the first minute
+    return {
+        "sent": sent, "statuses": dict(statuses), "wrong": wrong[:5], "wrong_count": len(wrong),
+        "memory_mib": {"first": settled[0], "last": settled[-1], "least": min(settled),
+                       "most": max(settled)},
+        "memory_change": settled[-1] / settled[0] - 1,
+        "accepted_seconds": seconds,
+    }  # fmt: skip
+
+
+# ---- small parts -------------------------------------------------------------------------
+
+
+def sampler_of(options: argparse.Namespace) -> Any:  # noqa: ANN401 - loads torch
+    """The library on the same run, with both cores."""
+    import torch
+
+    from cllm.run import SHIPPED, RunFolder
+    from cllm.sampler import Sampler
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return Sampler.of(RunFolder(options.run or SHIPPED))
+
+
+def texts_of(answer: Answer) -> list[str]:
+    """The texts of an answer."""
+    return [item["text"] for item in answer.told["items"]]
+
+
+def own_memory(process: psutil.Process) -> float:
+    """MiB that a process and what it started have to themselves."""
+    whole = 0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            whole += one.memory_full_info().uss
+        except psutil.Error:
+            continue
+    return whole / 2**20
+
+
+def quantiles(seconds: Any) -> dict[str, float]:  # noqa: ANN401 - numbers
+    """Median and 99th percentile."""
+    return {f"p{q}": float(np.quantile(seconds, q / 100)) for q in (50, 99)}
+
+
+if __name__ == "__main__":
+    main()
