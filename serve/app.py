@@ -17,7 +17,7 @@ from serve.api import make_app
 from serve.deployments import WAITING, Index, Model, Store
 from serve.guard import Guard
 from serve.hands import Hands
-from serve.keys import Keys
+from serve.keys import KeyFile
 from serve.metrics import Counts
 from serve.runs import named
 from serve.settings import ServeSettings
@@ -44,9 +44,9 @@ class Api:
 
     def __serve_build_asgi_app__(self) -> Guard:
         """The app behind its guard."""
-        keys = Keys.load(self.settings.keys) if self.settings.keys else None
+        keys = KeyFile(self.settings.keys) if self.settings.keys else None
         counts, limits = Counts(), self.settings.limits
-        return Guard(make_app(self._now, limits, counts), limits, keys, counts)
+        return Guard(make_app(self._now, limits, counts), limits, keys, counts, proxied=True)
 
     def _now(self) -> Hands:
         if self.hands is None:
@@ -59,7 +59,7 @@ def build(settings: ServeSettings) -> Application:
     s = settings
     run = named(s.run)
     if s.keys:
-        Keys.load(s.keys)
+        KeyFile(s.keys)
     waits = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": s.limits.seconds}
     model = serve.deployment(
         Model, name="model", num_replicas=s.models, **waits,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve.hosts import is_address, is_loopback
-from serve.keys import Keys
+from serve.keys import Owners
 from serve.metrics import Counts
 from serve.problems import Problem, problem_of
 from serve.settings import Limits
@@ -69,8 +69,17 @@ class Rates:
 class Guard:
     """An ASGI app around another."""
 
-    def __init__(self, app: App, limits: Limits, keys: Keys | None, counts: Counts) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        keys: Owners | None,
+        counts: Counts,
+        *,
+        proxied: bool = False,
+    ) -> None:
         self.app, self.limits, self.keys, self.counts = app, limits, keys, counts
+        self.proxied = proxied  # by Serve, which tells request ids itself
         self.rates, self.working = Rates(limits.per_minute), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +91,8 @@ class Guard:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        answer, begun, owner = _Answer(send, request_id), time.perf_counter(), ""
+        told = self.proxied and given == request_id
+        answer, begun, owner = _Answer(send, "" if told else request_id), time.perf_counter(), ""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
             if self.keys is None:
@@ -93,7 +103,7 @@ class Guard:
             await self._worked_on(scope, _replayed(body, receive), answer)
         except Exception as error:
             if not answer.ended:  # the app's framework answers, and raises again what it met
-                await answer.fail(problem_of(error))
+                await answer.fail(problem_of(error), request_id)
         finally:
             took = time.perf_counter() - begun
             self.counts.request(path, answer.status, took, self.working)
@@ -176,25 +186,25 @@ class _Answer:
     """Sends an answer on, with the headers that all have; remembers how it went."""
 
     def __init__(self, send: Send, request_id: str) -> None:
-        self.send, self.request_id, self.status = send, request_id, 0
+        self.send, self.status = send, 0
+        self.more = HEADERS | ({"X-Request-Id": request_id} if request_id else {})
         self.begun = self.ended = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
-            more = HEADERS | {"X-Request-Id": self.request_id}
-            headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+            headers = [(name.lower().encode(), value.encode()) for name, value in self.more.items()]
             message = {**message, "headers": [*message.get("headers", []), *headers]}
         elif message["type"] == "http.response.body":
             self.ended = not message.get("more_body", False)
         await self.send(message)
 
-    async def fail(self, problem: Problem) -> None:
+    async def fail(self, problem: Problem, request_id: str) -> None:
         """Answer with a problem, where no answer has begun; else break off what is not whole."""
         if self.begun:
             self.status = problem.status
             raise problem
         headers = [(n.lower().encode(), v.encode()) for n, v in problem.headers.items()]
-        body = json.dumps(problem.told(self.request_id)).encode()
+        body = json.dumps(problem.told(request_id)).encode()
         await self({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self({"type": "http.response.body", "body": body})

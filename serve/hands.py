@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ray.exceptions import RayActorError
 
 if TYPE_CHECKING:
     from cllm.ideas import Idea
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from serve.catalogue import Near
 
 Vectors = NDArray[np.float32]
+TRIES = 3  # of a call whose replica dies: calls change nothing, and another one may answer
 
 
 class Hands:
@@ -27,39 +29,48 @@ class Hands:
 
     async def decode(self, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
-        return await self.model.decode.remote(self.run, points_nD)
+        return await self._asked(self.model, "decode", points_nD)
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts."""
-        return await self.model.encode.remote(self.run, list(texts))
+        return await self._asked(self.model, "encode", list(texts))
 
     async def rewrite(self, points_nD: Vectors) -> Rewritten:
         """What places decode to, and where that lies."""
-        return await self.model.rewrite.remote(self.run, points_nD)
+        return await self._asked(self.model, "rewrite", points_nD)
 
     async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
         """A block of candidates."""
-        return await self.index.starts.remote(self.run, where, anchors_AD, seed, block)
+        return await self._asked(self.index, "starts", where, anchors_AD, seed, block)
 
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like."""
-        return await self.index.settled.remote(self.run, where, points_nD)
+        return await self._asked(self.index, "settled", where, points_nD)
 
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
     ) -> list[Idea]:
         """What was written from places."""
-        return await self.index.judged.remote(self.run, points_nD, list(texts), arrived_nD)
+        return await self._asked(self.index, "judged", points_nD, list(texts), arrived_nD)
 
     async def nearest(self, vectors_nD: Vectors, k: int) -> list[list[Near]]:
         """The nearest known texts."""
-        return await self.store.nearest.remote(self.run, vectors_nD, k)
+        return await self._asked(self.store, "nearest", vectors_nD, k)
 
     async def about(self, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own kind
         """A part of what is shown of the run."""
-        return await self.store.about.remote(self.run, part, *given)
+        return await self._asked(self.store, "about", part, *given)
 
     async def ready(self) -> None:
         """Have the run loaded everywhere."""
         parts = (self.model, self.index, self.store)
-        await asyncio.gather(*(part.ready.remote(self.run) for part in parts))
+        await asyncio.gather(*(self._asked(part, "ready") for part in parts))
+
+    async def _asked(self, part: Any, name: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
+        method = getattr(part, name)
+        for _ in range(TRIES - 1):
+            try:
+                return await method.remote(self.run, *given)
+            except RayActorError:
+                continue
+        return await method.remote(self.run, *given)

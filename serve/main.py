@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if options.add_key:
             _add_key(options)
+        elif options.remove_key:
+            _remove_key(options)
         elif options.reload:
             _reload(options)
         else:
@@ -63,12 +65,13 @@ def parser() -> argparse.ArgumentParser:
     other.add_argument("--dashboard", default="http://127.0.0.1:8265", help="of the service to "
                        "reload, as `cllm serve` told it [default: %(default)s]")  # fmt: skip
     other.add_argument("--add-key", metavar="NAME", help="make a key, print it, keep its hash")
+    other.add_argument("--remove-key", metavar="NAME", help="let the key of a name count no more")
     return p
 
 
 def settings_of(options: argparse.Namespace) -> ServeSettings:
     """InputError where it would be open to everybody."""
-    from serve.keys import Keys
+    from serve.keys import KeyFile
     from serve.runs import named
 
     keys = options.keys
@@ -80,7 +83,7 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
                 "one with `cllm serve --add-key NAME`, or leave --host out"
             )
     if keys:
-        Keys.load(keys)
+        KeyFile(keys)
     return ServeSettings(
         run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
         models=options.models, model_gpus=1 if options.gpu else 0,
@@ -95,6 +98,14 @@ def _add_key(options: argparse.Namespace) -> None:
     key = add(path, options.add_key)
     log.info("its hash is kept in %s; the key is not shown again", path)
     emit({"name": options.add_key, "key": key}, options.json, lambda: print(key))
+
+
+def _remove_key(options: argparse.Namespace) -> None:
+    from serve.keys import remove
+
+    remove(options.keys or KEYS.expanduser(), options.remove_key)
+    told = {"name": options.remove_key}
+    emit(told, options.json, lambda: print(f"the key of {options.remove_key} counts no more"))
 
 
 def _serve(options: argparse.Namespace) -> None:

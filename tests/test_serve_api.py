@@ -23,7 +23,7 @@ from serve.api import make_app
 from serve.catalogue import Near
 from serve.generation import GONE
 from serve.guard import Guard
-from serve.keys import Keys, add, hashed
+from serve.keys import KeyFile, Keys, add, hashed, remove
 from serve.local import LocalHands, written
 from serve.schemas import Generate, Item
 from serve.settings import Limits
@@ -238,7 +238,7 @@ def test_no_call_without_a_key_that_is_known(
     key, other = add(path, "ann"), add(path, "bob")
     assert key not in path.read_text()
     assert path.stat().st_mode & 0o077 == 0
-    client = new_client(Keys.load(path))
+    client = new_client(KeyFile(path))
     answers = [
         client.get("/v1/ready", headers={"authorization": words} if words else {})
         for words in (None, "", f"Basic {key}", "Bearer", "Bearer wrong", f"Bearer {key[:-1]}")
@@ -249,10 +249,48 @@ def test_no_call_without_a_key_that_is_known(
     for good in (key, other):
         told = client.get("/v1/ready", headers={"authorization": f"Bearer {good}"})
         assert told.status_code == 200
-    add(path, "ann")  # its old one is no more
-    renewed = new_client(Keys.load(path))
-    again = renewed.get("/v1/ready", headers={"authorization": f"Bearer {key}"})
-    assert again.status_code == 401
+
+
+def test_keys_that_are_renewed_or_removed_count_no_more_at_once(
+    new_client: Callable[..., TestClient], tmp_path: Any
+) -> None:
+    path = tmp_path / "keys.json"
+    key, other = add(path, "ann"), add(path, "bob")
+    client = new_client(KeyFile(path))
+
+    def let_in(one: str) -> bool:
+        told = client.get("/v1/ready", headers={"authorization": f"Bearer {one}"})
+        assert told.status_code in (200, 401)
+        return bool(told.status_code == 200)
+
+    assert let_in(key)
+    renewed = add(path, "ann")
+    assert (let_in(key), let_in(renewed), let_in(other)) == (False, True, True)
+    remove(path, "bob")
+    assert (let_in(renewed), let_in(other)) == (True, False)
+    with pytest.raises(InputError, match="no key of 'bob'; there are ann"):
+        remove(path, "bob")
+    kept = path.read_bytes()
+    path.write_text("{")  # damaged: nobody's
+    assert not let_in(renewed)
+    path.unlink()
+    assert not let_in(renewed)
+    path.write_bytes(kept)
+    assert let_in(renewed)
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = list[str]()
+
+    def compare(given: str, known: str) -> bool:
+        compared.append(known)
+        return given == known
+
+    monkeypatch.setattr("serve.keys.hmac.compare_digest", compare)
+    keys = Keys({"ann": hashed("a"), "bob": hashed("b")})
+    for key in ("a", "b", "c", ""):
+        keys.owner(key)
+    assert compared == [hashed("a"), hashed("b")] * 4
 
 
 def test_who_asks_too_often_is_told_when_to_come_back(
