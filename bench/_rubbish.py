@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +114,36 @@ def _head(method: str, path: str, *more: str) -> bytes:
     if not any(line.startswith("Host") for line in more):
         lines.insert(1, "Host: localhost")
     return "\r\n".join(lines).encode("latin-1")
+
+
+# ---- by the description of the API -------------------------------------------------------
+
+
+def described(url: str, examples: int, seed: int = 0) -> Iterator[tuple[str, int, bytes]]:
+    """What schemathesis makes of `/openapi.json`, sound and unsound: path, status, answer."""
+    from hypothesis import HealthCheck, given, settings, strategies
+    from hypothesis import seed as seeded
+    from schemathesis import GenerationMode, openapi
+
+    def asked(operation: Any) -> list[tuple[str, int, bytes]]:  # noqa: ANN401
+        told = list[tuple[str, int, bytes]]()
+        kinds = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+        @seeded(seed)
+        @settings(max_examples=examples, database=None, deadline=None,
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(strategies.one_of(kinds))
+        def ask(case: Any) -> None:  # noqa: ANN401
+            answer = case.call(base_url=url, timeout=180)
+            head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+            whole = head.encode() + b"\r\n" + answer.content
+            told.append((operation.path, answer.status_code, whole))
+
+        ask()
+        return told
+
+    for found in openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        yield from asked(found.ok())
 
 
 # ---- sending -----------------------------------------------------------------------------

@@ -31,7 +31,7 @@ import psutil
 
 from bench._context import in_turns, say
 
-PARTS = ("start", "latency", "encode", "throughput", "soak")
+PARTS = ("start", "latency", "encode", "throughput", "rubbish", "soak")
 TOPICS = ("soup", "salad", "pizza", "pasta", "curry", "rice")
 ENDS = 60.0  # seconds that a service has to end
 
@@ -47,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--requests", type=int, default=128, help="of one side of a ratio, in one turn")
     p.add_argument("--singles", type=int, default=200, help="requests whose latency is measured")
     p.add_argument("--turns", type=int, default=3)
+    p.add_argument("--malformed", type=int, default=10_000, help="requests that nobody should send")
     p.add_argument("--minutes", type=float, default=10, help="of the soak")
     options = p.parse_args(arguments)
     parts: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
         "start": start, "latency": latency, "encode": encode, "throughput": throughput,
-        "soak": soak,
+        "rubbish": rubbish, "soak": soak,
     }  # fmt: skip
     found = {}
     for name in options.part:
@@ -289,6 +290,35 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         "median_over_plain": told["endpoint"] / told["plain"],
         "clients": options.clients, "texts": options.texts,
     }  # fmt: skip
+
+
+def rubbish(options: argparse.Namespace) -> dict[str, Any]:
+    """Requests out of shape: bytes, bodies, paths, headers, and what schemathesis thinks of."""
+    from bench import _rubbish
+
+    described = 11 * (options.malformed // 40)  # paths, times examples of each
+    statuses, faults = Counter[str](), list[str]()
+    with service(options) as one:
+        host, port = one.url.removeprefix("http://").split(":")
+        raw = [*_rubbish.rubbish(np.random.default_rng(0), options.malformed - described)]
+        for request, status, answer in _rubbish.answers(host, int(port), raw):
+            statuses[str(status)] += 1
+            if wrong := _rubbish.fault(status, answer):
+                faults.append(f"{wrong}: {request[:80]!r}")
+        for path, known, answer in _rubbish.described(one.url, options.malformed // 40):
+            statuses[str(known)] += 1
+            if wrong := _rubbish.fault(known, answer):
+                faults.append(f"{wrong}: {path}")
+        seconds = list[float]()
+
+        def asked() -> None:
+            seconds.append(asyncio.run(ask_all(one.url, [body_of(0, 1)], 1))[0].seconds)
+
+        asked()
+        _rubbish.slow(host, int(port), 200, asked)
+    return {"sent": sum(statuses.values()), "statuses": dict(statuses), "faults": faults[:20],
+            "faults_count": len(faults), "served_after_seconds": seconds[0],
+            "served_beside_200_slow_senders_seconds": seconds[1]}  # fmt: skip
 
 
 def soak(options: argparse.Namespace) -> dict[str, Any]:

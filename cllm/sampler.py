@@ -42,13 +42,13 @@ class Sampler:
         return cls(model, Places.of(run, model), likely)
 
     def sample(self, request: Request, tally: Tally | None = None) -> Iterator[Sample]:
-        """As `sampled`."""
-        samples = sampled(self, request, tally or Tally())
+        """As `sampled`, one after the other."""
+        found = sampled(self, request, tally or Tally())
         while True:
             try:
-                anext(samples).__await__().send(None)  # these hands wait for nobody
-            except StopIteration as one:
-                yield one.value
+                anext(found).__await__().send(None)  # these hands wait for nobody
+            except StopIteration as samples:
+                yield from samples.value
             except StopAsyncIteration:
                 return
 

@@ -4,7 +4,7 @@ Candidates are settled as those of the arms (`cllm.arms`): decoded, filtered by 
 encoded again, and written from where they arrive. The same request gives the same texts (but for
 rounding), whatever else is worked on at the same time, by whatever hands.
 
-    async for sample in sampled(hands, Request(Where(topic="soup"), n=5, seed=1), Tally()): ...
+    async for samples in sampled(hands, Request(Where(topic="soup"), n=5, seed=1), Tally()): ...
 """
 
 # Shapes: n places or texts, A anchors, D coordinates.
@@ -117,8 +117,8 @@ class Tally:
     late: bool = False  # the time was up
 
 
-async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator[Sample]:
-    """Texts as they are found: `n` of them, or fewer where the budget of decodes ends before.
+async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator[list[Sample]]:
+    """Texts as they are found, some at a time: `n` in all, or fewer where the budget ends before.
 
     NoSuchPlace: there is no such void or topic.
     """
@@ -141,12 +141,15 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         if not found or not found.texts:
             continue
         ideas = await hands.judged(kept_nD[found.rows], found.texts, found.vectors_nD)
+        samples = list[Sample]()
         for row, idea, arrived_D in zip(found.rows, ideas, found.vectors_nD, strict=True):
             if idea.text in told or not request.wants(idea) or tally.found == request.n:
                 continue
             told.add(idea.text)
+            samples.append(Sample(tally.found, idea, spots[row], arrived_D, tally.decodes))
             tally.found += 1
-            yield Sample(tally.found - 1, idea, spots[row], arrived_D, tally.decodes)
+        if samples:
+            yield samples
 
 
 async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vectors, list[Spot]]:

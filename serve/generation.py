@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,9 +51,11 @@ async def generated(
 ) -> AsyncIterator[s.Item | s.End]:
     """`each` hears the verdict on every text. Problem: more is asked for than is allowed."""
     request, tally, notes = _request(asked, limits), Tally(), list[str]()
-    async for sample in sampled(hands, request, tally):
-        each(sample.idea.verdict.label)
-        yield _item(sample, asked, await _near(hands, sample, asked.neighbours, notes))
+    async for samples in sampled(hands, request, tally):
+        nearest = await _nearest(hands, samples, asked.neighbours, notes)
+        for sample, near in zip(samples, nearest, strict=True):
+            each(sample.idea.verdict.label)
+            yield _item(sample, asked, near)
     complete = tally.found == asked.n
     if not complete:
         ended = "the time was up" if tally.late else "no more were found"
@@ -85,18 +87,20 @@ def _request(asked: s.Generate, limits: Limits) -> Request:
     )
 
 
-async def _near(hands: Hands, sample: Sample, k: int, notes: list[str]) -> list[Near] | None:
-    """The nearest known texts; None, and a note, where the store is away."""
+async def _nearest(
+    hands: Hands, samples: list[Sample], k: int, notes: list[str]
+) -> Sequence[list[Near] | None]:
+    """The nearest known texts of each; None, and a note, where the store is away."""
     if not k:
-        return []
+        return [[] for _ in samples]
     try:
         async with asyncio.timeout(NEIGHBOURS_SECONDS):
-            return (await hands.nearest(sample.arrived_D[None], k))[0]
+            return await hands.nearest(np.stack([sample.arrived_D for sample in samples]), k)
     except Exception:
         log.warning("no neighbours", exc_info=True)
         if GONE not in notes:
             notes.append(GONE)
-        return None
+        return [None] * len(samples)
 
 
 def _item(sample: Sample, asked: s.Generate, near: list[Near] | None) -> s.Item:

@@ -28,6 +28,8 @@ from serve.local import LocalHands, written
 from serve.schemas import Generate, Item
 from serve.settings import Limits
 
+pytestmark = pytest.mark.serve
+
 
 class Counted:
     """Counts nothing; remembers verdicts."""

@@ -17,6 +17,8 @@ from serve.local import LocalHands
 from serve.schemas import End, Generate
 from serve.settings import Limits
 
+pytestmark = pytest.mark.serve
+
 KEYS = Keys({"ann": hashed("a key")})
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from serve.loaded import Loaded
 
+pytestmark = pytest.mark.serve
+
 
 def test_a_run_is_loaded_once_however_many_ask_and_the_last_two_are_kept() -> None:
     loads: list[str] = []

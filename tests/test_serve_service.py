@@ -16,18 +16,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bench._rubbish import answers, fault, rubbish
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
 from serve.client import Client
+from serve.generation import GONE
 from serve.hosts import is_loopback
 from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import End, Generate, Item
 from serve.settings import ServeSettings
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
 
 
@@ -51,6 +54,83 @@ def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict
             process.send_signal(signal.SIGTERM)
 
 
+class Load:
+    """Visitors who ask one thing again and again; what they got, and what went wrong."""
+
+    def __init__(self, client: Client, asked: Generate, visitors: int = 2) -> None:
+        self.client, self.asked, self.visitors = client, asked, visitors
+        self.failed, self.texts, self.notes = list[str](), list[list[str]](), list[str]()
+        self._done = threading.Event()
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask) for _ in range(self.visitors)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int) -> None:
+        """Waits until so many more requests were answered."""
+        wanted = len(self.texts) + count
+        while len(self.texts) < wanted and not self.failed:
+            time.sleep(0.01)
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            try:
+                *items, end = self.client.generate(self.asked)
+            except Exception as error:
+                self.failed.append(repr(error))
+                return
+            assert isinstance(end, End)
+            self.texts.append([item.text for item in items])
+            self.notes += end.notes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", ["model", "index", "store"])
+def test_no_request_fails_where_a_part_is_killed(
+    service: tuple[subprocess.Popen[str], dict[str, str]],
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from serve.running import APP, Service
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    _, told = service
+    client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
+    right = [line.text for line in client.generate(asked) if isinstance(line, Item)]
+    details = Service.running(told["dashboard"]).client.get_serve_details()
+    (replica,) = details["applications"][APP]["deployments"][part]["replicas"]
+    with Load(client, asked) as load:
+        load.more(2)
+        os.kill(replica["pid"], signal.SIGKILL)
+        load.more(6)
+    assert not load.failed
+    assert all(texts == right for texts in load.texts)
+    assert set(load.notes) <= ({GONE} if part == "store" else set())  # said, and texts all the same
+    assert client.ready()
+    assert client.neighbours(right, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_rubbish_gets_a_clear_no(
+    service: tuple[subprocess.Popen[str], dict[str, str]],
+) -> None:
+    _, told = service
+    host, port = told["url"].removeprefix("http://").split(":")
+    sent = [*rubbish(np.random.default_rng(1), 500)]
+    for request, status, answer in answers(host, int(port), sent):
+        assert not fault(status, answer), (request[:300], answer[:500])
+    assert Client(told["url"]).ready()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_service_goes_over_to_another_run_and_drops_no_request(
@@ -68,31 +148,15 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     shutil.copytree(SHIPPED, other.path)
     other.ideas.unlink()  # the same model, another outcome
     other.note("corpus", other.notes()["corpus"] | {"source": "elsewhere"})
-    failed, answered, done = list[str](), list[str](), threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            try:
-                answered.extend(
-                    line.text for line in client.generate(asked) if isinstance(line, Item)
-                )
-            except Exception as error:
-                failed.append(repr(error))
-
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in asking:
-        thread.start()
     reload = [str(Path(sys.executable).parent / "cllm"), "serve", "--reload", "--json",
               "--run", str(other.path), "--dashboard", told["dashboard"]]  # fmt: skip
-    ended = subprocess.run(reload, capture_output=True, text=True)
-    time.sleep(2)
-    done.set()
-    for thread in asking:
-        thread.join()
+    with Load(client, asked) as load:
+        ended = subprocess.run(reload, capture_output=True, text=True)
+        load.more(4)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["run"] == name_of(other)
-    assert not failed
-    assert set(answered) == set(texts)  # the same seed, whatever else was asked
+    assert not load.failed
+    assert all(one == texts for one in load.texts)  # the same seed, whatever else was asked
     assert client.model()["corpus"]["source"] == "elsewhere"
     assert process.poll() is None
 
