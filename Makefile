@@ -19,7 +19,7 @@ endef
 check test test-full: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo check test test-full lint bench assets clean help
+.PHONY: setup demo check test test-full lint bench audit assets clean help
 
 setup: $(STAMP) ## make .venv with every package, pinned
 
@@ -58,6 +58,10 @@ bench: setup ## speed and cost, one JSON object a program
 	@for file in bench/[a-z]*.py; do \
 		name=$$(basename $$file .py); [ -e $$file ] || continue; \
 		$(BIN)/python -m bench.$$name --json || exit 1; done
+
+audit: ## known faults of the pinned packages; asks pypi.org, before each release
+	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install --quiet pip-audit; }
+	@.venv/audit/bin/pip-audit --disable-pip --no-deps --strict --requirement constraints.txt
 
 assets: setup ## train again the model that ships in cllm/assets
 	@$(BIN)/python -m studies.assets
