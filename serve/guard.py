@@ -75,7 +75,6 @@ class Guard:
         limits: Limits,
         keys: Owners | None,
         counts: Counts,
-        *,
         proxied: bool = False,
     ) -> None:
         self.app, self.limits, self.keys, self.counts = app, limits, keys, counts

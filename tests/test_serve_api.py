@@ -23,7 +23,7 @@ from serve.api import make_app
 from serve.catalogue import Near
 from serve.generation import GONE
 from serve.guard import Guard
-from serve.keys import KeyFile, Keys, add, hashed, remove
+from serve.keys import KeyFile, Keys, Owners, add, hashed, remove
 from serve.local import LocalHands, written
 from serve.schemas import Generate, Item
 from serve.settings import Limits
@@ -68,9 +68,9 @@ def hands() -> Here:
 
 @pytest.fixture(scope="module")
 def new_client(hands: Here) -> Callable[..., TestClient]:
-    def make(keys: Keys | None = None, **limits: Any) -> TestClient:
+    def make(keys: Owners | None = None, proxied: bool = False, **limits: Any) -> TestClient:
         allowed, counts = Limits(**limits), Counted()
-        app = Guard(make_app(lambda: hands, allowed, counts), allowed, keys, counts)
+        app = Guard(make_app(lambda: hands, allowed, counts), allowed, keys, counts, proxied)
         client = TestClient(app, "http://localhost", raise_server_exceptions=False)
         client.counts = counts
         return client
@@ -379,3 +379,14 @@ def test_openapi_tells_every_path_with_examples(client: TestClient) -> None:
     schemas: dict[str, Any] = told["components"]["schemas"]
     for name in ("Generate", "Texts", "Vectors", "Interpolate", "Neighbours"):
         assert schemas[name]["examples"]
+
+
+def test_an_id_that_a_proxy_tells_is_not_told_twice(
+    new_client: Callable[..., TestClient],
+) -> None:
+    client = new_client(proxied=True)
+    assert "x-request-id" not in client.get("/", headers={"x-request-id": "given"}).headers
+    problem = client.get("/v1/texts/-1", headers={"x-request-id": "given"}).json()
+    assert problem["request_id"] == "given"
+    ours = client.get("/v1/texts/-1", headers={"x-request-id": "../x"})
+    assert ours.headers["x-request-id"] == ours.json()["request_id"]
