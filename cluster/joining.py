@@ -36,8 +36,11 @@ HIDE_GPUS = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 
 
 @contextmanager
-def joined(address: str | None = None) -> Iterator[None]:
-    """A connection to the cluster, closed at the end. InputError: nobody is there, or no token."""
+def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[None]:
+    """A connection to the cluster, closed at the end. InputError: nobody is there, or no token.
+
+    `for_data`: Ray Data will be used.
+    """
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address not in ("auto", "local"):
         _require_listener(address)
@@ -51,7 +54,8 @@ def joined(address: str | None = None) -> Iterator[None]:
         raise InputError(_refused(address, error)) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own aborts with a dump
-    _set_up_data()
+    if for_data:
+        _set_up_data()
     try:
         yield
     except RayError as error:

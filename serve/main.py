@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     settings, url = settings_of(options), f"http://{options.host}:{options.port}"
     with (
-        joined(options.address),
+        joined(options.address, for_data=False),
         Service.started(settings, options.host, options.port) as service,
     ):
         told = {"url": url, "run": settings.run, "dashboard": service.dashboard}

@@ -39,11 +39,18 @@ class Service:
     @classmethod
     @contextmanager
     def started(cls, settings: ServeSettings, host: str, port: int) -> Iterator[Service]:
-        """Deployed, and ended with what it is told to end with. InputError: the port is taken."""
-        _require_free(host, port)
+        """Deployed, and ended at the end. InputError: the port is taken, or Serve has another."""
         service = cls.at(f"http://{get_dashboard_url()}")
         if others := service.others:
             raise InputError(f"{', '.join(others)} run on that cluster; ours would end them")
+        there = service.address  # where Serve answers that was there before
+        if not there:
+            _require_free(host, port)
+        elif there != (host, port):
+            raise InputError(
+                f"Serve answers on that cluster at {there[0]}:{there[1]} and at one place only; "
+                f"give --host {there[0]} --port {there[1]}, or end it with `serve shutdown`"
+            )
         run = settings.run or ""
         config = {
             "proxy_location": "HeadOnly",
@@ -61,7 +68,7 @@ class Service:
             yield service
         finally:
             serve.delete(APP)  # replicas end what they have accepted
-            if not service.others:
+            if not (there or service.others):
                 serve.shutdown()
 
     @classmethod
@@ -89,6 +96,12 @@ class Service:
         application["deployments"] = [{"name": "api", "user_config": {"run": run}}]
         self.client.deploy_applications({"applications": [application]})
         self.wait(run)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port at which Serve answers; None where it was not started."""
+        options = self.client.get_serve_details().get("http_options")
+        return (options["host"], options["port"]) if options else None
 
     @property
     def others(self) -> list[str]:

@@ -120,6 +120,26 @@ def test_no_request_fails_where_a_part_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_serve_that_answers_elsewhere_is_not_moved(
+    service: tuple[subprocess.Popen[str], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serve.running import Service
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    _, told = service
+    port = int(told["url"].rpartition(":")[2])
+    assert Service.running(told["dashboard"]).address == ("127.0.0.1", port)
+    here = told["dashboard"].removeprefix("http://")
+    monkeypatch.setattr("serve.running.get_dashboard_url", lambda: here)
+    with (
+        pytest.raises(InputError, match=f"at 127.0.0.1:{port} and at one place only"),
+        Service.started(ServeSettings(run=str(SHIPPED)), "127.0.0.1", port + 1),
+    ):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_rubbish_gets_a_clear_no(
     service: tuple[subprocess.Popen[str], dict[str, str]],
 ) -> None:
