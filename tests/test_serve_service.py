@@ -32,6 +32,7 @@ from serve.settings import ServeSettings
 
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
+README = FOLDER.parent / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,23 @@ def test_no_request_fails_where_a_part_is_killed(
     assert set(load.notes) <= ({GONE} if part == "store" else set())  # said, and texts all the same
     assert client.ready()
     assert client.neighbours(right, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_readme_asks_of_it_is_answered(
+    service: tuple[subprocess.Popen[str], dict[str, str]],
+) -> None:
+    _, told = service
+    asked = re.findall(r"^((?:curl|cllm generate --url) .*)$", README.read_text("utf-8"), re.M)
+    assert {line.split()[0] for line in asked} == {"curl", "cllm"}
+    for line in asked:
+        here = re.sub(r"(http://)?(localhost|127\.0\.0\.1):8000", told["url"], line)
+        assert here != line
+        words = here.replace("cllm ", f"{Path(sys.executable).parent / 'cllm'} ", 1)
+        done = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "soup" in done.stdout
 
 
 @pytest.mark.slow

@@ -43,7 +43,14 @@ def checked(
         })  # fmt: skip
     whole = len(dims) > 1 and dims[-1] == nested[0].lengths[-1] and rows[-1]["gain"] > 0
     choice = choose(_by_seed(alone, dims), rng).json() if whole else None
+    if choice and choice["d"] is not None:
+        choice["between"] = _between(choice["d"], dims)
     return {"sizes": rows, "choice": choice}
+
+
+def _between(d: int, dims: Sequence[int]) -> tuple[int, int]:
+    """The sizes that were trained on both sides: what lies between them is interpolated."""
+    return max((dim for dim in dims if dim <= d), default=d), min(dim for dim in dims if dim >= d)
 
 
 def _by_seed(alone: Sequence[Curve], dims: Sequence[int]) -> list[Curve]:
@@ -63,13 +70,14 @@ def dimension_of(choice: Mapping[str, Any], check: Mapping[str, Any] | None) -> 
     """The dimension to take: the nested curve's, unless models of one size rule it out.
 
     They do where its size by the gain lies outside of their interval. `d` is None where none is
-    enough.
+    enough. `ci` of models of one size reaches to the sizes that were trained on both sides.
     """
     other = (check or {}).get("choice")
     agree = other is None or other["gain_ci"][0] <= choice["gain_d"] <= other["gain_ci"][1]
     taken = choice if agree else other
     by = "the nested curve" if taken is choice else "models of one size"
-    return {"d": taken["d"], "ci": taken["d_ci"], "by": by,
+    ci = taken["d_ci"] and [*taken["d_ci"], *taken.get("between", ())]
+    return {"d": taken["d"], "ci": ci and [min(ci), max(ci)], "by": by,
             "agree": None if other is None else agree}  # fmt: skip
 
 

@@ -112,11 +112,7 @@ def job_of(
     """Trained to its plateau, within `cap` budgets; a nested one for all lengths alike."""
     dim = lengths[-1]
     settings = budget.settings({"dim": dim, "seed": seed})
-    loop = settings.train.loop
-    limits = {"seconds": loop.seconds * cap, "steps": max(1, int(loop.steps * cap))}
-    loop = LoopSettings.model_validate(
-        loop.model_dump() | limits | {"plateau": PLATEAU, "evaluations": EVALUATIONS}
-    )
+    loop = to_plateau(settings.train.loop, cap)
     nested = len(lengths) > 1
     changes: dict[str, Any] = {"nested": nested, "prefixes": (), "front": 0.0, "loop": loop}
     if nested:
@@ -127,6 +123,14 @@ def job_of(
     train = settings.train.model_copy(update=changes)
     settings = settings.model_copy(update={"train": train, "void_dim": dim})
     return Job(run.path, tuple(lengths), settings, weak)
+
+
+def to_plateau(loop: LoopSettings, cap: float) -> LoopSettings:
+    """The same until it gets no better, within `cap` of its budgets."""
+    limits = {"seconds": loop.seconds * cap, "steps": max(1, int(loop.steps * cap))}
+    return LoopSettings.model_validate(
+        loop.model_dump() | limits | {"plateau": PLATEAU, "evaluations": EVALUATIONS}
+    )
 
 
 def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dict[str, Any]:
@@ -153,8 +157,8 @@ def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dic
     if plain:
         told["check"] = checked(curves, alone, rng)
     told["dimension"] = dimension_of(told["choice"], told.get("check"))
-    if plain:
-        sought = [job for job in plain if job.lengths[-1] <= MOST_COORDINATES]
+    sought = [job for job in plain if job.lengths[-1] <= MOST_COORDINATES]
+    if sought:
         asked = [(job.folder, sizes.decodes, job.settings.seed) for job in sought]
         told["window"] = window_of(side_by_side(found_at, asked, needs)).json()
     return told

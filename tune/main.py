@@ -266,7 +266,7 @@ def _choose(
     if options.choose:
         told |= {"run": str(options.run)}
         told["report"] = str(report.write(run.path / "tune", told, []))
-        settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set)}
+        settings = {"preset": budget.preset, "aim": budget.aim, "set": list(o.set), "cap": o.cap}
         known = before if before.get("sweep") else {"best": {"point": {}}}
         known |= {"settings": settings, "corpus": run.load_corpus().hash}
         known |= {name: v for name, v in told.items() if name != "report"}
@@ -298,9 +298,11 @@ def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
 def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     """Train the last sweep's best point, with the dimension that the rule chose if it chose one.
 
-    With the whole budget of the preset asked for.
+    With the whole budget of the preset asked for; a chosen dimension to its plateau within as many
+    budgets as the models that it was chosen by, unless --seconds or --steps say otherwise.
     """
     from cllm import pipeline
+    from tune.dimension import to_plateau
 
     kept, told = run.path / "tune" / KEPT, _last(run)
     if not kept.exists():
@@ -323,7 +325,12 @@ def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     elif "dimension" in told:
         log.info("no dimension was enough by the rule; the best trial's is taken")
     log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
-    pipeline.train_model(run, budget.settings(point), allow_weak=options.allow_weak_base)
+    settings = budget.settings(point)
+    if dim and "cap" in told["settings"] and not (o.seconds or o.steps):
+        loop = to_plateau(settings.train.loop, told["settings"]["cap"])
+        train = settings.train.model_copy(update={"loop": loop})
+        settings = settings.model_copy(update={"train": train})
+    pipeline.train_model(run, settings, allow_weak=options.allow_weak_base)
     log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)
     return dict(run.notes()["model"])
 

@@ -179,8 +179,12 @@ def choice_in_words(told: Mapping[str, Any]) -> list[str]:
     line += _unfinished(told.get("trained", ()))
     if choice["seeds"] == 1:
         line += " One seed: the intervals are over texts alone."
-    window = told.get("window")
-    return [line] if window is None else [line, _window(window)]
+    if not check:
+        return [line]
+    if "window" not in told:
+        return [line, f"Void window: not sought; it is up to {MOST_COORDINATES} coordinates, and "
+                      "all sizes are larger."]  # fmt: skip
+    return [line, _window(told["window"])]
 
 
 def _rule(choice: Mapping[str, Any]) -> str:

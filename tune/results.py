@@ -82,8 +82,10 @@ def best(rows: Sequence[Row], objectives: Sequence[str]) -> int:
     """
     candidates = front(rows, objectives)
     if not candidates:
+        fell = sum(row.get("variance", 1.0) < COLLAPSED for row in finished(rows))
+        why = f"; in {fell} vectors collapsed, which a smaller weight prevents" if fell else ""
         raise WorkError(
-            f"no finished trial reports all of {', '.join(objectives)}; look at trials.parquet"
+            f"no finished trial reports all of {', '.join(objectives)}{why}; look at trials.parquet"
         )
     value_TO = _values([rows[i] for i in candidates], objectives)
     span_O = np.maximum(np.ptp(value_TO, axis=0), 1e-12)

@@ -16,6 +16,7 @@ from cllm.base import BaseLM
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.files import write_json
 from cllm.run import RunFolder
+from cllm.settings import LoopSettings, RunSettings, preset
 from tune import main as command
 from tune.controls import control_space
 from tune.space import Space
@@ -121,7 +122,7 @@ def test_the_default_space_keeps_to_what_the_corpus_allows(tiny_run: RunFolder) 
 def test_apply_trains_the_best_point_in_full(
     tiny_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = {"settings": {"preset": "quick", "aim": "text", "set": ["model.form=direct"]},
+    told = {"settings": {"preset": "quick", "aim": "text", "set": ["model.form=direct"], "cap": 2},
             "best": {"point": {"dim": 8, "lr": 0.001, "void_dim": 2}},
             "dimension": {"d": 4}, "corpus": tiny_run.load_corpus().hash}  # fmt: skip
     kept = tiny_run.path / "tune" / command.KEPT
@@ -137,6 +138,28 @@ def test_apply_trains_the_best_point_in_full(
     assert facts["steps"] == 3
     settings = json.loads((tiny_run.model / "training.json").read_text())["settings"]
     assert settings["train"]["loop"]["lr"] == 0.001
+
+
+def test_apply_gives_a_chosen_dimension_the_budget_that_it_was_chosen_by(
+    tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loops = list[LoopSettings]()
+
+    def train(run: RunFolder, settings: RunSettings, **_: Any) -> None:
+        loops.append(settings.train.loop)
+
+    monkeypatch.setattr("cllm.pipeline.train_model", train)
+    told = {"settings": {"preset": "quick", "aim": "text", "set": [], "cap": 3},
+            "best": {"point": {"dim": 8}}, "corpus": tiny_run.load_corpus().hash}  # fmt: skip
+    usual = preset("quick").train.loop
+    words = ["--run", str(tiny_run.path), "--apply", "--json"]
+    tiny_run.note("model", {"dim": 4})
+    for chosen, factor in (({"dimension": {"d": 4}}, 3), ({}, 1)):
+        write_json(tiny_run.path / "tune" / command.KEPT, told | chosen)
+        command.main(words)
+        assert loops[-1].seconds == factor * usual.seconds
+        assert bool(loops[-1].plateau) == (factor == 3)
+    capsys.readouterr()
 
 
 def test_sizes_that_get_a_model_each_are_never_none_by_themselves() -> None:

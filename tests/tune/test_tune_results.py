@@ -171,6 +171,12 @@ def test_controls_alone_are_compared_where_there_are_any() -> None:
     assert "one seed cannot tell" in line, "a sweep's own trials are no second seed"
 
 
+def test_where_all_vectors_collapsed_it_is_said_so() -> None:
+    rows = [row(gain_nats=1.0, uniformity=-0.0, variance=0.0)]
+    with pytest.raises(WorkError, match="in 1 vectors collapsed, which a smaller weight prevents"):
+        results.best(rows, ["gain_nats", "uniformity"])
+
+
 def test_collapsed_vectors_are_on_no_front() -> None:
     rows = [row(gain_nats=2.0, uniformity=-1.5, variance=0.8),
             row(gain_nats=1.0, uniformity=-0.9, variance=0.01)]  # fmt: skip
@@ -265,6 +271,8 @@ def test_the_page_says_choice_window_and_trials_and_escapes_them(tmp_path: Path)
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert page.count("<svg") == 3
+    none = {name: value for name, value in told.items() if name != "window"}
+    assert report.choice_in_words(none)[1].startswith("Void window: not sought")
     drawn = sorted(file.name for file in tmp_path.glob("*.svg"))
     assert drawn == ["curve.svg", "front-4.svg", "round_trip.svg"], "8 has a single trial"
 
@@ -280,7 +288,7 @@ def test_models_of_one_size_decide_where_they_rule_the_nested_curve_out() -> Non
     nested = [curve_of(GAINS, TRIPS, seed) for seed in range(3)]
     choice = choose(nested, np.random.default_rng(0)).json()
     assert dimension_of(choice, None) == {
-        "d": 32, "ci": choice["d_ci"], "by": "the nested curve", "agree": None
+        "d": 32, "ci": list(choice["d_ci"]), "by": "the nested curve", "agree": None
     }  # fmt: skip
 
     def by_sizes(gains: list[float]) -> dict[str, Any]:
@@ -296,6 +304,7 @@ def test_models_of_one_size_decide_where_they_rule_the_nested_curve_out() -> Non
     assert not larger["agree"]
     assert larger["by"] == "models of one size"
     assert 32 < larger["d"] <= 64
+    assert larger["ci"] == [32, 64]  # between which nothing was trained
     one = checked(nested, [of_size(8, 12.0, 0.5, seed) for seed in range(3)],
                   np.random.default_rng(0))  # fmt: skip
     assert one["choice"] is None

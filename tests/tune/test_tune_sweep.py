@@ -91,6 +91,23 @@ def test_a_sweep_prunes_reports_and_is_not_done_twice(run: Path) -> None:
     assert again["best"]["point"] == told["best"]["point"]
 
 
+def test_several_objectives_are_searched_at_once(run: Path) -> None:
+    words = ["--trials", "6", "--space", "dim=4,8", "--space", "lr=1e-5..4e-3:log",
+             "--objectives", "gain_nats,round_trip", "--controls", "0"]  # fmt: skip
+    told = outcome(tune(run, *words))
+    assert told["objectives"] == ["gain_nats", "round_trip"]
+    assert told["counts"]["failed"] == 0
+    assert told["counts"]["finished"] + told["counts"]["pruned"] == 6
+    rows = pq.read_table(run / "tune" / told["sweep"] / "trials.parquet").to_pylist()
+    finished = [row for row in rows if row["state"] == "finished"]
+    assert finished
+    best = told["best"]
+    assert not any(
+        row["gain_nats"] > best["gain_nats"] and row["round_trip"] < best["round_trip"]
+        for row in finished
+    )
+
+
 def test_the_dimension_is_chosen_checked_and_kept_for_applying(run: Path) -> None:
     words = ["--choose", "--d-max", "8", "--separate", "4,8", "--decodes", "20", "--cap", "1",
              "--steps", "300"]  # fmt: skip
@@ -99,6 +116,7 @@ def test_the_dimension_is_chosen_checked_and_kept_for_applying(run: Path) -> Non
     assert [row["d"] for row in told["check"]["sizes"]] == [4, 8]
     assert {at["d"] for at in told["window"]["sizes"]} == {4, 8}
     assert len(told["words"]) == 2
+    assert told["dimension"]["d"] is None or told["dimension"]["d"] <= 8
     assert {(one["d"], one["nested"]) for one in told["trained"]} == {(8, True), (4, False),
                                                                       (8, False)}  # fmt: skip
     assert all(line in Path(told["report"]).read_text("utf-8") for line in told["words"])
