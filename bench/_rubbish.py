@@ -39,7 +39,7 @@ HEADERS = (
     "Transfer-Encoding: chunked", "Authorization: " + "x" * 5000, "X-Request-Id: a\tb",
     "X-Request-Id: ../../x", "Host: evil.example", "Accept: \xff\xfe", "Content-Type: text/\xff",
     "Expect: 100-continue", "Connection: upgrade\r\nUpgrade: websocket", ": empty", "NoColon",
-    "Cookie: " + "y" * 5000,
+    "Cookie: " + "y" * 5000, "X-Request-Id: \xff\xfe", "\xff: name", "Authorization: Bearer \xff",
 )  # fmt: skip
 LEAKS = re.compile(r'Traceback|site-packages|File "|/home/|/root/|root:|\.py\b')
 MEBIBYTE = 2**20

@@ -81,7 +81,7 @@ def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None
         """A text for each vector, or prefix of one."""
         require(limits.texts, len(body.vectors), "vectors")
         hands = now()
-        return s.Decoded(texts=await hands.decode(_lifted(body.vectors, await _dim(hands))))
+        return s.Decoded(texts=await hands.decode(_lifted(body.vectors, hands.dim)))
 
     @app.post("/v1/interpolate", responses=RESPONSES)
     async def interpolate(body: s.Interpolate) -> s.Interpolated:
@@ -105,7 +105,7 @@ def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None
             vectors_nD = await hands.encode(body.texts)
         else:
             require(limits.texts, len(body.vectors or ()), "vectors")
-            vectors_nD = _lifted(body.vectors or [], await _dim(hands))
+            vectors_nD = _lifted(body.vectors or [], hands.dim)
         found = await _nearest(hands, vectors_nD, body.k)
         return s.Found(neighbours=[[neighbour(near) for near in some] for some in found])
 
@@ -207,10 +207,6 @@ def _lifted(rows: list[list[float]], dim: int) -> NDArray[np.float32]:
         raise Problem(422, f"vector {int(largest_n.argmin())} is zero and has no direction")
     lifted_nD /= largest_n[:, None]  # squares of large numbers would be infinite
     return (lifted_nD / np.linalg.norm(lifted_nD, axis=1, keepdims=True)).astype(np.float32)
-
-
-async def _dim(hands: Hands) -> int:
-    return int((await hands.about("facts"))["model"]["dim"])
 
 
 async def _nearest(hands: Hands, vectors_nD: NDArray[np.float32], k: int) -> list[list[Near]]:

@@ -33,6 +33,10 @@ GONE = "the store does not answer: nearest texts are missing"
 class Hands(SamplingHands, Protocol):
     """Who does the work of a service: deployments (`serve.hands`), or this process."""
 
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+
     async def decode(self, points_nD: NDArray[np.float32]) -> list[str]:
         """Texts of vectors."""
 

@@ -26,6 +26,7 @@ class Hands:
 
     def __init__(self, model: Any, index: Any, store: Any, run: str) -> None:  # noqa: ANN401
         self.model, self.index, self.store, self.run = model, index, store, run
+        self.dim = 0  # of its vectors; known once it is ready
 
     async def decode(self, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
@@ -65,6 +66,7 @@ class Hands:
         """Have the run loaded everywhere."""
         parts = (self.model, self.index, self.store)
         await asyncio.gather(*(self._asked(part, "ready") for part in parts))
+        self.dim = self.dim or int((await self.about("facts"))["model"]["dim"])
 
     async def _asked(self, part: Any, name: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
         method = getattr(part, name)

@@ -35,6 +35,11 @@ class LocalHands(Sampler):
         sampler = Sampler.of(run)
         return cls(sampler.model, sampler.places, sampler.likely, Catalogue.of(run, None))
 
+    @property
+    def dim(self) -> int:
+        """Coordinates of a vector."""
+        return int(self.model.config.dim)
+
     async def nearest(self, vectors_nD: NDArray[np.float32], k: int) -> list[list[Near]]:
         """The nearest known texts."""
         return self.catalogue.nearest(vectors_nD, k)

@@ -218,7 +218,11 @@ def _checked(check: Mapping[str, Any]) -> str:
         for row in check["sizes"]
     )
     told = f" Models of one size gain, and in brackets the nested prefix over them: {rows}."
-    return told + (f" By them {_rule(check['choice'])}" if check["choice"] else "")
+    if not (choice := check["choice"]):
+        return told
+    low, high = choice.get("between", (0, 0))
+    untried = f" Between {low} and {high} nothing was trained." if low < high else ""
+    return f"{told} By them {_rule(choice)}{untried}"
 
 
 def _unfinished(trained: Sequence[Mapping[str, Any]]) -> str:
