@@ -208,7 +208,7 @@ def latency(options: argparse.Namespace) -> dict[str, Any]:
     from cllm.sampling import Request
     from cllm.where import Where
 
-    sampler = sampler_of(options)
+    sampler = sampler_of(options, 1)  # as the endpoint's model has
     taken: dict[str, list[float]] = {"endpoint": [], "library": []}
 
     async def both(url: str) -> None:
@@ -248,22 +248,22 @@ def encode(options: argparse.Namespace) -> dict[str, Any]:
                 await ask("/v1/encode", {"texts": [text]})
             return [(await ask("/v1/encode", {"texts": [text]})).seconds for text in texts]
 
-    texts = list(sampler_of(options).places.train.texts[: options.singles])
+    texts = list(sampler_of(options, 1).places.train.texts[: options.singles])
     with service(options) as one:
         return quantiles(asyncio.run(alone(one.url, texts)))
 
 
 def throughput(options: argparse.Namespace) -> dict[str, Any]:
-    """Texts a second: the endpoint, a plain app, and the library with one large request."""
+    """Texts a second: endpoint, plain app, and the library with large requests; all cores each."""
     from cllm.sampling import Request
     from cllm.where import Where
 
-    sampler = sampler_of(options)
+    sampler = sampler_of(options, os.cpu_count() or 1)
 
     def offline(turn: int) -> float:
         wanted, begun = options.requests * options.texts // len(TOPICS), time.perf_counter()
         found = sum(
-            len(list(sampler.sample(Request(Where(topic=topic), n=wanted, seed=turn))))
+            len(list(sampler.sample(Request(Where(topic=topic), n=wanted, seed=turn + 1))))
             for topic in TOPICS
         )
         return found / (time.perf_counter() - begun)
@@ -387,14 +387,14 @@ async def _overload(
 # ---- small parts -------------------------------------------------------------------------
 
 
-def sampler_of(options: argparse.Namespace) -> Any:  # noqa: ANN401 - loads torch
-    """The library on the same run, with both cores."""
+def sampler_of(options: argparse.Namespace, threads: int) -> Any:  # noqa: ANN401 - loads torch
+    """The library on the same run."""
     import torch
 
     from cllm.run import SHIPPED, RunFolder
     from cllm.sampler import Sampler
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     return Sampler.of(RunFolder(options.run or SHIPPED))
 
 

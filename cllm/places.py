@@ -29,7 +29,7 @@ from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
 from cllm.void_files import standing_voids
 from cllm.voids import Void
-from cllm.where import NoSuchPlace, Spot, Where, block_size
+from cllm.where import BLOCK, NoSuchPlace, Spot, Where
 from cllm.words import WordIndex
 from cllm.writing import field_of, make_judge
 
@@ -65,22 +65,30 @@ class Places:
         voids = standing_voids(run, model.hash, train)
         return cls(field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)])
 
-    def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
-        """A block of candidates, (S, D), S at most its size; the same for the same arguments.
+    def starts(
+        self, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
+    ) -> Vectors:
+        """Candidates of some blocks, (S, D), BLOCK of each at most; the same for equal arguments.
 
         `anchors_AD`: vectors of `where.anchors`. NoSuchPlace: there is no such void or topic.
         """
-        rng, size = np.random.default_rng([seed, block]), block_size(block)
+        drawn = [
+            self._block(where, anchors_AD, np.random.default_rng([seed, block]))
+            for block in range(first, first + blocks)
+        ]
+        return np.concatenate(drawn)
+
+    def _block(self, where: Where, anchors_AD: Vectors, rng: np.random.Generator) -> Vectors:
         if where.between is not None:
-            return slerp(anchors_AD[0], anchors_AD[1], rng.uniform(*BETWEEN, size))
+            return slerp(anchors_AD[0], anchors_AD[1], rng.uniform(*BETWEEN, BLOCK))
         if where.near is not None:
-            return self._around(np.repeat(anchors_AD, size, 0), rng)
+            return self._around(np.repeat(anchors_AD, BLOCK, 0), rng)
         if where.topic is not None:
             rows = self._rows_of(where.topic)
-            return self._around(self.train.vectors_ND[rng.choice(rows, size)], rng)
+            return self._around(self.train.vectors_ND[rng.choice(rows, BLOCK)], rng)
         if where.void is not None:
-            return self._within(self.void(where.void), size, rng)
-        return self._anywhere(size, rng)
+            return self._within(self.void(where.void), rng)
+        return self._anywhere(rng)
 
     def void(self, number: int) -> Void:
         """The void of that id; InputError where none stands."""
@@ -139,19 +147,19 @@ class Places:
         length_S = step_shares(len(base_SD), rng) * dk_S
         return stepped(base_SD, any_direction(base_SD, rng), length_S)
 
-    def _within(self, void: Void, size: int, rng: np.random.Generator) -> Vectors:
+    def _within(self, void: Void, rng: np.random.Generator) -> Vectors:
         """Places in a void, at any distance from its centre within its radius."""
         centre_1J = self.field.own(void.centre_K[None])
-        centre_SJ = np.repeat(centre_1J, size, 0)
-        length_S = void.radius * rng.random(size)
+        centre_SJ = np.repeat(centre_1J, BLOCK, 0)
+        length_S = void.radius * rng.random(BLOCK)
         moved_SD = self.field.lifted(stepped(centre_SJ, any_direction(centre_SJ, rng), length_S))
         return moved_SD[self.field.is_void(moved_SD)]
 
-    def _anywhere(self, size: int, rng: np.random.Generator) -> Vectors:
+    def _anywhere(self, rng: np.random.Generator) -> Vectors:
         """Steps off places in voids that are known; where none are, drawn as the finder draws."""
         if not np.isfinite(self.field.least_score):
             raise NoSuchPlace("voids were not sought in this run; run `cllm voids`")
         if not len(self.known_nD):
-            drawn_SD = self.field.proposals(TRIED * size, rng)
-            return drawn_SD[self.field.is_void(drawn_SD)][:size]
-        return steps_off(self.field, self.known_nD, size, rng)
+            drawn_SD = self.field.proposals(TRIED * BLOCK, rng)
+            return drawn_SD[self.field.is_void(drawn_SD)][:BLOCK]
+        return steps_off(self.field, self.known_nD, BLOCK, rng)

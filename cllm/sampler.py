@@ -64,9 +64,11 @@ class Sampler:
         """As in `Hands`."""
         return rewritten(self.model, self.likely, points_nD)
 
-    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
+    async def starts(
+        self, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
+    ) -> Vectors:
         """As in `Hands`."""
-        return self.places.starts(where, anchors_AD, seed, block)
+        return self.places.starts(where, anchors_AD, seed, first, blocks)
 
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """As in `Hands`."""

@@ -20,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.ideas import Idea
-from cllm.where import Spot, Where, block_size
+from cllm.where import BLOCK, Spot, Where
 
 Vectors = NDArray[np.float32]
 
 DECODES = 40  # allowed for each text that is asked for, where nothing else is said
+LEAST, MOST = 2, 64  # candidates that are worked on together: many cost less each
+EXPECTED = (1.6, 2.0)  # texts of so many candidates, before any was tried
+MARGIN = 1.2  # more candidates than should be enough: another round takes as long as the first
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,10 @@ class Hands(Protocol):
     async def rewrite(self, points_nD: Vectors) -> Rewritten:
         """What places decode to, and where that lies."""
 
-    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
-        """A block of candidates (`Places.starts`)."""
+    async def starts(
+        self, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
+    ) -> Vectors:
+        """Candidates of some blocks (`Places.starts`)."""
 
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like; None for those that are not where they were asked for."""
@@ -122,18 +127,19 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
 
     NoSuchPlace: there is no such void or topic.
     """
-    where, told, block = request.where, set[str](), 0
+    where, told, tried = request.where, set[str](), 0
     until = time.monotonic() + request.seconds
     anchors = [text or " " for text in where.anchors]
     anchors_AD = await hands.encode(anchors) if anchors else np.empty((0, 0), np.float32)
+    candidates = _Candidates(hands, where, anchors_AD, request.seed)
     while tally.found < request.n and tally.decodes < request.budget:
         tally.late = time.monotonic() > until
         if tally.late:
             return
-        starts_SD = await hands.starts(where, anchors_AD, request.seed, block)
-        starts_SD = starts_SD[: request.budget - tally.decodes]
-        tally.decodes += len(starts_SD) or block_size(block)  # one without any has cost as much
-        block += 1
+        size = _enough(request.n - tally.found, tally.found, tried)
+        starts_SD = await candidates.taken(min(size, request.budget - tally.decodes))
+        spent = len(starts_SD) or size  # blocks without any have cost as much
+        tried, tally.decodes = tried + spent, tally.decodes + spent
         kept_nD, spots = await _settled(hands, where, starts_SD)
         kept_nD = kept_nD[: max(0, request.budget - tally.decodes)]
         tally.decodes += len(kept_nD)
@@ -150,6 +156,31 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
             tally.found += 1
         if samples:
             yield samples
+
+
+class _Candidates:
+    """In the order of their blocks, as many at a time as are wanted."""
+
+    def __init__(self, hands: Hands, where: Where, anchors_AD: Vectors, seed: int) -> None:
+        self._hands, self._asked = hands, (where, anchors_AD, seed)
+        self._drawn: list[Vectors] = []  # and not taken yet
+        self._blocks = 0
+
+    async def taken(self, most: int) -> Vectors:
+        """The next ones; fewer where blocks have few."""
+        missing = most - sum(map(len, self._drawn))
+        if (blocks := math.ceil(missing / BLOCK)) > 0:
+            self._drawn.append(await self._hands.starts(*self._asked, self._blocks, blocks))
+            self._blocks += blocks
+        whole_SD = np.concatenate(self._drawn)
+        self._drawn = [whole_SD[most:]]
+        return whole_SD[:most]
+
+
+def _enough(wanted: int, found: int, tried: int) -> int:
+    """How many candidates should be enough for so many texts, by what came of those before."""
+    rate = (found + EXPECTED[0]) / (tried + EXPECTED[1])
+    return min(MOST, max(LEAST, math.ceil(MARGIN * wanted / rate)))
 
 
 async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vectors, list[Spot]]:

@@ -9,12 +9,7 @@ from dataclasses import dataclass
 
 from cllm.errors import InputError
 
-FIRST, LARGEST = 4, 64  # candidates that are drawn, decoded and judged together
-
-
-def block_size(block: int) -> int:
-    """Candidates of a block: few at first, for a text to be there soon; then more, at less each."""
-    return min(LARGEST, FIRST << min(block, LARGEST))
+BLOCK = 16  # candidates that are drawn together
 
 
 class NoSuchPlace(InputError):

@@ -22,7 +22,7 @@ from serve.metrics import Counts
 from serve.runs import named
 from serve.settings import ServeSettings
 
-SMALL = 0.1  # of a core, for what mostly waits
+WAITS = 0  # cores of what mostly waits for others
 
 
 @serve.ingress()
@@ -64,16 +64,16 @@ def build(settings: ServeSettings) -> Application:
     model = serve.deployment(
         Model, name="model", num_replicas=s.models, **waits,
         ray_actor_options={"num_cpus": s.model_cpus, "num_gpus": s.model_gpus},
-    ).bind(s.batch, s.batch_wait, max(1, int(s.model_cpus)))  # fmt: skip
+    ).bind(s.batch, max(1, int(s.model_cpus)))  # fmt: skip
     index = serve.deployment(
         Index, name="index", num_replicas=s.places, **waits,
-        ray_actor_options={"num_cpus": SMALL},
+        ray_actor_options={"num_cpus": WAITS},
     ).bind()  # fmt: skip
     store = serve.deployment(
-        Store, name="store", num_replicas=1, **waits, ray_actor_options={"num_cpus": SMALL}
+        Store, name="store", num_replicas=1, **waits, ray_actor_options={"num_cpus": WAITS}
     ).bind(s.milvus)
     api = serve.deployment(
         Api, name="api", num_replicas=s.apis, **waits, user_config={"run": run},
-        ray_actor_options={"num_cpus": SMALL},
+        ray_actor_options={"num_cpus": WAITS},
     )  # fmt: skip
     return api.bind(settings, model, index, store)

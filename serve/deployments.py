@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from ray import serve
 
 from cllm.console import set_up_logging
+from serve.batches import Batches
 from serve.loaded import Loaded
-from serve.metrics import Batches
+from serve.metrics import BatchCounts
 from serve.runs import run_of
 
 if TYPE_CHECKING:
@@ -32,30 +32,24 @@ if TYPE_CHECKING:
     from serve.catalogue import Catalogue, Near
 
     Writer: TypeAlias = tuple[CLLM, Plausibility | None]
+    Work: TypeAlias = Callable[[Writer, list[Any]], tuple[list[Any], int]]
 
 Vectors = NDArray[np.float32]
-Asked: TypeAlias = list[tuple[str, Any]]  # run, and what is asked of it
 WAITING = 4096  # calls that a replica may hold: it answers in batches
-
-
-def _rows(asked: Asked) -> int:
-    return sum(len(part) for _, part in asked)
 
 
 class Model:
     """Encodes, decodes and says what is plausible, many requests at a time."""
 
-    def __init__(self, batch: int, wait: float, threads: int) -> None:
+    def __init__(self, batch: int, threads: int) -> None:
         import torch
 
         set_up_logging()
         torch.set_num_threads(threads)
         self._runs = Loaded(_model_of)
         self._hands = ThreadPoolExecutor(1)  # which torch spreads over its threads
-        self._batches = Batches()
-        for work in (self._decode, self._encode, self._rewrite):
-            work.set_max_batch_size(batch)
-            work.set_batch_wait_timeout_s(wait)
+        self._batches = Batches(batch, self._worked)
+        self._counts = BatchCounts()
 
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, as it is after it."""
@@ -63,58 +57,43 @@ class Model:
 
     async def decode(self, run: str, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
-        return await self._decode((run, points_nD)) if len(points_nD) else []
+        return await self._batches.ask((decode, run), points_nD) if len(points_nD) else []
 
     async def encode(self, run: str, texts: list[str]) -> Vectors:
         """Vectors of texts."""
-        return await self._encode((run, texts))
+        return await self._batches.ask((encode, run), texts)
 
     async def rewrite(self, run: str, points_nD: Vectors) -> Rewritten:
         """Places decoded and, where the text is plausible, encoded again."""
-        return await self._rewrite((run, points_nD))
+        return await self._batches.ask((rewrite, run), points_nD)
 
-    @serve.batch(batch_size_fn=_rows)
-    async def _decode(self, asked: list[tuple[str, Vectors]]) -> list[list[str]]:
-        def work(loaded: Writer, points: list[Vectors]) -> list[list[str]]:
-            rows = loaded[0].decode_tokens(np.concatenate(points))
-            self._batches.done("decode", len(rows), sum(map(len, rows)))
-            return _shared_out(loaded[0].base.to_text(rows), points)
+    async def _worked(self, kind: tuple[Work, str], parts: list[Any]) -> list[Any]:
+        work, run = kind
+        loaded, loop = await self._runs.get(run), asyncio.get_running_loop()
+        results, tokens = await loop.run_in_executor(self._hands, work, loaded, parts)
+        self._counts.done(work.__name__, sum(map(len, parts)), tokens)
+        return results
 
-        return await self._by_run(work, asked)
 
-    @serve.batch(batch_size_fn=_rows)
-    async def _encode(self, asked: list[tuple[str, list[str]]]) -> list[Vectors]:
-        def work(loaded: Writer, texts: list[list[str]]) -> list[Vectors]:
-            tokens = loaded[0].tokens(list(chain(*texts)))
-            self._batches.done("encode", len(tokens), tokens.tokens)
-            return _shared_out(loaded[0].encode_tokens(tokens), texts)
+def decode(loaded: Writer, points: list[Vectors]) -> tuple[list[list[str]], int]:
+    """Texts of a batch's vectors, and how many tokens that took."""
+    rows = loaded[0].decode_tokens(np.concatenate(points))
+    return _shared_out(loaded[0].base.to_text(rows), points), sum(map(len, rows))
 
-        return await self._by_run(work, asked)
 
-    @serve.batch(batch_size_fn=_rows)
-    async def _rewrite(self, asked: list[tuple[str, Vectors]]) -> list[Rewritten]:
-        from cllm.sampler import rewritten
+def encode(loaded: Writer, texts: list[list[str]]) -> tuple[list[Vectors], int]:
+    """Vectors of a batch's texts, and how many tokens that took."""
+    tokens = loaded[0].tokens(list(chain(*texts)))
+    return _shared_out(loaded[0].encode_tokens(tokens), texts), tokens.tokens
 
-        def work(loaded: Writer, points: list[Vectors]) -> list[Rewritten]:
-            whole = rewritten(*loaded, np.concatenate(points))
-            tokens = loaded[0].tokens(whole.texts).tokens if whole.texts else 0
-            self._batches.done("rewrite", sum(map(len, points)), tokens)
-            return whole.shared_out([len(part) for part in points])
 
-        return await self._by_run(work, asked)
+def rewrite(loaded: Writer, points: list[Vectors]) -> tuple[list[Rewritten], int]:
+    """What a batch's places decode to, and how many tokens that took."""
+    from cllm.sampler import rewritten
 
-    async def _by_run(self, work: Callable[[Writer, list[Any]], Any], asked: Asked) -> list[Any]:
-        """The work of a batch, run by run; to each what it asked for, in order."""
-        told: list[Any] = [None] * len(asked)
-        for run in dict.fromkeys(run for run, _ in asked):
-            loaded = await self._runs.get(run)
-            places = [place for place, (of, _) in enumerate(asked) if of == run]
-            parts = [asked[place][1] for place in places]
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._hands, work, loaded, parts)
-            for place, one in zip(places, found, strict=True):
-                told[place] = one
-        return told
+    whole = rewritten(*loaded, np.concatenate(points))
+    tokens = loaded[0].tokens(whole.texts).tokens if whole.texts else 0
+    return whole.shared_out([len(part) for part in points]), tokens
 
 
 def _shared_out(whole: Any, parts: list[Any]) -> list[Any]:  # noqa: ANN401 - rows
@@ -143,11 +122,11 @@ class Index:
         return bool(await self._runs.get(run))
 
     async def starts(
-        self, run: str, where: Where, anchors_AD: Vectors, seed: int, block: int
+        self, run: str, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
     ) -> Vectors:
         """As `Places.starts`."""
         places = await self._runs.get(run)
-        return await asyncio.to_thread(places.starts, where, anchors_AD, seed, block)
+        return await asyncio.to_thread(places.starts, where, anchors_AD, seed, first, blocks)
 
     async def settled(self, run: str, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """As `Places.settled`."""

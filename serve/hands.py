@@ -40,9 +40,11 @@ class Hands:
         """What places decode to, and where that lies."""
         return await self._asked(self.model, "rewrite", points_nD)
 
-    async def starts(self, where: Where, anchors_AD: Vectors, seed: int, block: int) -> Vectors:
-        """A block of candidates."""
-        return await self._asked(self.index, "starts", where, anchors_AD, seed, block)
+    async def starts(
+        self, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
+    ) -> Vectors:
+        """Candidates of some blocks."""
+        return await self._asked(self.index, "starts", where, anchors_AD, seed, first, blocks)
 
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like."""

@@ -25,6 +25,10 @@ from serve.settings import Limits, ServeSettings
 log = logging.getLogger(__name__)
 
 KEYS = Path("~/.config/cllm/keys.json")
+IN_ONE_LOOP = {  # Serve's own switches: fewer threads to cross, as no part of ours holds its loop
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--milvus", help="URI of a server that has the run's vectors")
     p.add_argument("--keys", type=Path, help=f"file of API keys [default: {KEYS}, where needed]")
     p.add_argument("--models", type=int, default=1, help="replicas that encode and decode")
+    p.add_argument("--threads", type=int, help="of each of them [default: this machine's cores over "
+                   "--models; 1 on a cluster]")  # fmt: skip
     p.add_argument("--gpu", action="store_true", help="one for each of them")
     p.add_argument("--per-minute", type=int, default=Limits().per_minute, help="requests of a key")
     p.add_argument("--in-flight", type=int, default=Limits().in_flight, help="requests at a time")
@@ -86,9 +92,19 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
         KeyFile(keys)
     return ServeSettings(
         run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
-        models=options.models, model_gpus=1 if options.gpu else 0,
+        models=options.models, model_cpus=threads_of(options), model_gpus=1 if options.gpu else 0,
         limits=Limits(per_minute=options.per_minute, in_flight=options.in_flight),
     )  # fmt: skip
+
+
+def threads_of(options: argparse.Namespace) -> int:
+    """Of each model replica. InputError: it cannot be so many."""
+    elsewhere = options.address or os.environ.get("RAY_ADDRESS", "local") != "local"
+    usual = 1 if elsewhere or options.gpu else (os.cpu_count() or 1) // options.models
+    threads: int = max(1, usual) if options.threads is None else options.threads
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; it must be 1 or more")
+    return threads
 
 
 def _add_key(options: argparse.Namespace) -> None:
@@ -109,6 +125,8 @@ def _remove_key(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    for name, value in IN_ONE_LOOP.items():  # of a cluster that is started here
+        os.environ.setdefault(name, value)
     from cluster.joining import joined
     from serve.running import Service
 

@@ -37,7 +37,7 @@ class Counts:
         self._verdicts.inc(tags={"verdict": verdict})
 
 
-class Batches:
+class BatchCounts:
     """Of a replica that encodes and decodes."""
 
     def __init__(self) -> None:

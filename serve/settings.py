@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from cllm.where import LARGEST
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Limits(BaseModel):
@@ -48,13 +46,3 @@ class ServeSettings(BaseModel):
     places: int = Field(1, ge=1, description="replicas that search places and judge texts")
     apis: int = Field(1, ge=1, description="replicas that answer requests")
     batch: int = Field(64, ge=1, description="vectors or texts that are worked on together")
-    batch_wait: float = Field(
-        0, ge=0, description="seconds that a batch waits for more; it has those that came meanwhile"
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> ServeSettings:
-        largest = max(self.limits.texts, LARGEST)
-        if self.batch < largest:
-            raise ValueError(f"batch is {self.batch}; a request may bring {largest} at once")
-        return self

@@ -13,7 +13,7 @@ from cllm.sampler import Sampler
 from cllm.sampling import Request, Rewritten, Tally
 from cllm.sphere import angle
 from cllm.voids import Void
-from cllm.where import FIRST, LARGEST, Where, block_size
+from cllm.where import BLOCK, Where
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def test_fewer_are_the_first_of_more(sampler: Sampler) -> None:
 
 def test_between_lies_on_the_great_circle_and_near_within_reach(sampler: Sampler) -> None:
     places, a_2D = sampler.places, sampler.places.train.vectors_ND[:2]
-    middle_SD = places.starts(Where(between=("a", "b")), a_2D, 0, 0)
+    middle_SD = places.starts(Where(between=("a", "b")), a_2D, 0, 0, 1)
     whole = angle(a_2D[0], a_2D[1])
     np.testing.assert_allclose(
         angle(middle_SD, a_2D[0]) + angle(middle_SD, a_2D[1]), whole, atol=1e-3
     )
-    around_SD = places.starts(Where(near="a"), a_2D[:1], 0, 0)
-    assert len(around_SD) == FIRST
+    around_SD = places.starts(Where(near="a"), a_2D[:1], 0, 0, 1)
+    assert len(around_SD) == BLOCK
     far_S = angle(around_SD, a_2D[0])
     dk = places._whole.search(a_2D[:1], 10)[0][0, -1]
     assert (far_S > 0).all()
@@ -94,7 +94,7 @@ def test_where_no_voids_were_sought_none_is_looked_for(sampler: Sampler) -> None
     field = dataclasses.replace(sampler.places.field, least_score=np.inf)
     unsought = dataclasses.replace(sampler.places, field=field)
     with pytest.raises(InputError, match="voids were not sought"):
-        unsought.starts(Where(), np.empty((0, 0)), 0, 0)
+        unsought.starts(Where(), np.empty((0, 0)), 0, 0, 1)
 
 
 def test_in_a_void_every_start_lies_within_it(sampler: Sampler) -> None:
@@ -104,29 +104,36 @@ def test_in_a_void_every_start_lies_within_it(sampler: Sampler) -> None:
     one = dataclasses.replace(
         places, voids=(void,), field=dataclasses.replace(places.field, least_score=0.0)
     )
-    starts_SD = one.starts(Where(void=7), np.empty((0, 0)), 0, 0)
+    starts_SD = one.starts(Where(void=7), np.empty((0, 0)), 0, 0, 1)
     assert len(starts_SD)
     assert (angle(starts_SD[:, : places.field.void_dim], void.centre_K) <= 0.4 + 1e-4).all()
     assert {spot.void_id for spot in one.look(starts_SD)} == {7}
     with pytest.raises(InputError, match="no void 8; those that stand: 7"):
-        one.starts(Where(void=8), np.empty((0, 0)), 0, 0)
+        one.starts(Where(void=8), np.empty((0, 0)), 0, 0, 1)
 
 
 def test_anywhere_is_in_voids_near_places_that_were_written_from(sampler: Sampler) -> None:
     places = sampler.places
     all_void = dataclasses.replace(places.field, least_score=0.0)
     known = dataclasses.replace(places, field=all_void, known_nD=places.train.vectors_ND[:3])
-    starts_SD = known.starts(Where(), np.empty((0, 0)), 0, 0)
+    starts_SD = known.starts(Where(), np.empty((0, 0)), 0, 0, 1)
     assert all(spot.in_void for spot in known.look(starts_SD))
     drawn_SD = dataclasses.replace(known, known_nD=known.known_nD[:0]).starts(
-        Where(), np.empty((0, 0)), 0, 0
+        Where(), np.empty((0, 0)), 0, 0, 1
     )
-    assert 0 < len(drawn_SD) <= block_size(0)
+    assert 0 < len(drawn_SD) <= BLOCK
 
 
-def test_blocks_grow_up_to_the_largest() -> None:
-    assert [block_size(block) for block in range(6)] == [4, 8, 16, 32, 64, 64]
-    assert block_size(10**6) == LARGEST
+def test_as_many_candidates_are_tried_as_should_be_enough(sampler: Sampler) -> None:
+    one, many = Tally(), Tally()
+    where = Where(topic="soup leeks")
+    list(sampler.sample(Request(where, n=1, seed=3), one))
+    list(sampler.sample(Request(where, n=12, seed=3), many))
+    assert one.decodes <= 8  # two of them, each decoded twice; once more where both were no good
+    assert many.decodes < 12 * one.decodes
+    some_SD = sampler.places.starts(where, np.empty((0, 0)), 3, 0, 3)
+    parts = [sampler.places.starts(where, np.empty((0, 0)), 3, block, 1) for block in range(3)]
+    np.testing.assert_array_equal(some_SD, np.concatenate(parts))
 
 
 def test_a_place_is_asked_for_in_one_way_only() -> None:

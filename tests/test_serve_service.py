@@ -246,6 +246,26 @@ def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: P
     assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
 
 
+def test_a_machine_gives_all_its_cores_to_models_and_a_cluster_what_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def cpus(*words: str) -> float:
+        return settings_of(parser().parse_args(["--run", str(SHIPPED), *words])).model_cpus
+
+    assert cpus() == 8
+    assert cpus("--models", "3") == 2
+    assert cpus("--models", "9") == 1
+    assert cpus("--address", "10.0.0.1:6379") == cpus("--gpu") == 1
+    assert cpus("--address", "10.0.0.1:6379", "--threads", "4") == 4
+    with pytest.raises(InputError, match="--threads is 0"):
+        cpus("--threads", "0")
+    monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
+    assert cpus() == 1
+
+
 def test_files_for_clusters_are_what_serve_and_we_take() -> None:
     import yaml
     from ray.serve.schema import ServeDeploySchema
