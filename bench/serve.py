@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
     p.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--run", type=Path, help="a trained run [default: the one that ships]")
+    p.add_argument("--serve", default="", help="options of `cllm serve`, in one word")
     p.add_argument("--clients", type=int, default=32)
     p.add_argument("--texts", type=int, default=8, help="asked for by one request under load")
     p.add_argument("--requests", type=int, default=128, help="of one side of a ratio, in one turn")
@@ -74,12 +76,13 @@ class Running:
 
 
 @contextmanager
-def service(options: argparse.Namespace, *words: str) -> Iterator[Running]:
+def service(options: argparse.Namespace) -> Iterator[Running]:
     """`cllm serve`, from its start to its end."""
     command = [str(Path(sys.executable).parent / "cllm"), "serve", "--json", "--per-minute", "0"]
     if options.run:
         command += ["--run", str(options.run)]
-    with started([*command, *words, "--port", str(free_port())]) as one:
+    command += ["--port", str(free_port()), *shlex.split(options.serve)]
+    with started(command) as one:
         yield one
 
 

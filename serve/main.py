@@ -25,6 +25,7 @@ from serve.settings import Limits, ServeSettings
 log = logging.getLogger(__name__)
 
 KEYS = Path("~/.config/cllm/keys.json")
+MOST_MODELS = 4  # by default: each takes half a gigabyte
 IN_ONE_LOOP = {  # Serve's own switches: fewer threads to cross, as no part of ours holds its loop
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
@@ -57,9 +58,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--port", type=int, default=8000)
     p.add_argument("--milvus", help="URI of a server that has the run's vectors")
     p.add_argument("--keys", type=Path, help=f"file of API keys [default: {KEYS}, where needed]")
-    p.add_argument("--models", type=int, default=1, help="replicas that encode and decode")
-    p.add_argument("--threads", type=int, help="of each of them [default: this machine's cores over "
-                   "--models; 1 on a cluster]")  # fmt: skip
+    p.add_argument("--models", type=int, help="replicas that encode and decode [default: one for "
+                   f"each core of this machine, up to {MOST_MODELS}; 1 on a cluster]")  # fmt: skip
+    p.add_argument("--threads", type=int, default=1, help="of each of them: more of them, each "
+                   "with one, do more")  # fmt: skip
     p.add_argument("--gpu", action="store_true", help="one for each of them")
     p.add_argument("--per-minute", type=int, default=Limits().per_minute, help="requests of a key")
     p.add_argument("--in-flight", type=int, default=Limits().in_flight, help="requests at a time")
@@ -76,10 +78,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings_of(options: argparse.Namespace) -> ServeSettings:
-    """InputError where it would be open to everybody."""
+    """InputError where it would be open to everybody, or a number means nothing."""
     from serve.keys import KeyFile
     from serve.runs import named
 
+    for name in ("models", "threads"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name} is {value}; it must be 1 or more")
     keys = options.keys
     if not is_loopback(options.host):
         keys = keys or KEYS.expanduser()
@@ -92,19 +97,17 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
         KeyFile(keys)
     return ServeSettings(
         run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
-        models=options.models, model_cpus=threads_of(options), model_gpus=1 if options.gpu else 0,
+        models=models_of(options), model_cpus=options.threads, model_gpus=1 if options.gpu else 0,
         limits=Limits(per_minute=options.per_minute, in_flight=options.in_flight),
     )  # fmt: skip
 
 
-def threads_of(options: argparse.Namespace) -> int:
-    """Of each model replica. InputError: it cannot be so many."""
+def models_of(options: argparse.Namespace) -> int:
+    """How many replicas of the model."""
+    if options.models is not None:
+        return int(options.models)
     elsewhere = options.address or os.environ.get("RAY_ADDRESS", "local") != "local"
-    usual = 1 if elsewhere or options.gpu else (os.cpu_count() or 1) // options.models
-    threads: int = max(1, usual) if options.threads is None else options.threads
-    if threads < 1:
-        raise InputError(f"--threads is {threads}; it must be 1 or more")
-    return threads
+    return 1 if elsewhere or options.gpu else min(os.cpu_count() or 1, MOST_MODELS)
 
 
 def _add_key(options: argparse.Namespace) -> None:

@@ -102,7 +102,7 @@ def test_no_request_fails_where_a_part_is_killed(
     process, told = service
     client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
     right = [line.text for line in client.generate(asked) if isinstance(line, Item)]
-    (replica,) = [
+    replica, *_ = [
         one for one in psutil.Process(process.pid).children(recursive=True)
         if f"ServeReplica:cllm:{part}" in " ".join(one.cmdline())
     ]  # fmt: skip
@@ -246,24 +246,26 @@ def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: P
     assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
 
 
-def test_a_machine_gives_all_its_cores_to_models_and_a_cluster_what_it_is_told(
+def test_a_machine_gives_its_cores_to_models_and_a_cluster_what_it_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
-    def cpus(*words: str) -> float:
-        return settings_of(parser().parse_args(["--run", str(SHIPPED), *words])).model_cpus
+    def models(*words: str) -> int:
+        return settings_of(parser().parse_args(["--run", str(SHIPPED), *words])).models
 
-    assert cpus() == 8
-    assert cpus("--models", "3") == 2
-    assert cpus("--models", "9") == 1
-    assert cpus("--address", "10.0.0.1:6379") == cpus("--gpu") == 1
-    assert cpus("--address", "10.0.0.1:6379", "--threads", "4") == 4
-    with pytest.raises(InputError, match="--threads is 0"):
-        cpus("--threads", "0")
+    assert models() == 3
+    assert models("--models", "7") == 7
+    assert models("--address", "10.0.0.1:6379") == models("--gpu") == 1
+    for name in ("--models", "--threads"):
+        with pytest.raises(InputError, match=f"{name} is 0; it must be 1 or more"):
+            models(name, "0")
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
-    assert cpus() == 1
+    assert models() == 1
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert models() == 4
 
 
 def test_files_for_clusters_are_what_serve_and_we_take() -> None:
