@@ -29,6 +29,7 @@ if not os.environ.get("CLLM_NEEDS_BROWSER"):  # as CI sets it: there the tests h
 
 SIZES = {"phone": (390, 844), "tablet": (900, 1000), "desk": (1440, 900)}
 SEVERE = ("serious", "critical")
+PATIENCE = 60_000  # ms: machines may be busy
 
 
 class Settling(LocalHands):
@@ -72,7 +73,7 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     ) -> Any:
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -93,7 +94,7 @@ def shows(page: Any, place: str, words: str) -> None:
     """Waits until a place says so; the page's policy forbids to look by `eval`."""
     from playwright.sync_api import expect
 
-    expect(page.locator(place)).to_have_text(re.compile(words), timeout=30_000)
+    expect(page.locator(place)).to_have_text(re.compile(words), timeout=PATIENCE)
 
 
 def ended(page: Any) -> str:
