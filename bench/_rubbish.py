@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -167,12 +168,11 @@ def sent(host: str, port: int, request: bytes, seconds: float = 60) -> bytes:
     """What comes back until the other side closes; TimeoutError where it does not."""
     parts = []
     with socket.create_connection((host, port), timeout=seconds) as one:
-        try:
+        with suppress(ConnectionError):  # it has heard enough
             one.sendall(request)
+        with suppress(ConnectionError):
             while part := one.recv(65_536):
                 parts.append(part)
-        except ConnectionError:  # it has heard enough
-            pass
     return b"".join(parts)
 
 

@@ -35,6 +35,7 @@ from bench._context import in_turns, say
 PARTS = ("start", "latency", "encode", "throughput", "rubbish", "soak")
 TOPICS = ("soup", "salad", "pizza", "pasta", "curry", "rice")
 ENDS = 60.0  # seconds that a service has to end
+OFFLINE = 64  # texts of a request to the library, which tries as many at a time
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,23 +104,26 @@ def started(command: list[str]) -> Iterator[Running]:
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
     ) as process:  # fmt: skip
         assert process.stdout
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)} ended with {process.wait()}")
-        url = json.loads(line)["url"]
-        wait_for(url)
-        asyncio.run(ask_all(url, [body_of(0, 1)], 1))
         try:
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"{' '.join(command)} ended with {process.wait()}")
+            url = json.loads(line)["url"]
+            wait_for(url, process)
+            asyncio.run(ask_all(url, [body_of(0, 1)], 1))
             yield Running(url, psutil.Process(process.pid), time.monotonic() - begun)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(ENDS)
+            try:
+                process.wait(ENDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def wait_for(url: str) -> None:
-    """Until something listens there."""
+def wait_for(url: str, process: subprocess.Popen[str]) -> None:
+    """Until it listens there, unless it ends."""
     host, port = url.removeprefix("http://").split(":")
-    while True:
+    while process.poll() is None:
         with socket.socket() as one:
             if one.connect_ex((host, int(port))) == 0:
                 return
@@ -257,18 +261,22 @@ def encode(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def throughput(options: argparse.Namespace) -> dict[str, Any]:
-    """Texts a second: endpoint, plain app, and the library with large requests; all cores each."""
+    """Texts a second: endpoint, plain app, and the library with large requests; all cores each.
+
+    The library is asked for as many texts of each topic as clients ask for, in requests of its
+    largest batch: each of them differs from the others of its request, as those of clients do.
+    """
     from cllm.sampling import Request
     from cllm.where import Where
 
     sampler = sampler_of(options, os.cpu_count() or 1)
 
     def offline(turn: int) -> float:
-        wanted, begun = options.requests * options.texts // len(TOPICS), time.perf_counter()
-        found = sum(
-            len(list(sampler.sample(Request(Where(topic=topic), n=wanted, seed=turn + 1))))
-            for topic in TOPICS
-        )
+        begun, found = time.perf_counter(), 0
+        for number in range(options.requests * options.texts // OFFLINE):
+            body = body_of((turn + 1) * options.requests + number, OFFLINE)
+            wanted = Request(Where(topic=body["topic"]), n=OFFLINE, seed=body["seed"])
+            found += len(list(sampler.sample(wanted)))
         return found / (time.perf_counter() - begun)
 
     sides: dict[str, list[float]] = {"endpoint": [], "plain": [], "offline": []}
@@ -291,7 +299,7 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         "over_plain": [a / b for a, b in zip(sides["endpoint"], sides["plain"], strict=True)],
         "median_over_offline": told["endpoint"] / told["offline"],
         "median_over_plain": told["endpoint"] / told["plain"],
-        "clients": options.clients, "texts": options.texts,
+        "clients": options.clients, "texts": options.texts, "offline_texts": OFFLINE,
     }  # fmt: skip
 
 

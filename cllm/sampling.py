@@ -136,8 +136,9 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         tally.late = time.monotonic() > until
         if tally.late:
             return
-        size = _enough(request.n - tally.found, tally.found, tried)
-        starts_SD = await candidates.taken(min(size, request.budget - tally.decodes))
+        left = request.budget - tally.decodes  # half of it for what candidates settle to
+        size = min(_enough(request.n - tally.found, tally.found, tried), max(1, left // 2))
+        starts_SD = await candidates.taken(size)
         spent = len(starts_SD) or size  # blocks without any have cost as much
         tried, tally.decodes = tried + spent, tally.decodes + spent
         kept_nD, spots = await _settled(hands, where, starts_SD)

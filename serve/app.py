@@ -60,20 +60,21 @@ def build(settings: ServeSettings) -> Application:
     run = named(s.run)
     if s.keys:
         KeyFile(s.keys)
-    waits = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": s.limits.seconds}
+    each = {"max_ongoing_requests": WAITING, "graceful_shutdown_timeout_s": s.limits.seconds,
+            "user_config": {"run": run}}  # fmt: skip
     model = serve.deployment(
-        Model, name="model", num_replicas=s.models, **waits,
+        Model, name="model", num_replicas=s.models, **each,
         ray_actor_options={"num_cpus": s.model_cpus, "num_gpus": s.model_gpus},
     ).bind(s.batch, max(1, int(s.model_cpus)))  # fmt: skip
     index = serve.deployment(
-        Index, name="index", num_replicas=s.places, **waits,
+        Index, name="index", num_replicas=s.places, **each,
         ray_actor_options={"num_cpus": WAITS},
     ).bind()  # fmt: skip
     store = serve.deployment(
-        Store, name="store", num_replicas=1, **waits, ray_actor_options={"num_cpus": WAITS}
+        Store, name="store", num_replicas=1, **each, ray_actor_options={"num_cpus": WAITS}
     ).bind(s.milvus)
     api = serve.deployment(
-        Api, name="api", num_replicas=s.apis, **waits, user_config={"run": run},
+        Api, name="api", num_replicas=s.apis, **each,
         ray_actor_options={"num_cpus": WAITS},
     )  # fmt: skip
     return api.bind(settings, model, index, store)

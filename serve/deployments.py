@@ -8,7 +8,7 @@ heavy to import, torch above all, is imported where the work is done: the rest s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +20,7 @@ from cllm.console import set_up_logging
 from serve.batches import Batches
 from serve.loaded import Loaded
 from serve.metrics import BatchCounts
-from serve.runs import run_of
+from serve.runs import named, run_of
 
 if TYPE_CHECKING:
     from cllm.ideas import Idea
@@ -51,21 +51,29 @@ class Model:
         self._batches = Batches(batch, self._worked)
         self._counts = BatchCounts()
 
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Load the run that will be served."""
+        await self._runs.get(named(config["run"]))
+
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, as it is after it."""
         return bool(await self._runs.get(run))
 
     async def decode(self, run: str, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
-        return await self._batches.ask((decode, run), points_nD) if len(points_nD) else []
+        return await self._asked(decode, run, points_nD) if len(points_nD) else []
 
     async def encode(self, run: str, texts: list[str]) -> Vectors:
         """Vectors of texts."""
-        return await self._batches.ask((encode, run), texts)
+        return await self._asked(encode, run, texts)
 
     async def rewrite(self, run: str, points_nD: Vectors) -> Rewritten:
         """Places decoded and, where the text is plausible, encoded again."""
-        return await self._batches.ask((rewrite, run), points_nD)
+        return await self._asked(rewrite, run, points_nD)
+
+    async def _asked(self, work: Work, run: str, part: Sized) -> Any:  # noqa: ANN401 - of the work
+        await self._runs.get(run)  # here, where nobody else waits for it
+        return await self._batches.ask((work, run), part)
 
     async def _worked(self, kind: tuple[Work, str], parts: list[Any]) -> list[Any]:
         work, run = kind
@@ -117,6 +125,10 @@ class Index:
         set_up_logging()
         self._runs = Loaded(_places_of)
 
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Load the run that will be served."""
+        await self._runs.get(named(config["run"]))
+
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, as it is after it."""
         return bool(await self._runs.get(run))
@@ -153,6 +165,10 @@ class Store:
     def __init__(self, milvus: str | None) -> None:
         set_up_logging()
         self._runs = Loaded(lambda name: _catalogue_of(name, milvus))
+
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Load the run that will be served."""
+        await self._runs.get(named(config["run"]))
 
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, and its vectors can be asked for."""

@@ -34,17 +34,14 @@ def guarded(hands: LocalHands, limits: Limits, keys: Keys | None = None) -> Guar
 @contextmanager
 def served(hands: LocalHands, limits: Limits, keys: Keys | None = None) -> Iterator[str]:
     """The address of a server of it on a free port of loopback, while the block runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = uvicorn.Config(guarded(hands, limits, keys), port=port, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    server = uvicorn.Server(uvicorn.Config(guarded(hands, limits, keys), log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        thread = threading.Thread(target=server.run, args=([free],))
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{free.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

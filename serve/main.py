@@ -106,8 +106,12 @@ def models_of(options: argparse.Namespace) -> int:
     """How many replicas of the model."""
     if options.models is not None:
         return int(options.models)
-    elsewhere = options.address or os.environ.get("RAY_ADDRESS", "local") != "local"
-    return 1 if elsewhere or options.gpu else min(os.cpu_count() or 1, MOST_MODELS)
+    elsewhere = (options.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+    if elsewhere or options.gpu:
+        return 1
+    from ray._private.utils import get_num_cpus  # as Ray counts them, in containers too
+
+    return max(1, min(int(get_num_cpus()) // options.threads, MOST_MODELS))
 
 
 def _add_key(options: argparse.Namespace) -> None:

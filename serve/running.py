@@ -24,6 +24,7 @@ from cluster.joining import last_line
 from serve.settings import ServeSettings
 
 APP = "cllm"
+PARTS = ("api", "model", "index", "store")
 BUILDER = "serve.app:build"
 SECONDS = 120  # until a run is loaded everywhere
 KEEP_ALIVE = 15  # seconds that a connection may idle
@@ -43,6 +44,11 @@ class Service:
         service = cls.at(f"http://{get_dashboard_url()}")
         if others := service.others:
             raise InputError(f"{', '.join(others)} run on that cluster; ours would end them")
+        if service.runs:
+            raise InputError(
+                f"a service runs on that cluster already; `cllm serve --reload --dashboard "
+                f"{service.dashboard}` has it serve another run"
+            )
         there = service.address  # where Serve answers that was there before
         if not there:
             _require_free(host, port)
@@ -59,7 +65,7 @@ class Service:
             "applications": [{
                 "name": APP, "route_prefix": "/", "import_path": BUILDER,
                 "args": settings.model_dump(mode="json", exclude_none=True, exclude={"run"}),
-                "deployments": [{"name": "api", "user_config": {"run": run}}],
+                "deployments": _serving(run),
             }],
         }  # fmt: skip
         service.client.deploy_applications(config)
@@ -86,16 +92,21 @@ class Service:
     def running(cls, dashboard: str) -> Service:
         """One that runs there; InputError where none does."""
         service = cls.at(dashboard)
-        if APP not in service.client.get_serve_details().get("applications", {}):
+        if not service.runs:
             raise InputError(f"no service runs at {dashboard}; start one with `cllm serve`")
         return service
 
     def reload(self, run: str) -> None:
         """Serve another run, once it is loaded."""
         application = self.client.get_serve_details()["applications"][APP]["deployed_app_config"]
-        application["deployments"] = [{"name": "api", "user_config": {"run": run}}]
+        application["deployments"] = _serving(run)
         self.client.deploy_applications({"applications": [application]})
         self.wait(run)
+
+    @property
+    def runs(self) -> bool:
+        """Whether ours is there."""
+        return APP in self.client.get_serve_details().get("applications", {})
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -121,6 +132,11 @@ class Service:
                 raise WorkError(f"the service did not start: {_reason(told)}")
             time.sleep(0.2)
         raise WorkError(f"the service was not there after {SECONDS} s; see `ray status`")
+
+
+def _serving(run: str) -> list[dict[str, Any]]:
+    """What tells every part which run to load."""
+    return [{"name": name, "user_config": {"run": run}} for name in PARTS]
 
 
 def _served(told: dict[str, Any]) -> str | None:

@@ -31,8 +31,6 @@ SHOTS = (
     Shot("desk-light", 1440, 1000, f"theme=light&{ASKED}"),
     Shot("desk-dark", 1440, 1000, f"theme=dark&{ASKED}"),
     Shot("tablet-light", 900, 1200, f"theme=light&{ASKED}"),
-    Shot("tablet-dark", 900, 1200, f"theme=dark&{ASKED}"),
-    Shot("phone-light", 390, 844, f"theme=light&{ASKED}"),
     Shot("phone-dark", 390, 844, f"theme=dark&{ASKED}"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -145,17 +146,30 @@ def test_a_void_is_opened_and_written_from(visit: Any) -> None:
     assert first.locator("details ul").last.locator("li").count() == 3
 
 
-def test_a_click_on_the_map_opens_the_void_or_the_text_that_is_there(visit: Any) -> None:
-    page = visit()
+def on_the_map(page: Any, where: tuple[float, float], all_of: np.ndarray) -> tuple[float, float]:
+    """Where on the screen a place of the plane is drawn: the map shows all places, evenly."""
     box = page.locator("#map").bounding_box()
-    hit = []
-    for across in range(2, 39):  # a row of clicks through the middle of the map meets a text
-        page.mouse.click(box["x"] + box["width"] * across / 40, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(30)
-        hit = [page.input_value("#near"), page.locator("#void").is_visible()]
-        if any(hit):
-            break
-    assert any(hit)
+    low, size = all_of.min(0), np.ptp(all_of, axis=0)
+    scale = min(box["width"] / size[0], box["height"] / size[1]) * 0.94
+    left, below = (box["width"] - size[0] * scale) / 2, (box["height"] - size[1] * scale) / 2
+    x, y = (np.array(where) - low) * scale
+    return box["x"] + left + x, box["y"] + box["height"] - below - y
+
+
+def test_a_click_on_the_map_opens_the_void_or_the_text_that_is_there(
+    visit: Any, hands: Settling
+) -> None:
+    page = visit()
+    voids, points = hands.catalogue.void_list()["voids"], hands.catalogue.map(5000)["points"]
+    all_of = np.array(points + [[one["x"], one["y"]] for one in voids])
+    one = voids[-1]
+    page.mouse.click(*on_the_map(page, (one["x"], one["y"]), all_of))
+    page.locator("#void").wait_for()
+    assert page.inner_text("#void h3 >> nth=0").startswith("Void ")
+    page.uncheck("#rings")  # where no void is shown, none is clicked
+    page.mouse.click(*on_the_map(page, points[0], all_of))
+    page.wait_for_selector("#near:focus")
+    assert page.input_value("#near").startswith("title: ")
 
 
 def test_known_texts_are_found_and_written_near_to(visit: Any) -> None:
@@ -254,12 +268,25 @@ def test_a_topic_that_no_text_has_is_told_as_such(visit: Any) -> None:
     page.faults[:] = [one for one in page.faults if "Failed to load resource" not in one]
 
 
-def test_a_long_writing_can_be_stopped(visit: Any) -> None:
-    page = visit("/?n=50&novel=0&valid=0")
-    page.get_by_role("button", name="Write", exact=True).click()
-    page.wait_for_selector("#texts li")
-    page.get_by_role("button", name="Stop").click()
-    assert ended(page).startswith("Stopped after")
+class Slow(Settling):
+    """Half of what is asked for, and after the first texts a long wait."""
+
+    async def rewrite(self, points_nD: np.ndarray) -> Rewritten:
+        self.rounds.append(len(points_nD))
+        if len(self.rounds) > 2:
+            await asyncio.sleep(20)
+        return await super().rewrite(points_nD[: (len(points_nD) + 1) // 2])
+
+
+def test_a_long_writing_can_be_stopped(visit: Any, hands: Settling) -> None:
+    slow = Slow(hands.model, hands.places, hands.likely, hands.catalogue)
+    object.__setattr__(slow, "rounds", [])
+    with served(slow, Limits(per_minute=0)) as url:
+        page = visit("/?n=50&novel=0&valid=0", at=url)
+        page.get_by_role("button", name="Write", exact=True).click()
+        page.wait_for_selector("#texts li")
+        page.get_by_role("button", name="Stop").click()
+        assert re.match(r"Stopped after \d+ text", ended(page))
 
 
 def test_a_space_without_voids_says_what_to_do(visit: Any) -> None:

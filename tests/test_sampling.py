@@ -136,6 +136,23 @@ def test_as_many_candidates_are_tried_as_should_be_enough(sampler: Sampler) -> N
     np.testing.assert_array_equal(some_SD, np.concatenate(parts))
 
 
+def test_a_small_budget_leaves_half_for_what_candidates_settle_to(sampler: Sampler) -> None:
+    tally = Tally()
+    where = Where(topic="soup leeks")
+    assert list(sampler.sample(Request(where, n=20, seed=1, decodes=30), tally))
+    assert tally.decodes <= 30
+
+
+def test_where_there_are_no_candidates_the_budget_ends_all_the_same(sampler: Sampler) -> None:
+    class Empty(Sampler):
+        async def starts(self, *_: object) -> np.ndarray:
+            return self.places.train.vectors_ND[:0]
+
+    none, tally = Empty(sampler.model, sampler.places, sampler.likely), Tally()
+    assert not list(none.sample(Request(Where(topic="soup"), n=50, decodes=30), tally))
+    assert tally.decodes == 30
+
+
 def test_a_place_is_asked_for_in_one_way_only() -> None:
     with pytest.raises(InputError, match="one of void, near, between and topic"):
         Where(void=1, topic="soup")

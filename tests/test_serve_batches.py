@@ -64,6 +64,7 @@ def test_what_is_larger_than_a_batch_is_worked_on_alone() -> None:
         work = Work()
         found = await asked(Batches(2, work), work, ("a", [1, 2, 3]), ("a", [4]))
         assert found == [[2, 4, 6], [8]]
+        assert [parts for _, parts in work.batches] == [[[1, 2, 3]], [[4]]]
 
     asyncio.run(run())
 

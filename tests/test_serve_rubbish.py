@@ -16,7 +16,7 @@ from serve.local import LocalHands
 from serve.settings import Limits
 
 pytestmark = [pytest.mark.serve, pytest.mark.chain]
-LIMITS = Limits(per_minute=0, n=2, decodes=8, texts=2, body_seconds=1)
+LIMITS = Limits(per_minute=0, n=2, decodes=8, texts=2, body_seconds=10, in_flight=16)
 
 
 @pytest.fixture(scope="module")

@@ -223,7 +223,8 @@ def _found(run: RunFolder, options: argparse.Namespace, found: Found) -> dict[st
         "start_share": results.start_share(rows), "best": rows[results.best(rows, objectives)],
         "front": [rows[i] for i in results.front(rows, objectives)],
         "three_way_front": {"objectives": three, "by_void_dim": results.fronts(rows, three)},
-        "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set},
+        "settings": {"preset": plan.budget.preset, "aim": options.aim, "set": options.set,
+                     "cap": options.cap},
         "corpus": run.load_corpus().hash,
     }  # fmt: skip
 
