@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 
 KEYS = Path("~/.config/cllm/keys.json")
 MOST_MODELS = 4  # by default: each takes half a gigabyte
-IN_ONE_LOOP = {  # Serve's own switches: fewer threads to cross, as no part of ours holds its loop
+SWITCHES = {  # Serve's own
+    # fewer threads to cross, as no part of ours holds its loop
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
 }
 
 
@@ -132,7 +134,7 @@ def _remove_key(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    for name, value in IN_ONE_LOOP.items():  # of a cluster that is started here
+    for name, value in SWITCHES.items():  # of a cluster that is started here
         os.environ.setdefault(name, value)
     from cluster.joining import joined
     from serve.running import Service
