@@ -13,28 +13,18 @@ import argparse
 import asyncio
 import json
 import os
-import shlex
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
-import psutil
 
 from bench._context import in_turns, say
+from bench._load import Running, ask_all, body_of, own_memory, plain, service, session_of, texts_of
 
 PARTS = ("start", "latency", "encode", "throughput", "rubbish", "soak")
-TOPICS = ("soup", "salad", "pizza", "pasta", "curry", "rice")
-ENDS = 60.0  # seconds that a service has to end
 OFFLINE = 64  # texts of a request to the library, which tries as many at a time
 
 
@@ -62,132 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found[name] = parts[name](options)
         say(f"{name} {found[name]}")
     print(json.dumps(found))
-
-
-# ---- services ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service that was started, and how long its first answer took."""
-
-    url: str
-    process: psutil.Process
-    seconds: float
-
-
-@contextmanager
-def service(options: argparse.Namespace) -> Iterator[Running]:
-    """`cllm serve`, from its start to its end."""
-    command = [str(Path(sys.executable).parent / "cllm"), "serve", "--json", "--per-minute", "0"]
-    if options.run:
-        command += ["--run", str(options.run)]
-    command += ["--port", str(free_port()), *shlex.split(options.serve)]
-    with started(command) as one:
-        yield one
-
-
-@contextmanager
-def plain(options: argparse.Namespace) -> Iterator[Running]:
-    """A FastAPI app that calls the library for each request."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench._plain", str(port)]
-    with started(command + ([str(options.run)] if options.run else [])) as one:
-        yield one
-
-
-@contextmanager
-def started(command: list[str]) -> Iterator[Running]:
-    """A server that prints where it is, as JSON, once it is there."""
-    begun, env = time.monotonic(), os.environ | {"RAY_ADDRESS": "local"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
-    ) as process:  # fmt: skip
-        assert process.stdout
-        try:
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(f"{' '.join(command)} ended with {process.wait()}")
-            url = json.loads(line)["url"]
-            wait_for(url, process)
-            asyncio.run(ask_all(url, [body_of(0, 1)], 1))
-            yield Running(url, psutil.Process(process.pid), time.monotonic() - begun)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(ENDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def wait_for(url: str, process: subprocess.Popen[str]) -> None:
-    """Until it listens there, unless it ends."""
-    host, port = url.removeprefix("http://").split(":")
-    while process.poll() is None:
-        with socket.socket() as one:
-            if one.connect_ex((host, int(port))) == 0:
-                return
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-# ---- requests ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back, and after how long."""
-
-    status: int
-    seconds: float
-    told: Any
-    retry_after: str | None = None
-
-
-def body_of(number: int, texts: int) -> dict[str, Any]:
-    """The request of a number: each has its own seed and one of a few topics."""
-    return {"topic": TOPICS[number % len(TOPICS)], "n": texts, "seed": number,
-            "stream": False, "neighbours": 0}  # fmt: skip
-
-
-@asynccontextmanager
-async def session_of(url: str) -> AsyncIterator[Callable[[str, Any], Awaitable[Answer]]]:
-    """A way to ask one service."""
-    limits = aiohttp.TCPConnector(limit=0)
-    patience = aiohttp.ClientTimeout(total=180)
-    async with aiohttp.ClientSession(url, connector=limits, timeout=patience) as session:
-
-        async def ask(path: str, body: Any) -> Answer:  # noqa: ANN401 - JSON
-            begun = time.perf_counter()
-            async with session.post(path, json=body) as answer:
-                told = await answer.json(content_type=None)
-                took = time.perf_counter() - begun
-                return Answer(answer.status, took, told, answer.headers.get("Retry-After"))
-
-        yield ask
-
-
-async def ask_all(url: str, bodies: list[dict[str, Any]], clients: int) -> list[Answer]:
-    """All answers, of so many clients, each of which asks again when it is answered."""
-    left, answers = iter(bodies), list[Answer]()
-
-    async with session_of(url) as ask:
-
-        async def client() -> None:
-            for body in left:
-                answers.append(await ask("/v1/generate", body))
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-    wrong = [answer for answer in answers if answer.status != 200]
-    if wrong:
-        raise SystemExit(f"{url} answered {wrong[0].status}: {wrong[0].told}")
-    return answers
 
 
 def texts_a_second(url: str, options: argparse.Namespace, first: int) -> float:
@@ -407,22 +271,6 @@ def sampler_of(options: argparse.Namespace, threads: int) -> Any:  # noqa: ANN40
 
     torch.set_num_threads(threads)
     return Sampler.of(RunFolder(options.run or SHIPPED))
-
-
-def texts_of(answer: Answer) -> list[str]:
-    """The texts of an answer."""
-    return [item["text"] for item in answer.told["items"]]
-
-
-def own_memory(process: psutil.Process) -> float:
-    """MiB that a process and what it started have to themselves."""
-    whole = 0
-    for one in (process, *process.children(recursive=True)):
-        try:
-            whole += one.memory_full_info().uss
-        except psutil.Error:
-            continue
-    return whole / 2**20
 
 
 def quantiles(seconds: Any) -> dict[str, float]:  # noqa: ANN401 - numbers

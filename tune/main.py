@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
 from cllm.errors import InputError
-from cllm.files import read_json, write_json
+from cllm.files import write_json
 from cllm.run import RunFolder, trained_run
 from cllm.settings import LEAST_FOR_VOIDS, VOID_DIM
+from tune.apply import KEPT, apply, last
 from tune.objectives import EARLY, MEASURES, PARTS, of_part, short
 from tune.space import DEFAULT, SHORT, Budget, Range, Space
 
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 CARRIED = ("lr", "vector_noise", "cluster_weight", "cluster_floor")  # from a sweep to the curve
 SEPARATE = "4,8,16,32,64"
-KEPT = "tune.json"  # what the last sweep came to, for --apply
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run, options.run = RunFolder(told_as.resolve()), told_as
         _require_sense(options)
         if options.apply:
-            emit(_apply(run, options), options.json)
+            emit(apply(run, options), options.json)
             return
         _require_fit(run, options)
         with redirect_stdout(sys.stderr):  # what workers print comes out here, too
@@ -251,7 +251,7 @@ def _choose(
     from tune import report
     from tune.dimension import Sizes, dimension
 
-    o, before = options, {} if point is not None else _last(run)
+    o, before = options, {} if point is not None else last(run)
     if before.get("sweep"):
         point = before["best"]["point"]
         log.info("trained as the best trial of %s was; see %s", before["sweep"], KEPT)
@@ -275,13 +275,6 @@ def _choose(
     return told
 
 
-def _last(run: RunFolder) -> dict[str, Any]:
-    """What the last sweep or choice over these texts came to; nothing where there was none."""
-    kept = run.path / "tune" / KEPT
-    told: dict[str, Any] = read_json(kept) if kept.exists() else {}
-    return told if told and told.get("corpus") == run.load_corpus().hash else {}
-
-
 def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
     """Sizes that get a model each; those of the default as far as they are not above --d-max."""
     words, d_max = options.separate.split(","), options.d_max
@@ -294,46 +287,6 @@ def separate_sizes(options: argparse.Namespace) -> tuple[int, ...]:
                 f"--separate has {word!r}; sizes are numbers from 2 to {d_max} (--d-max)"
             )
     return tuple(sorted({int(word) for word in filter(None, words)}))
-
-
-def _apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
-    """Train the last sweep's best point, with the dimension that the rule chose if it chose one.
-
-    With the whole budget of the preset asked for; a chosen dimension to its plateau within as many
-    budgets as the models that it was chosen by, unless --seconds or --steps say otherwise.
-    """
-    from cllm import pipeline
-    from tune.dimension import to_plateau
-
-    kept, told = run.path / "tune" / KEPT, _last(run)
-    if not kept.exists():
-        raise InputError(f"{kept} does not exist; find something to apply with `cllm tune`")
-    if not told:
-        raise InputError(f"{kept} is of other texts than {run.corpus}; run `cllm tune` again")
-    changes = (*told["settings"]["set"], *options.set)
-    o, aim = options, told["settings"]["aim"]
-    budget = Budget(
-        o.preset or told["settings"]["preset"], aim, o.seed, o.seconds, o.steps, changes
-    )
-    point: dict[str, Any] = dict(told["best"]["point"])
-    if dim := told.get("dimension", {}).get("d"):
-        point["dim"] = max(dim, LEAST_FOR_VOIDS) if aim == "voids" else dim
-    elif "dim" not in point:
-        raise InputError(
-            f"by {kept} no dimension was enough, so there is none to apply; choose again with a "
-            "larger --d-max or --cap, or search with `cllm tune`"
-        )
-    elif "dimension" in told:
-        log.info("no dimension was enough by the rule; the best trial's is taken")
-    log.info("training in full: %s", ", ".join(f"{name} {v}" for name, v in point.items()))
-    settings = budget.settings(point)
-    if dim and "cap" in told["settings"] and not (o.seconds or o.steps):
-        loop = to_plateau(settings.train.loop, told["settings"]["cap"])
-        train = settings.train.model_copy(update={"loop": loop})
-        settings = settings.model_copy(update={"train": train})
-    pipeline.train_model(run, settings, allow_weak=options.allow_weak_base)
-    log.info("next: cllm embed, voids, generate, evaluate, report with --run %s", options.run)
-    return dict(run.notes()["model"])
 
 
 def _require_sense(options: argparse.Namespace) -> None:
