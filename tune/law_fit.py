@@ -28,10 +28,11 @@ SURE = 0.95
 
 @dataclass(frozen=True)
 class Form:
-    """What a law may rest on; the slopes of logarithms are fitted, or all are 1."""
+    """What a law may rest on; the slopes of logarithms are fitted, or given, or all are 1."""
 
     predictors: tuple[str, ...] = ()
     free: bool = False
+    given: tuple[float, ...] = ()
 
 
 CONSTANT = Form()
@@ -114,7 +115,7 @@ def fit_law(corpora: Sequence[Record], form: Form, spread: float = 0.0) -> Law:
     x_CP, y_C = _logs(corpora, form.predictors)
     families = [one["family"] for one in corpora]
     weight_C = np.array([families.count(family) ** -0.5 for family in families])
-    slopes_P = np.ones(len(form.predictors))
+    slopes_P = np.array(form.given or [1.0] * len(form.predictors))
     if form.free:
         with_one = np.column_stack([x_CP, np.ones(len(y_C))]) * weight_C[:, None]
         slopes_P = np.linalg.lstsq(with_one, y_C * weight_C, rcond=None)[0][:-1]

@@ -55,6 +55,36 @@ def test_the_law_finds_what_d_depends_on_and_beats_the_constant() -> None:
     assert told["left_out_free"]["largest"] < 1.5
 
 
+def test_a_form_that_was_stated_is_tried_on_what_it_had_not_seen() -> None:
+    some = corpora()
+    for number, one in enumerate(some):
+        facts = one["statistics"]
+        one["d"] = 0.1 * facts["mean_dim"] ** 1.5 / facts["texts"] ** 0.25
+        one["name"] = [*law.SEEN, "new-1", "new-2"][number]
+    told = law.told(some)["stated"]
+    assert told["law"]["slopes"] == law.STATED.given == (1.5, -0.25)
+    assert np.exp(told["law"]["offset"]) == pytest.approx(0.1)
+    assert [row["corpus"] for row in told["beforehand"]] == ["new-1", "new-2"]
+    assert law.stated(some).spread == told["left_out"]["spread"] == pytest.approx(0, abs=1e-9)
+    some[-1]["d"] *= 3  # which nothing that was seen foretold
+    last = law.told(some)["stated"]["beforehand"][-1]
+    assert last["d"] == pytest.approx(3 * last["predicted"])
+
+
+def test_the_law_that_is_surer_foretells(tmp_path: Path) -> None:
+    write_json(tmp_path / "law.json", {"corpora": corpora()})
+    assert law.the_law(tmp_path / "law.json").predictors == ("text_nats",)
+    other = [
+        {
+            **one,
+            "d": 0.1 * one["statistics"]["mean_dim"] ** 1.5 / one["statistics"]["texts"] ** 0.25,
+        }
+        for one in corpora()
+    ]
+    write_json(tmp_path / "law.json", {"corpora": other})
+    assert law.the_law(tmp_path / "law.json").predictors == law.STATED.predictors
+
+
 def test_slopes_are_fitted_where_they_are_free() -> None:
     roots = [{**one, "d": one["d"] ** 0.5 * one["statistics"]["tokens"]} for one in corpora()]
     form = law_fit.best_form(roots, law_fit.free(("texts", "text_nats", "tokens")))
