@@ -62,7 +62,8 @@ def taken(options: argparse.Namespace) -> list[Path]:
         raise InputError("playwright is not installed; `pip install playwright`") from error
     hands = LocalHands.load(existing_run(options.run))
     options.out.mkdir(parents=True, exist_ok=True)
-    words = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    words = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--disable-background-networking"]  # fmt: skip
     with served(hands, Limits(per_minute=0)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=words)
         shots = [shot for shot in SHOTS if not options.only or shot.name in options.only]

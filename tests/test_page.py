@@ -57,7 +57,8 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     assert CHROMIUM, "CLLM_NEEDS_BROWSER is set, and there is no `chromium`"
-    words = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    words = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--disable-background-networking"]  # fmt: skip
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=CHROMIUM, args=words)
         yield one
