@@ -80,7 +80,7 @@ def trip_chart(choice: Mapping[str, Any], limit: float) -> Iterator[Drawing]:
 
 def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
     """Each corpus's d, and what was foretold of it by the families that are not its own."""
-    rows = told["stated"]["left_out"]["rows"]
+    rows = told["left_out"]["rows"]
     with drawing("law") as (axes, svg):
         for number, family in enumerate(told["families"]):
             mine = [row for row in rows if row["family"] == family]
@@ -102,9 +102,7 @@ def law_chart(told: Mapping[str, Any]) -> Iterator[Drawing]:
         axes.set_xlabel("d that the curve gives")
         axes.set_ylabel("d foretold by other families", color=INK)
         axes.legend(frameon=False, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
-    words = (
-        "The stated law on families left out; dotted: twice and half; empty: no bend below d_max"
-    )
+    words = "The law on families left out; dotted: twice and half; empty: no bend below d_max"
     yield words, svg.text
 
 
