@@ -38,18 +38,12 @@ Vectors = NDArray[np.float32]
 WAITING = 4096  # calls that a replica may hold: it answers in batches
 
 
-class Model:
-    """Encodes, decodes and says what is plausible, many requests at a time."""
+class Part:
+    """Holds what `load` makes of a run, by its name."""
 
-    def __init__(self, batch: int, threads: int) -> None:
-        import torch
-
+    def __init__(self, load: Callable[[str], Any]) -> None:
         set_up_logging()
-        torch.set_num_threads(threads)
-        self._runs = Loaded(_model_of)
-        self._hands = ThreadPoolExecutor(1)  # which torch spreads over its threads
-        self._batches = Batches(batch, self._worked)
-        self._counts = BatchCounts()
+        self._runs = Loaded(load)
 
     async def reconfigure(self, config: dict[str, str]) -> None:
         """Load the run that will be served."""
@@ -58,6 +52,19 @@ class Model:
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, as it is after it."""
         return bool(await self._runs.get(run))
+
+
+class Model(Part):
+    """Encodes, decodes and says what is plausible, many requests at a time."""
+
+    def __init__(self, batch: int, threads: int) -> None:
+        import torch
+
+        super().__init__(_model_of)
+        torch.set_num_threads(threads)
+        self._hands = ThreadPoolExecutor(1)  # which torch spreads over its threads
+        self._batches = Batches(batch, self._worked)
+        self._counts = BatchCounts()
 
     async def decode(self, run: str, points_nD: Vectors) -> list[str]:
         """Texts of vectors."""
@@ -118,20 +125,11 @@ def _model_of(name: str) -> Writer:
     return model, make_plausible(run, model, run.load_trained_corpus(), keep=False)
 
 
-class Index:
+class Index(Part):
     """Void index and judge: where texts may be written from, and what they are worth."""
 
     def __init__(self) -> None:
-        set_up_logging()
-        self._runs = Loaded(_places_of)
-
-    async def reconfigure(self, config: dict[str, str]) -> None:
-        """Load the run that will be served."""
-        await self._runs.get(named(config["run"]))
-
-    async def ready(self, run: str) -> bool:
-        """Whether the run is loaded, as it is after it."""
-        return bool(await self._runs.get(run))
+        super().__init__(_places_of)
 
     async def starts(
         self, run: str, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
@@ -159,16 +157,11 @@ def _places_of(name: str) -> Places:
     return Places.of(run, run.load_model(), keep=False)
 
 
-class Store:
+class Store(Part):
     """The run's texts and their vectors: neighbours, search, the map, and what the run is."""
 
     def __init__(self, milvus: str | None) -> None:
-        set_up_logging()
-        self._runs = Loaded(lambda name: _catalogue_of(name, milvus))
-
-    async def reconfigure(self, config: dict[str, str]) -> None:
-        """Load the run that will be served."""
-        await self._runs.get(named(config["run"]))
+        super().__init__(lambda name: _catalogue_of(name, milvus))
 
     async def ready(self, run: str) -> bool:
         """Whether the run is loaded, and its vectors can be asked for."""

@@ -203,7 +203,5 @@ class _Answer:
         if self.begun:
             self.status = problem.status
             raise problem
-        headers = [(n.lower().encode(), v.encode()) for n, v in problem.headers.items()]
-        body = json.dumps(problem.told(request_id)).encode()
-        await self({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await self({"type": "http.response.body", "body": body})
+        for message in problem.messages(request_id):
+            await self(message)

@@ -5,6 +5,7 @@ raise Problem(429, "too many requests", retry_after=3)
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +37,15 @@ class Problem(Exception):
         if self.status == HTTPStatus.UNAUTHORIZED:
             found["WWW-Authenticate"] = "Bearer"
         return found
+
+    def messages(self, request_id: str = "") -> list[dict[str, Any]]:
+        """The whole answer, as an ASGI app sends it."""
+        headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        body = json.dumps(self.told(request_id)).encode()
+        return [
+            {"type": "http.response.start", "status": self.status, "headers": headers},
+            {"type": "http.response.body", "body": body},
+        ]
 
     def told(self, request_id: str = "") -> dict[str, Any]:
         """The problem's fields."""

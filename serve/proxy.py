@@ -5,8 +5,6 @@ RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy:middlewares    # set by `c
 
 from __future__ import annotations
 
-import json
-
 from starlette.middleware import Middleware
 
 from serve.guard import App, Receive, Scope, Send
@@ -24,10 +22,8 @@ class Readable:
         if scope["type"] != "http" or _readable(scope["headers"]):
             await self.app(scope, receive, send)
             return
-        problem = Problem(400, "a header is not UTF-8")
-        headers = [(n.lower().encode(), v.encode()) for n, v in problem.headers.items()]
-        await send({"type": "http.response.start", "status": 400, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(problem.told()).encode()})
+        for message in Problem(400, "a header is not UTF-8").messages():
+            await send(message)
 
 
 def _readable(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -14,6 +14,8 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.run import SHIPPED, existing_run
 
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking")  # fmt: skip
 ASKED = "mode=topic&topic=soup+leeks&n=3&written=1&query=soup+leeks"
 
 
@@ -62,10 +64,8 @@ def taken(options: argparse.Namespace) -> list[Path]:
         raise InputError("playwright is not installed; `pip install playwright`") from error
     hands = LocalHands.load(existing_run(options.run))
     options.out.mkdir(parents=True, exist_ok=True)
-    words = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--disable-background-networking"]  # fmt: skip
     with served(hands, Limits(per_minute=0)) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=words)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         shots = [shot for shot in SHOTS if not options.only or shot.name in options.only]
         return [_take(browser, url, shot, options.out) for shot in shots]
 

@@ -20,6 +20,7 @@ from serve.in_process import served
 from serve.keys import Keys, hashed
 from serve.local import LocalHands
 from serve.settings import Limits
+from studies import screenshots
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -57,10 +58,8 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     assert CHROMIUM, "CLLM_NEEDS_BROWSER is set, and there is no `chromium`"
-    words = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--disable-background-networking"]  # fmt: skip
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=CHROMIUM, args=words)
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=screenshots.CHROMIUM)
         yield one
         one.close()
 
