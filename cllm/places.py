@@ -131,6 +131,12 @@ class Places:
         return ExactIndex(self.train.vectors_ND)
 
     @cached_property
+    def _known_in(self) -> NDArray[np.int64]:
+        """The void of each known place, by id; -1 in none of them."""
+        ids = void_around(self.known_nD, self.voids) if len(self.known_nD) else []
+        return np.array([-1 if one is None else one for one in ids], np.int64)
+
+    @cached_property
     def _words(self) -> WordIndex:
         return WordIndex.of(self.train.texts)
 
@@ -148,12 +154,17 @@ class Places:
         return stepped(base_SD, any_direction(base_SD, rng), length_S)
 
     def _within(self, void: Void, rng: np.random.Generator) -> Vectors:
-        """Places in a void, at any distance from its centre within its radius."""
+        """Places in a void: half of them steps off places known there, where some are; else drawn.
+
+        Drawn: at any distance from its centre within its radius.
+        """
+        walked_SD = steps_off(self.field, self.known_nD[self._known_in == void.id], BLOCK // 2, rng)
+        count = BLOCK - len(walked_SD)
         centre_1J = self.field.own(void.centre_K[None])
-        centre_SJ = np.repeat(centre_1J, BLOCK, 0)
-        length_S = void.radius * rng.random(BLOCK)
-        moved_SD = self.field.lifted(stepped(centre_SJ, any_direction(centre_SJ, rng), length_S))
-        return moved_SD[self.field.is_void(moved_SD)]
+        centre_SJ = np.repeat(centre_1J, count, 0)
+        length_S = void.radius * rng.random(count)
+        drawn_SD = self.field.lifted(stepped(centre_SJ, any_direction(centre_SJ, rng), length_S))
+        return np.concatenate([walked_SD, drawn_SD[self.field.is_void(drawn_SD)]])
 
     def _anywhere(self, rng: np.random.Generator) -> Vectors:
         """Steps off places in voids that are known; where none are, drawn as the finder draws."""

@@ -74,6 +74,10 @@ class Sampler:
         """As in `Hands`."""
         return self.places.settled(where, points_nD)
 
+    async def both(self, where: Where, points_nD: Vectors) -> tuple[list[Spot | None], Rewritten]:
+        """As in `Hands`: one after the other."""
+        return await self.settled(where, points_nD), await self.rewrite(points_nD)
+
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
     ) -> list[Idea]:

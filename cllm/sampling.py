@@ -107,6 +107,9 @@ class Hands(Protocol):
     async def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like; None for those that are not where they were asked for."""
 
+    async def both(self, where: Where, points_nD: Vectors) -> tuple[list[Spot | None], Rewritten]:
+        """`settled` and `rewrite`, at the same time where that can be."""
+
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
     ) -> list[Idea]:
@@ -141,11 +144,11 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         starts_SD = await candidates.taken(size)
         spent = len(starts_SD) or size  # blocks without any have cost as much
         tried, tally.decodes = tried + spent, tally.decodes + spent
-        kept_nD, spots = await _settled(hands, where, starts_SD)
-        kept_nD = kept_nD[: max(0, request.budget - tally.decodes)]
+        settled_nD = await _settled(hands, starts_SD)
+        settled_nD = settled_nD[: max(0, request.budget - tally.decodes)]
+        kept_nD, spots, found = await _written(hands, where, settled_nD)
         tally.decodes += len(kept_nD)
-        found = await hands.rewrite(kept_nD) if len(kept_nD) else None
-        if not found or not found.texts:
+        if not found.texts:
             continue
         ideas = await hands.judged(kept_nD[found.rows], found.texts, found.vectors_nD)
         samples = list[Sample]()
@@ -184,15 +187,25 @@ def _enough(wanted: int, found: int, tried: int) -> int:
     return min(MOST, max(LEAST, math.ceil(MARGIN * wanted / rate)))
 
 
-async def _settled(hands: Hands, where: Where, starts_SD: Vectors) -> tuple[Vectors, list[Spot]]:
-    """Where the plausible texts of candidates lie, of those that lie where it was asked for."""
+async def _settled(hands: Hands, starts_SD: Vectors) -> Vectors:
+    """Where the plausible texts of candidates lie, each once."""
     first = await hands.rewrite(starts_SD) if len(starts_SD) else None
-    if not first or not first.texts:
-        return starts_SD[:0], []
+    if not first:
+        return starts_SD
     row_of: dict[str, int] = {}
     for row, text in enumerate(first.texts):
-        row_of.setdefault(text, row)  # each once
-    settled_nD = first.vectors_nD[list(row_of.values())]
-    spots = await hands.settled(where, settled_nD)
-    rows = [row for row, spot in enumerate(spots) if spot is not None]
-    return settled_nD[rows], [spot for spot in spots if spot is not None]
+        row_of.setdefault(text, row)
+    return first.vectors_nD[list(row_of.values())]
+
+
+async def _written(
+    hands: Hands, where: Where, settled_nD: Vectors
+) -> tuple[Vectors, list[Spot], Rewritten]:
+    """Of settled places those that lie where it was asked for, and what is written from them."""
+    if where.takes_all and len(settled_nD):
+        spots, found = await hands.both(where, settled_nD)
+        return settled_nD, [spot for spot in spots if spot], found
+    spots = await hands.settled(where, settled_nD) if len(settled_nD) else []
+    kept_nD = settled_nD[[spot is not None for spot in spots]]
+    found = await hands.rewrite(kept_nD) if len(kept_nD) else Rewritten([], [], kept_nD)
+    return kept_nD, [spot for spot in spots if spot], found

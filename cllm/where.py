@@ -42,6 +42,11 @@ class Where:
         """Whether only places in voids count."""
         return not self.anchors and self.topic is None
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether any place is good enough, wherever it settles."""
+        return not self.in_voids and self.least_radius <= 0 and self.least_score <= 0
+
 
 @dataclass(frozen=True)
 class Spot:

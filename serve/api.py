@@ -66,7 +66,8 @@ def _add_generate(app: FastAPI, now: Callable[[], Hands], limits: Limits, counts
             told = _told(_again(first, lines), request.scope["state"]["request_id"])
             return StreamingResponse(told, media_type=NDJSON)
         *items, end = [first, *[line async for line in lines]]
-        return s.Generated(items=items, end=end)  # type: ignore[arg-type]
+        whole = s.Generated(items=items, end=end)  # type: ignore[arg-type]
+        return Response(whole.model_dump_json(), media_type="application/json")
 
 
 def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:

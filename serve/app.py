@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from cllm.console import set_up_logging
 from serve.api import make_app
@@ -19,6 +20,7 @@ from serve.guard import Guard
 from serve.hands import Hands
 from serve.keys import KeyFile
 from serve.metrics import Counts
+from serve.routing import Steady
 from serve.runs import named
 from serve.settings import ServeSettings
 
@@ -65,6 +67,7 @@ def build(settings: ServeSettings) -> Application:
     model = serve.deployment(
         Model, name="model", num_replicas=s.models, **each,
         ray_actor_options={"num_cpus": s.model_cpus, "num_gpus": s.model_gpus},
+        request_router_config=RequestRouterConfig(request_router_class=Steady),
     ).bind(s.batch, max(1, int(s.model_cpus)))  # fmt: skip
     index = serve.deployment(
         Index, name="index", num_replicas=s.places, **each,

@@ -50,6 +50,11 @@ class Hands:
         """What places are like."""
         return await self._asked(self.index, "settled", where, points_nD)
 
+    async def both(self, where: Where, points_nD: Vectors) -> tuple[list[Spot | None], Rewritten]:
+        """What places are like, and what they decode to."""
+        both = asyncio.gather(self.settled(where, points_nD), self.rewrite(points_nD))
+        return await both
+
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
     ) -> list[Idea]:

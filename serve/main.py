@@ -30,6 +30,7 @@ SWITCHES = {  # Serve's own
     # fewer threads to cross, as no part of ours holds its loop
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # calls take less than half the time of actor tasks
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
 }
 

@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cllm.arms import STEP
 from cllm.errors import InputError
 from cllm.run import SHIPPED, RunFolder
 from cllm.sampler import Sampler
-from cllm.sampling import Request, Rewritten, Tally
-from cllm.sphere import angle
+from cllm.sampling import Request, Rewritten, Tally, Vectors
+from cllm.sphere import angle, prefix
 from cllm.voids import Void
 from cllm.where import BLOCK, Where
 
@@ -110,6 +111,26 @@ def test_in_a_void_every_start_lies_within_it(sampler: Sampler) -> None:
     assert {spot.void_id for spot in one.look(starts_SD)} == {7}
     with pytest.raises(InputError, match="no void 8; those that stand: 7"):
         one.starts(Where(void=8), np.empty((0, 0)), 0, 0, 1)
+
+
+def test_in_a_void_half_of_the_starts_are_steps_off_a_place_that_is_known_there(
+    sampler: Sampler,
+) -> None:
+    places = sampler.places
+    known_1D = places.train.vectors_ND[:1]
+    centre_K = prefix(known_1D, places.field.void_dim)[0]
+    void = Void(7, centre_K, 3.0, 2.0, 0.05, True, (0,))  # holds all
+    one = dataclasses.replace(
+        places, voids=(void,), field=dataclasses.replace(places.field, least_score=0.0)
+    )
+    reach = STEP[1] * one.field.look(known_1D).dk_n[0] + 1e-4
+
+    def near(known_nD: Vectors) -> int:
+        there = dataclasses.replace(one, known_nD=known_nD)
+        starts_SD = there.starts(Where(void=7), np.empty((0, 0)), 0, 0, 20)
+        return int((angle(prefix(starts_SD, places.field.void_dim), centre_K) <= reach).sum())
+
+    assert near(known_1D) > 5 * BLOCK > near(known_1D[:0])
 
 
 def test_anywhere_is_in_voids_near_places_that_were_written_from(sampler: Sampler) -> None:
