@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,17 +218,28 @@ class VectorStore:
         if not 1 <= k <= _MAX_HITS:
             raise InputError(f"{k} neighbours were asked for; ask for 1 to {_MAX_HITS}")
         vectors_QD = require_unit(vectors_QD, "query row")
-        with _milvus_errors(self._uri):
-            found = self._client.search(
+        found = self._loaded(
+            lambda: self._client.search(
                 self.collection, data=vectors_QD.tolist(), limit=k, filter=filter
             )
+        )
         return [[(hit["id"], _angle(hit["distance"])) for hit in hits] for hits in found]
 
     def count(self) -> int:
         """Rows in the collection."""
-        with _milvus_errors(self._uri):
-            rows = self._client.query(self.collection, output_fields=["count(*)"])
+        rows = self._loaded(lambda: self._client.query(self.collection, output_fields=["count(*)"]))
         return int(rows[0]["count(*)"])
+
+    def _loaded(self, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what was asked for
+        """An answer; a server that was started again may first have to load the collection."""
+        from pymilvus.exceptions import MilvusException
+
+        with _milvus_errors(self._uri):
+            try:
+                return ask()
+            except MilvusException:
+                self._client.load_collection(self.collection)
+                return ask()
 
     def close(self) -> None:
         """Disconnect; a Milvus Lite path is free for other processes afterwards."""

@@ -31,6 +31,24 @@ KEEP_ALIVE = 15  # seconds that a connection may idle
 
 
 @dataclass(frozen=True)
+class Told:
+    """What runs on a cluster's Serve."""
+
+    address: tuple[str, int] | None  # at which it answers; None where it was not started
+    applications: tuple[str, ...]
+
+    @property
+    def runs(self) -> bool:
+        """Whether ours is there."""
+        return APP in self.applications
+
+    @property
+    def others(self) -> list[str]:
+        """Applications that are not ours."""
+        return [name for name in self.applications if name != APP]
+
+
+@dataclass(frozen=True)
 class Service:
     """A service of a Ray cluster, by its dashboard."""
 
@@ -42,39 +60,44 @@ class Service:
     def started(cls, settings: ServeSettings, host: str, port: int) -> Iterator[Service]:
         """Deployed, and ended at the end. InputError: the port is taken, or Serve has another."""
         service = cls.at(f"http://{get_dashboard_url()}")
-        if others := service.others:
+        there = service.told()
+        if others := there.others:
             raise InputError(f"{', '.join(others)} run on that cluster; ours would end them")
-        if service.runs:
+        if there.runs:
             raise InputError(
                 f"a service runs on that cluster already; `cllm serve --reload --dashboard "
                 f"{service.dashboard}` has it serve another run"
             )
-        there = service.address  # where Serve answers that was there before
-        if not there:
+        if not there.address:
             _require_free(host, port)
-        elif there != (host, port):
+        elif there.address != (host, port):
+            its_host, its_port = there.address
             raise InputError(
-                f"Serve answers on that cluster at {there[0]}:{there[1]} and at one place only; "
-                f"give --host {there[0]} --port {there[1]}, or end it with `serve shutdown`"
+                f"Serve answers on that cluster at {its_host}:{its_port} and at one place only; "
+                f"give --host {its_host} --port {its_port}, or end it with `serve shutdown`"
             )
         run = settings.run or ""
+        application = {
+            "name": APP, "route_prefix": "/", "import_path": BUILDER,
+            "args": settings.model_dump(mode="json", exclude_none=True, exclude={"run"}),
+            "deployments": _serving(run, models=1),
+        }  # fmt: skip
         config = {
             "proxy_location": "HeadOnly",
             "http_options": {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE},
             "logging_config": {"encoding": "JSON", "enable_access_log": False},
-            "applications": [{
-                "name": APP, "route_prefix": "/", "import_path": BUILDER,
-                "args": settings.model_dump(mode="json", exclude_none=True, exclude={"run"}),
-                "deployments": _serving(run),
-            }],
-        }  # fmt: skip
+            "applications": [application],
+        }
         service.client.deploy_applications(config)
         try:
-            service.wait(run)
+            service.wait(run)  # with one model, so that it answers soon
+            if settings.models > 1:
+                application["deployments"] = _serving(run)
+                service.client.deploy_applications({"applications": [application]})
             yield service
         finally:
             serve.delete(APP)  # replicas end what they have accepted
-            if not (there or service.others):
+            if not (there.address or service.told().others):
                 serve.shutdown()
 
     @classmethod
@@ -92,7 +115,7 @@ class Service:
     def running(cls, dashboard: str) -> Service:
         """One that runs there; InputError where none does."""
         service = cls.at(dashboard)
-        if not service.runs:
+        if not service.told().runs:
             raise InputError(f"no service runs at {dashboard}; start one with `cllm serve`")
         return service
 
@@ -103,22 +126,12 @@ class Service:
         self.client.deploy_applications({"applications": [application]})
         self.wait(run)
 
-    @property
-    def runs(self) -> bool:
-        """Whether ours is there."""
-        return APP in self.client.get_serve_details().get("applications", {})
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port at which Serve answers; None where it was not started."""
-        options = self.client.get_serve_details().get("http_options")
-        return (options["host"], options["port"]) if options else None
-
-    @property
-    def others(self) -> list[str]:
-        """Other applications of that cluster."""
-        found = self.client.get_serve_details().get("applications", {})
-        return sorted(name for name in found if name != APP)
+    def told(self) -> Told:
+        """What Serve says of itself."""
+        details = self.client.get_serve_details()
+        options = details.get("http_options")
+        address = (options["host"], options["port"]) if options else None
+        return Told(address, tuple(sorted(details.get("applications", {}))))
 
     def wait(self, run: str) -> None:
         """Until a run is served. WorkError: it could not be, or takes too long."""
@@ -134,9 +147,12 @@ class Service:
         raise WorkError(f"the service was not there after {SECONDS} s; see `ray status`")
 
 
-def _serving(run: str) -> list[dict[str, Any]]:
-    """What tells every part which run to load."""
-    return [{"name": name, "user_config": {"run": run}} for name in PARTS]
+def _serving(run: str, models: int | None = None) -> list[dict[str, Any]]:
+    """What tells every part which run to load; `models`: other than the settings say."""
+    parts: list[dict[str, Any]] = [{"name": name, "user_config": {"run": run}} for name in PARTS]
+    if models:
+        next(part for part in parts if part["name"] == "model")["num_replicas"] = models
+    return parts
 
 
 def _served(told: dict[str, Any]) -> str | None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import End, Generate, Item
 from serve.settings import ServeSettings
+from tests.services import Load, served
 
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
@@ -39,58 +39,8 @@ README = FOLDER.parent / "README.md"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A process that serves the shipped run, and what it told of itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [str(Path(sys.executable).parent / "cllm"), "serve", "--port", str(port), "--json"]
-    with (
-        (tmp_path_factory.mktemp("serve") / "log").open("w") as log,
-        subprocess.Popen(
-            [*words, "--run", str(SHIPPED)], stdout=subprocess.PIPE, stderr=log, text=True,
-            env=os.environ | {"RAY_ADDRESS": "local"},
-        ) as process,
-    ):  # fmt: skip
-        assert process.stdout
-        yield process, json.loads(process.stdout.readline())
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-
-
-class Load:
-    """Visitors who ask one thing again and again; what they got, and what went wrong."""
-
-    def __init__(self, client: Client, asked: Generate, visitors: int = 2) -> None:
-        self.client, self.asked, self.visitors = client, asked, visitors
-        self.failed, self.texts, self.notes = list[str](), list[list[str]](), list[str]()
-        self._done = threading.Event()
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._ask) for _ in range(self.visitors)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, count: int) -> None:
-        """Waits until so many more requests were answered."""
-        wanted = len(self.texts) + count
-        while len(self.texts) < wanted and not self.failed:
-            time.sleep(0.01)
-
-    def _ask(self) -> None:
-        while not self._done.is_set():
-            try:
-                *items, end = self.client.generate(self.asked)
-            except Exception as error:
-                self.failed.append(repr(error))
-                return
-            assert isinstance(end, End)
-            self.texts.append([item.text for item in items])
-            self.notes += end.notes
+    with served(tmp_path_factory.mktemp("serve"), "--run", str(SHIPPED)) as one:
+        yield one
 
 
 def _words(process: psutil.Process) -> str:
@@ -151,8 +101,9 @@ def test_a_service_is_not_replaced_by_another_one(
     script = f"""
 from serve import running
 from serve.settings import ServeSettings
+from tests.services import Load, served
 running.get_dashboard_url = lambda: {told["dashboard"].removeprefix("http://")!r}
-print(running.Service.running("{told["dashboard"]}").address)
+print(running.Service.running("{told["dashboard"]}").told().address)
 with running.Service.started(ServeSettings(run={str(SHIPPED)!r}), "127.0.0.1", 1):
     pass
 """

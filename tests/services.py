@@ -1,0 +1,79 @@
+"""`cllm serve` as a process, and visitors who ask it again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serve.client import Client
+from serve.schemas import End, Generate
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """A service with these arguments, and what it told of itself; its log is in the folder."""
+    command = [str(Path(sys.executable).parent / "cllm"), "serve", "--json"]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--port", str(free_port()), *words], stdout=subprocess.PIPE, stderr=log,
+            text=True, env=os.environ | {"RAY_ADDRESS": "local"},
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout
+        yield process, json.loads(process.stdout.readline())
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+
+
+class Load:
+    """Visitors who ask one thing again and again; what they got, and what went wrong."""
+
+    def __init__(self, client: Client, asked: Generate, visitors: int = 2) -> None:
+        self.client, self.asked, self.visitors = client, asked, visitors
+        self.failed, self.texts, self.notes = list[str](), list[list[str]](), list[str]()
+        self._done = threading.Event()
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask) for _ in range(self.visitors)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int) -> None:
+        """Waits until so many more requests were answered."""
+        wanted = len(self.texts) + count
+        while len(self.texts) < wanted and not self.failed:
+            time.sleep(0.01)
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            try:
+                *items, end = self.client.generate(self.asked)
+            except Exception as error:
+                self.failed.append(repr(error))
+                return
+            assert isinstance(end, End)
+            self.texts.append([item.text for item in items])
+            self.notes += end.notes

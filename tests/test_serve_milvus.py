@@ -1,0 +1,109 @@
+"""A service whose vectors lie in Milvus: what it says while that is away; and it comes back."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cllm.run import SHIPPED, RunFolder
+from cllm.store import VectorStore, collection_of, load_latents
+from serve.client import Client, Refused
+from serve.generation import GONE
+from serve.schemas import Generate
+from tests.services import Load, free_port, served
+
+pytestmark = [
+    pytest.mark.serve,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+class Milvus:
+    """A server that keeps its data in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
+             str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
+@pytest.fixture
+def milvus(tmp_path: Path) -> Iterator[Milvus]:
+    server = Milvus(tmp_path / "milvus")
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def eventually(there: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
+    milvus: Milvus, tmp_path: Path
+) -> None:
+    _fill(milvus)
+    asked = Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
+    words = ["--run", str(SHIPPED), "--models", "1", "--milvus", milvus.uri]
+    with served(tmp_path, *words) as (_, told):
+        client = Client(told["url"])
+        with Load(client, asked) as load:
+            load.more(4)
+            assert not load.notes
+            milvus.kill()
+            load.more(6)
+            assert set(load.notes) == {GONE}
+            with pytest.raises(Refused, match="the store does not answer") as no:
+                client.neighbours(["title: leek soup."], 1)
+            assert no.value.status == 503
+            assert no.value.retry_after
+            assert not client.ready()
+            milvus.start()
+            eventually(client.ready)
+            assert client.neighbours(["title: leek soup."], 1)
+            load.more(4)  # those in work among them
+            load.notes.clear()
+            load.more(4)
+        assert not load.failed
+        assert not load.notes
+        assert len({tuple(texts) for texts in load.texts}) == 1
+
+
+def _fill(milvus: Milvus) -> None:
+    """With the vectors of the shipped run, as `cllm embed --milvus` does."""
+    run = RunFolder(SHIPPED)
+    latents = load_latents(run.latents)
+    name = collection_of(run.load_corpus().hash, latents.model_hash)
+    eventually(lambda: _listens(milvus.port))
+    store = VectorStore.open(milvus.uri, name, latents.model_hash, latents.vectors_ND.shape[1])
+    store.upsert(latents)
+    store.flush()
+    store.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
