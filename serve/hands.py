@@ -52,8 +52,8 @@ class Hands:
 
     async def both(self, where: Where, points_nD: Vectors) -> tuple[list[Spot | None], Rewritten]:
         """What places are like, and what they decode to."""
-        both = asyncio.gather(self.settled(where, points_nD), self.rewrite(points_nD))
-        return await both
+        spots, texts = await asyncio.gather(self.settled(where, points_nD), self.rewrite(points_nD))
+        return spots, texts
 
     async def judged(
         self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors
