@@ -171,19 +171,19 @@ def rubbish(options: argparse.Namespace) -> dict[str, Any]:
     """Requests out of shape: bytes, bodies, paths, headers, and what schemathesis thinks of."""
     from bench import _rubbish
 
-    described = 11 * (options.malformed // 40)  # paths, times examples of each
     statuses, faults = Counter[str](), list[str]()
     with service(options) as one:
         host, port = one.url.removeprefix("http://").split(":")
-        raw = [*_rubbish.rubbish(np.random.default_rng(0), options.malformed - described)]
-        for request, status, answer in _rubbish.answers(host, int(port), raw):
-            statuses[str(status)] += 1
-            if wrong := _rubbish.fault(status, answer):
-                faults.append(f"{wrong}: {request[:80]!r}")
         for path, known, answer in _rubbish.described(one.url, options.malformed // 40):
             statuses[str(known)] += 1
             if wrong := _rubbish.fault(known, answer):
                 faults.append(f"{wrong}: {path}")
+        left = options.malformed - sum(statuses.values())
+        raw = [*_rubbish.rubbish(np.random.default_rng(0), left)]
+        for request, status, answer in _rubbish.answers(host, int(port), raw):
+            statuses[str(status)] += 1
+            if wrong := _rubbish.fault(status, answer):
+                faults.append(f"{wrong}: {request[:80]!r}")
         seconds = list[float]()
 
         def asked() -> None:
