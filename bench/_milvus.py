@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench._context import in_turns, say
+from bench._load import free_port
 
 
 def filled(rows: int, repeats: int, folder: Path) -> dict[str, list[float]]:
@@ -64,9 +65,7 @@ def vectors_of(folder: Path, rows: int, dim: int = 32) -> Path:
 @contextmanager
 def milvus_server(folder: Path) -> Iterator[str]:
     """The address of a server that keeps its data in a folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
          str(folder), "--host", "127.0.0.1", "--port", str(port)],

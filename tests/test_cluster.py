@@ -21,6 +21,7 @@ import pytest
 from nodes import RAY, ROOT, Cluster, cluster_of, possible
 from safetensors.numpy import load_file
 
+from bench._load import free_port
 from cllm import pipeline
 from cllm.corpus import built_in_corpus
 from cllm.files import digest, read_json, write_json
@@ -334,9 +335,7 @@ class Milvus:
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.folder, self.host = folder, cluster.nodes[0].address
         self.cluster = cluster
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     @property

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from services import Load, served
 
+from bench._load import free_port
 from cllm.run import SHIPPED, RunFolder
 from cllm.store import VectorStore, collection_of, load_latents
 from serve.client import Client, Refused
 from serve.generation import GONE
 from serve.schemas import Generate
-from tests.services import Load, free_port, served
 
 pytestmark = [
     pytest.mark.serve,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from services import Load, served
 
 from bench._rubbish import answers, fault, rubbish
 from cllm.errors import InputError
@@ -29,7 +30,6 @@ from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import End, Generate, Item
 from serve.settings import ServeSettings
-from tests.services import Load, served
 
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
@@ -101,7 +101,7 @@ def test_a_service_is_not_replaced_by_another_one(
     script = f"""
 from serve import running
 from serve.settings import ServeSettings
-from tests.services import Load, served
+from services import Load, served
 running.get_dashboard_url = lambda: {told["dashboard"].removeprefix("http://")!r}
 print(running.Service.running("{told["dashboard"]}").told().address)
 with running.Service.started(ServeSettings(run={str(SHIPPED)!r}), "127.0.0.1", 1):
