@@ -10,6 +10,7 @@ from cllm.errors import InputError
 from cllm.files import read_json
 from cllm.run import RunFolder
 from cllm.settings import LEAST_FOR_VOIDS
+from tune.check import BY_SIZES
 from tune.space import Budget
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def apply(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
     point: dict[str, Any] = dict(told["best"]["point"])
     if dim := told.get("dimension", {}).get("d"):
         point["dim"] = max(dim, LEAST_FOR_VOIDS) if aim == "voids" else dim
+        if aim == "text" and told["dimension"].get("by") == BY_SIZES:
+            point["train.nested"] = False  # as the models were that it was chosen by
     elif "dim" not in point:
         raise InputError(
             f"by {kept} no dimension was enough, so there is none to apply; choose again with a "

@@ -17,7 +17,9 @@ import numpy as np
 from cllm.curve import Curve
 from cllm.metrics import bootstrap
 from cllm.schedule import COOLING
-from tune.choice import choose
+from tune.choice import SHARE, choose
+
+BY_SIZES = "models of one size"
 
 
 def checked(
@@ -69,13 +71,15 @@ def _by_seed(alone: Sequence[Curve], dims: Sequence[int]) -> list[Curve]:
 def dimension_of(choice: Mapping[str, Any], check: Mapping[str, Any] | None) -> dict[str, Any]:
     """The dimension to take: the nested curve's, unless models of one size rule it out.
 
-    They do where its size by the gain lies outside of their interval. `d` is None where none is
-    enough. `ci` of models of one size reaches to the sizes that were trained on both sides.
+    They do where a prefix gains less than SHARE of what a model of its size does: then its curve is
+    not that of the sizes. `d` is None where none is enough. `ci` of models of one size reaches to
+    the sizes that were trained on both sides.
     """
     other = (check or {}).get("choice")
-    agree = other is None or other["gain_ci"][0] <= choice["gain_d"] <= other["gain_ci"][1]
+    rows = (check or {}).get("sizes", ())
+    agree = other is None or min(row["nested_over_separate"] for row in rows) >= SHARE
     taken = choice if agree else other
-    by = "the nested curve" if taken is choice else "models of one size"
+    by = "the nested curve" if taken is choice else BY_SIZES
     ci = taken["d_ci"] and [*taken["d_ci"], *taken.get("between", ())]
     return {"d": taken["d"], "ci": ci and [min(ci), max(ci)], "by": by,
             "agree": None if other is None else agree}  # fmt: skip

@@ -161,9 +161,12 @@ def _of_d0(corpora: Sequence[Record]) -> dict[str, Any]:
 
 def the_law(path: Path = MEASURED) -> Law:
     """The law by what was measured, of what is known of a corpus in seconds."""
-    fit = gaining(records(path))
-    law, by_form = law_and_trial(fit, proportional(IN_SECONDS))[0], stated(fit)
-    return min(law, by_form, key=lambda one: one.spread)
+    return law_and_trial(gaining(records(path)), proportional(IN_SECONDS))[0]
+
+
+def without_d(path: Path = MEASURED) -> list[str]:
+    """Corpora that were measured, and whose vectors gain nothing at any size."""
+    return [one["name"] for one in records(path) if one["d"] is None]
 
 
 def gaining(corpora: Sequence[Record]) -> list[Record]:

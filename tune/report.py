@@ -204,7 +204,8 @@ def _rule(choice: Mapping[str, Any]) -> str:
         f" In {choice['undecided']:.1%} of resamples no size is enough."
         if choice["undecided"] > 0 else ""
     )  # fmt: skip
-    return f"{enough}, and texts come back from {_with(choice['d'], choice['d_ci'])}.{unsure}"
+    both = _with(choice["d"], choice["d_ci"])
+    return f"{enough}; with texts that come back, too, the size is {both}.{unsure}"
 
 
 def _with(value: int, ci: Sequence[int] | None) -> str:

@@ -17,7 +17,7 @@ from cllm.errors import InputError
 from cllm.reading import read_rows
 from tune.choice import SHARE
 from tune.families import SHIPPED_BASE, SPLIT
-from tune.law import the_law
+from tune.law import the_law, without_d
 from tune.statistics import DIMS, dimensions, quick
 
 
@@ -30,16 +30,16 @@ def suggest(file: Path | None) -> dict[str, Any]:
     facts, law = quick(corpus), the_law()
     if {*law.predictors} & {*DIMS}:
         facts |= dimensions(BaseLM.load(SHIPPED_BASE), corpus)
-    texts = int(facts["texts"])  # which a vector may not have more coordinates than
-    d, low, high = (
-        min(max(2, round(value)), texts) for value in (law.predict(facts), *law.interval(facts))
-    )
+    d, low, high = (max(2, round(value)) for value in (law.predict(facts), *law.interval(facts)))
+    texts, beyond = int(facts["texts"]), law.beyond(facts)
+    if d > texts:
+        beyond.insert(0, f"{d} coordinates are more than the {texts} training texts")
     return {
         "d": d, "d_interval": [low, high], "d_max": law.d_max,
         "rule": f"{SHARE} of the gain at d_max, whether or not texts come back",
         "predictors": {name: facts[name] for name in law.predictors},
         "d_max_to_try": min(texts, 2 ** math.ceil(math.log2(2 * d))),
-        "statistics": facts, "extrapolates": law.beyond(facts),
+        "statistics": facts, "extrapolates": beyond, "measured_without_d": without_d(),
         "law": {"offset": law.offset, "slopes": dict(zip(law.predictors, law.slopes, strict=True))},
         "seconds": time.perf_counter() - begun,
     }  # fmt: skip
@@ -59,6 +59,8 @@ def show(told: Mapping[str, Any]) -> None:
     console.print(f"by {by or 'no statistic: none foretells better than a constant'}")
     for line in told["extrapolates"]:
         console.print(f"extrapolates: {line}")
+    if told["measured_without_d"]:
+        console.print(f"of {', '.join(told['measured_without_d'])} no size gained anything")
     console.print(
         "measured over one small base, by the gain alone; for yours, and for texts that come back: "
         f"cllm tune --choose --d-max {told['d_max_to_try']}"

@@ -71,18 +71,16 @@ def test_a_form_that_was_stated_is_tried_on_what_it_had_not_seen() -> None:
     assert last["d"] == pytest.approx(3 * last["predicted"])
 
 
-def test_the_law_that_is_surer_foretells(tmp_path: Path) -> None:
-    write_json(tmp_path / "law.json", {"corpora": corpora()})
-    assert law.the_law(tmp_path / "law.json").predictors == ("text_nats",)
-    other = [
-        {
-            **one,
-            "d": 0.1 * one["statistics"]["mean_dim"] ** 1.5 / one["statistics"]["texts"] ** 0.25,
-        }
-        for one in corpora()
-    ]
-    write_json(tmp_path / "law.json", {"corpora": other})
-    assert law.the_law(tmp_path / "law.json").predictors == law.STATED.predictors
+def test_what_ships_was_measured_of_ten_corpora_of_five_families_and_foretells() -> None:
+    corpora = law.records()
+    fit = law.gaining(corpora)
+    assert len(fit) >= 10
+    assert len(law_fit.families_of(fit)) >= 5
+    assert {one["name"] for one in corpora} <= {cell.name for cell in CELLS}
+    assert law.without_d() == [one["name"] for one in corpora if one not in fit]
+    foretold = law.the_law()
+    assert 2 < foretold.predict(fit[0]["statistics"]) < foretold.d_max == 512
+    assert law.told(corpora)["left_out"]["largest"] > 1
 
 
 def test_slopes_are_fitted_where_they_are_free() -> None:

@@ -18,6 +18,7 @@ from cllm.files import write_json
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings, preset
 from tune import main as command
+from tune.check import BY_SIZES
 from tune.controls import control_space
 from tune.space import Space
 
@@ -136,8 +137,15 @@ def test_apply_trains_the_best_point_in_full(
     assert facts["dim"] == 4
     assert facts["void_dim"] == 2
     assert facts["steps"] == 3
-    settings = json.loads((tiny_run.model / "training.json").read_text())["settings"]
-    assert settings["train"]["loop"]["lr"] == 0.001
+    assert _trained(tiny_run)["loop"]["lr"] == 0.001
+    assert _trained(tiny_run)["nested"]
+    write_json(kept, told | {"dimension": {"d": 4, "by": BY_SIZES}})
+    command.main(["--run", str(tiny_run.path), "--apply", "--steps", "3", "--json"])
+    assert not _trained(tiny_run)["nested"], "as the models that it was chosen by"
+
+
+def _trained(run: RunFolder) -> dict[str, Any]:
+    return dict(json.loads((run.model / "training.json").read_text())["settings"]["train"])
 
 
 def test_apply_gives_a_chosen_dimension_the_budget_that_it_was_chosen_by(
@@ -249,3 +257,17 @@ def test_a_suggestion_is_a_number_with_an_interval_and_its_reasons(
     assert told["predictors"][predictor] > 1
     command.main(["--suggest", "--corpus", str(file)])
     assert "extrapolates" in capsys.readouterr().out
+
+
+def test_a_suggestion_says_where_texts_are_too_few_for_it(
+    tmp_path: Path, corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in corpus.texts[:50]))
+    command.main(["--suggest", "--corpus", str(file), "--json"])  # by the law that ships
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    low, high = told["d_interval"]
+    assert low < told["d"] < high
+    assert told["d"] > told["statistics"]["texts"] >= told["d_max_to_try"]
+    assert "more than the" in told["extrapolates"][0]
+    assert "products-1300" in told["measured_without_d"]
