@@ -157,7 +157,7 @@ def answers(
 
     def one(request: bytes) -> tuple[bytes, int | None, bytes]:
         answer = sent(host, port, request)
-        found = re.match(rb"HTTP/1\.\d (\d{3})", answer)
+        found = re.match(rb"(?:HTTP/1\.\d 1\d\d .*?\r\n\r\n)*HTTP/1\.\d (\d{3})", answer, re.DOTALL)
         return request, int(found[1]) if found else None, answer
 
     with ThreadPoolExecutor(clients) as pool:

@@ -33,6 +33,7 @@ _UPSERT_ROWS = 1000
 MAX_SPLIT_BYTES = 16
 _MAX_HITS = 16384  # a Milvus server's limit; Lite takes more
 _NORMALISATION = "unit"
+SECONDS = 10.0  # for an answer of Milvus to a question
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class VectorStore:
         vectors_QD = require_unit(vectors_QD, "query row")
         found = self._loaded(
             lambda: self._client.search(
-                self.collection, data=vectors_QD.tolist(), limit=k, filter=filter
+                self.collection, data=vectors_QD.tolist(), limit=k, filter=filter, timeout=SECONDS
             )
         )
         return [[(hit["id"], _angle(hit["distance"])) for hit in hits] for hits in found]
@@ -237,8 +238,10 @@ class VectorStore:
         with _milvus_errors(self._uri):
             try:
                 return ask()
-            except MilvusException:
-                self._client.load_collection(self.collection)
+            except MilvusException as error:
+                if "load" not in str(error).lower():
+                    raise
+                self._client.load_collection(self.collection, timeout=SECONDS)
                 return ask()
 
     def close(self) -> None:

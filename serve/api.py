@@ -184,7 +184,7 @@ async def _told(lines: AsyncIterator[s.Item | s.End], request_id: str) -> AsyncI
             kind = "item" if isinstance(line, s.Item) else "end"
             yield json.dumps({kind: line.model_dump()}).encode() + b"\n"
     except Exception as error:
-        yield json.dumps({"error": problem_of(error).told(request_id)}).encode() + b"\n"
+        yield json.dumps({"error": problem_of(error, request_id).told(request_id)}).encode() + b"\n"
 
 
 # ---- checks ----------------------------------------------------------------------------

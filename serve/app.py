@@ -14,6 +14,7 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
 from cllm.console import set_up_logging
+from cllm.store import NoAnswer
 from serve.api import make_app
 from serve.deployments import WAITING, Index, Model, Store
 from serve.guard import Guard
@@ -22,8 +23,9 @@ from serve.keys import KeyFile
 from serve.metrics import Counts
 from serve.routing import Steady
 from serve.runs import named
-from serve.settings import ServeSettings
+from serve.settings import ENDS, ServeSettings
 
+log = logging.getLogger("cllm.serve")
 WAITS = 0  # cores of what mostly waits for others
 
 
@@ -33,22 +35,34 @@ class Api:
 
     def __init__(self, settings: ServeSettings, model: Any, index: Any, store: Any) -> None:  # noqa: ANN401
         set_up_logging()
-        logs = logging.getLogger("cllm.serve")
-        logs.setLevel(logging.INFO)
+        log.setLevel(logging.INFO)
         self.settings, self.handles = settings, (model, index, store)
         self.hands: Hands | None = None
+        self.guard: Guard | None = None
 
     async def reconfigure(self, config: dict[str, str]) -> None:
-        """Load the run everywhere, then serve it: requests in work end with the one before."""
+        """Load the run everywhere, then serve it: requests in work end with the one before.
+
+        Or, where the service ends: accept no more, and answer those.
+        """
+        if ENDS in config:
+            if self.guard:
+                await self.guard.end()
+            return
         hands = Hands(*self.handles, named(config["run"]))
-        await hands.ready()
+        try:
+            await hands.ready()
+        except NoAnswer:
+            log.warning("the store does not answer: texts come without their neighbours")
         self.hands = hands
 
     def __serve_build_asgi_app__(self) -> Guard:
         """The app behind its guard."""
         keys = KeyFile(self.settings.keys) if self.settings.keys else None
         counts, limits = Counts(), self.settings.limits
-        return Guard(make_app(self._now, limits, counts), limits, keys, counts, proxied=True)
+        app = make_app(self._now, limits, counts)
+        self.guard = Guard(app, limits, keys, counts, proxied=True)
+        return self.guard
 
     def _now(self) -> Hands:
         if self.hands is None:

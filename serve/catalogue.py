@@ -7,8 +7,9 @@ catalogue.nearest(vectors_nD, k=3)
 # Shapes: N training texts, n queries, D coordinates, V voids.
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -47,31 +48,35 @@ class Catalogue:
     void_dim: int
     notes: dict[str, Any]
     model_hash: str
-    store: VectorStore | None  # None: the latents themselves are searched
+    open_store: Callable[[], VectorStore] | None  # None: the latents themselves are searched
 
     @classmethod
     def of(cls, run: RunFolder, milvus: str | None) -> Catalogue:
-        """InputError where the run lacks a part, or Milvus has another model's vectors."""
+        """InputError where the run lacks a part. Milvus is asked when it is needed."""
         corpus, latents, notes = run.load_trained_corpus(), load_latents(run.latents), run.notes()
         train, made_by = latents.select("train"), latents.model_hash
-        store = None
+        open_store = None
         if milvus:
             name, dim = collection_of(corpus.hash, made_by), train.vectors_ND.shape[1]
-            store = VectorStore.open(milvus, name, made_by, dim, create=False)
+            open_store = partial(VectorStore.open, milvus, name, made_by, dim, create=False)
         return cls(
             train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)),
-            int(notes["model"]["void_dim"]), notes, made_by, store,
+            int(notes["model"]["void_dim"]), notes, made_by, open_store,
         )  # fmt: skip
 
+    @cached_property
+    def _store(self) -> VectorStore | None:
+        return self.open_store() if self.open_store else None
+
     def require_answer(self) -> None:
-        """NoAnswer where the store does not answer."""
-        if self.store:
-            self.store.count()
+        """NoAnswer where the store does not answer; InputError: it has other vectors, or none."""
+        if self._store:
+            self._store.count()
 
     def nearest(self, vectors_nD: Vectors, k: int) -> list[list[Near]]:
         """The k nearest training texts of unit vectors, nearest first."""
-        if self.store:
-            found = self.store.search(vectors_nD, k, 'split == "train"')
+        if self._store:
+            found = self._store.search(vectors_nD, k, 'split == "train"')
             return [[self._near(self._row_of[name], far) for name, far in hits] for hits in found]
         angle_nk, row_nk = self._index.search(vectors_nD, k)
         return [
@@ -89,7 +94,7 @@ class Catalogue:
         return {name: self.notes[name] for name in kept if name in self.notes} | {
             "version": __version__, "model_hash": self.model_hash, "void_dim": self.void_dim,
             "texts": len(self.train),
-            "store": "milvus" if self.store else "latents",
+            "store": "milvus" if self.open_store else "latents",
         }  # fmt: skip
 
     def void_list(self) -> dict[str, Any]:

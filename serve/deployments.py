@@ -163,8 +163,8 @@ class Store(Part):
     def __init__(self, milvus: str | None) -> None:
         super().__init__(lambda name: _catalogue_of(name, milvus))
 
-    async def ready(self, run: str) -> bool:
-        """Whether the run is loaded, and its vectors can be asked for."""
+    async def answers(self, run: str) -> bool:
+        """Whether the run's vectors can be asked for; raises where not."""
         await asyncio.to_thread((await self._runs.get(run)).require_answer)
         return True
 

@@ -79,7 +79,7 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.keys, self.counts = app, limits, keys, counts
         self.proxied = proxied  # by Serve, which tells request ids itself
-        self.rates, self.working = Rates(limits.per_minute), 0
+        self.rates, self.working, self.ending = Rates(limits.per_minute), 0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -102,7 +102,7 @@ class Guard:
             await self._worked_on(scope, _replayed(body, receive), answer)
         except Exception as error:
             if not answer.ended:  # the app's framework answers, and raises again what it met
-                await answer.fail(problem_of(error), request_id)
+                await answer.fail(problem_of(error, request_id), request_id)
         finally:
             took = time.perf_counter() - begun
             self.counts.request(path, answer.status, took, self.working)
@@ -147,7 +147,15 @@ class Guard:
             raise Problem(408, "the body did not come in time") from None
         return b"".join(parts)
 
+    async def end(self) -> None:
+        """Accept nothing more; returns when all that was accepted is answered."""
+        self.ending = True
+        while self.working:
+            await asyncio.sleep(0.05)
+
     async def _worked_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if self.ending:
+            raise Problem(503, "the service ends", 5)
         if self.working >= self.limits.in_flight:
             raise Problem(503, "too many requests are worked on; come back", 1)
         self.working += 1

@@ -20,7 +20,7 @@ def answer_with_problems(app: FastAPI) -> None:
     """Have every error of an app told so."""
 
     def told(request: Request, problem: Problem) -> Response:
-        words = json.dumps(problem.told(request.scope.get("state", {}).get("request_id", "")))
+        words = json.dumps(problem.told(_id_of(request)))
         return Response(words, problem.status, problem.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -40,4 +40,8 @@ def answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return told(request, problem_of(error))
+        return told(request, problem_of(error, _id_of(request)))
+
+
+def _id_of(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))

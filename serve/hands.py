@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from grpc import RpcError
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 
@@ -70,16 +71,17 @@ class Hands:
         return await self._asked(self.store, "about", part, *given)
 
     async def ready(self) -> None:
-        """Have the run loaded everywhere."""
+        """Have the run loaded everywhere. NoAnswer: it is, but Milvus is away."""
         parts = (self.model, self.index, self.store)
         await asyncio.gather(*(self._asked(part, "ready") for part in parts))
         self.dim = self.dim or int((await self.about("facts"))["model"]["dim"])
+        await self._asked(self.store, "answers")
 
     async def _asked(self, part: Any, name: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
         method = getattr(part, name)
         for _ in range(TRIES - 1):
             try:
                 return await method.remote(self.run, *given)
-            except RayActorError:
+            except (RayActorError, RpcError):
                 continue
         return await method.remote(self.run, *given)

@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(options: argparse.Namespace) -> ServeSettings:
     """InputError where it would be open to everybody, or a number means nothing."""
+    from cllm.store import require_reachable
     from serve.keys import KeyFile
     from serve.runs import named
 
@@ -98,6 +99,8 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
             )
     if keys:
         KeyFile(keys)
+    if options.milvus:
+        require_reachable(options.milvus)
     return ServeSettings(
         run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
         models=models_of(options), model_cpus=options.threads, model_gpus=1 if options.gpu else 0,
@@ -140,7 +143,8 @@ def _serve(options: argparse.Namespace) -> None:
     from cluster.joining import joined
     from serve.running import Service
 
-    settings, url = settings_of(options), f"http://{options.host}:{options.port}"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    settings, url = settings_of(options), f"http://{host}:{options.port}"
     with (
         joined(options.address, for_data=False),
         Service.started(settings, options.host, options.port) as service,

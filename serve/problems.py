@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from http import HTTPStatus
 from typing import Any
 
@@ -16,9 +17,9 @@ log = logging.getLogger("cllm.serve")
 
 AWAY = {  # errors, by name, that mean that a part is not there; Ray's and ours
     "RayActorError", "ActorUnavailableError", "DeploymentUnavailableError", "BackPressureError",
-    "ReplicaUnavailableError", "NoAnswer",
+    "ReplicaUnavailableError", "RpcError", "NoAnswer",
 }  # fmt: skip
-INSIDE = "the service failed; the request id says where in its logs"
+INSIDE = "the service failed; its log says more beside the request id"
 
 
 class Problem(Exception):
@@ -61,17 +62,18 @@ def require(most: int, count: int, what: str) -> None:
         raise Problem(422, f"{count} {what} were asked for; {most} at most")
 
 
-def problem_of(error: BaseException) -> Problem:
+def problem_of(error: BaseException, request_id: str = "") -> Problem:
     """What is told of an error: what the request can mend, that a part is away, or nothing.
 
-    Errors of ours name folders and addresses, which callers do not need to know.
+    Errors of ours name folders and addresses, which callers do not need to know: those are logged.
     """
     if isinstance(error, Problem):
         return error
     if isinstance(error, NoSuchPlace):
         cause = getattr(error, "cause", error)  # Ray wraps what a deployment raises
         return Problem(422, str(cause).strip().splitlines()[0][:500])
-    log.error("a request failed", exc_info=error)
+    lines = traceback.format_exception(error)
+    log.error(json.dumps({"request_id": request_id, "failed": "".join(lines)}))
     if AWAY & {kind.__name__ for kind in type(error).__mro__}:
         return Problem(503, "a part of the service does not answer; come back", 5)
     return Problem(500, INSIDE)

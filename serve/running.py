@@ -21,12 +21,12 @@ from ray.serve.schema import ApplicationStatus
 
 from cllm.errors import InputError, WorkError
 from cluster.joining import last_line
-from serve.settings import ServeSettings
+from serve.settings import ENDS, ServeSettings
 
 APP = "cllm"
 PARTS = ("api", "model", "index", "store")
 BUILDER = "serve.app:build"
-SECONDS = 120  # until a run is loaded everywhere
+SECONDS = 130  # until a run is loaded everywhere, or all that was accepted is answered
 KEEP_ALIVE = 15  # seconds that a connection may idle
 
 
@@ -90,13 +90,14 @@ class Service:
         }
         service.client.deploy_applications(config)
         try:
-            service.wait(run)  # with one model, so that it answers soon
+            service.wait({"run": run})  # with one model, so that it answers soon
             if settings.models > 1:
                 application["deployments"] = _serving(run)
-                service.client.deploy_applications({"applications": [application]})
+                service.client.deploy_applications(config)
             yield service
+            service.end()
         finally:
-            serve.delete(APP)  # replicas end what they have accepted
+            serve.delete(APP)
             if not (there.address or service.told().others):
                 serve.shutdown()
 
@@ -121,10 +122,30 @@ class Service:
 
     def reload(self, run: str) -> None:
         """Serve another run, once it is loaded."""
-        application = self.client.get_serve_details()["applications"][APP]["deployed_app_config"]
-        application["deployments"] = _serving(run)
+        self._deploy(_serving(run))
+        self.wait({"run": run})
+
+    def end(self) -> None:
+        """Accept no more requests, and wait until those that were accepted are answered."""
+        run = _asked_of_api(self._application)["run"]
+        parts = _serving(run)
+        ending = next(part for part in parts if part["name"] == "api")["user_config"]
+        ending[ENDS] = "yes"
+        self._deploy(parts)
+        self.wait(ending)
+
+    def _deploy(self, parts: list[dict[str, Any]]) -> None:
+        """The same application, with other things told to its parts."""
+        details = self.client.get_serve_details()
+        application = details["applications"][APP]["deployed_app_config"]
+        application["deployments"] = parts
         self.client.deploy_applications({"applications": [application]})
-        self.wait(run)
+
+    @property
+    def _application(self) -> dict[str, Any]:
+        """What Serve says of ours; nothing where it is not there."""
+        found: dict[str, Any] = self.client.get_serve_details()["applications"].get(APP, {})
+        return found
 
     def told(self) -> Told:
         """What Serve says of itself."""
@@ -133,16 +154,16 @@ class Service:
         address = (options["host"], options["port"]) if options else None
         return Told(address, tuple(sorted(details.get("applications", {}))))
 
-    def wait(self, run: str) -> None:
-        """Until a run is served. WorkError: it could not be, or takes too long."""
+    def wait(self, asked: dict[str, str]) -> None:
+        """Until the API does what it was asked. WorkError: it could not, or takes too long."""
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
-            told = self.client.get_serve_details()["applications"].get(APP, {})
-            status = told.get("status")
-            if status == ApplicationStatus.RUNNING and _served(told) == run:
+            found = self._application
+            status = found.get("status")
+            if status == ApplicationStatus.RUNNING and _asked_of_api(found) == asked:
                 return
             if status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise WorkError(f"the service did not start: {_reason(told)}")
+                raise WorkError(f"the service did not start: {_reason(found)}")
             time.sleep(0.2)
         raise WorkError(f"the service was not there after {SECONDS} s; see `ray status`")
 
@@ -155,10 +176,10 @@ def _serving(run: str, models: int | None = None) -> list[dict[str, Any]]:
     return parts
 
 
-def _served(told: dict[str, Any]) -> str | None:
-    config = told.get("deployments", {}).get("api", {}).get("deployment_config", {})
-    run: str | None = (config.get("user_config") or {}).get("run")
-    return run
+def _asked_of_api(found: dict[str, Any]) -> dict[str, str]:
+    """What the API was told last."""
+    config = found.get("deployments", {}).get("api", {}).get("deployment_config", {})
+    return dict(config.get("user_config") or {})
 
 
 def _reason(told: dict[str, Any]) -> str:

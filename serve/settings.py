@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+ENDS = "ends"  # in what the API is told while it runs: answer what was accepted, and no more
+
 
 class Limits(BaseModel):
     """What one request may ask for, and how many may ask at a time."""

@@ -59,20 +59,44 @@ def test_no_request_fails_where_a_part_is_killed(
     process, told = service
     client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
     right = [line.text for line in client.generate(asked) if isinstance(line, Item)]
-    replicas = [
-        one for one in psutil.Process(process.pid).children(recursive=True)
-        if f"ServeReplica:cllm:{part}" in _words(one)
-    ]  # fmt: skip
     with Load(client, asked) as load:
         load.more(2)
-        for replica in replicas:
-            replica.kill()
+        _kill(process, part)
         load.more(6)
     assert not load.failed
     assert all(texts == right for texts in load.texts)
     assert set(load.notes) <= {GONE}  # where the store takes long: said, and texts all the same
     assert client.ready()
     assert client.neighbours(right, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_where_the_api_is_killed_only_what_it_worked_on_fails(
+    service: tuple[subprocess.Popen[str], dict[str, str]],
+) -> None:
+    process, told = service
+    client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1)
+    with Load(client, asked, visitors=3) as load:
+        load.more(3)
+        _kill(process, "api")
+    assert len(load.failed) <= 3
+    until = time.monotonic() + 30
+    while not client.ready():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    again = [line.text for line in client.generate(asked) if isinstance(line, Item)]
+    assert [again] * len(load.texts) == load.texts
+
+
+def _kill(process: subprocess.Popen[str], part: str) -> None:
+    replicas = [
+        one for one in psutil.Process(process.pid).children(recursive=True)
+        if f"ServeReplica:cllm:{part}" in _words(one)
+    ]  # fmt: skip
+    assert replicas
+    for replica in replicas:
+        replica.kill()
 
 
 @pytest.mark.slow
@@ -101,7 +125,6 @@ def test_a_service_is_not_replaced_by_another_one(
     script = f"""
 from serve import running
 from serve.settings import ServeSettings
-from services import Load, served
 running.get_dashboard_url = lambda: {told["dashboard"].removeprefix("http://")!r}
 print(running.Service.running("{told["dashboard"]}").told().address)
 with running.Service.started(ServeSettings(run={str(SHIPPED)!r}), "127.0.0.1", 1):
@@ -156,21 +179,28 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     assert client.model()["corpus"]["source"] == "elsewhere"
     assert process.poll() is None
 
-    lines: list[Item | End] = []
-    long = Generate(n=10, topic="soup")  # is accepted, and so ends
+    _end_under_load(process, client)
 
-    def listen() -> None:
-        for line in client.generate(long):
-            lines.append(line)
 
-    last = threading.Thread(target=listen)
-    last.start()
-    while not lines:
+def _end_under_load(process: subprocess.Popen[str], client: Client) -> None:
+    """What was accepted ends, whatever work is left of it; what comes later is refused."""
+    heard: list[list[Item | End]] = [[] for _ in range(6)]
+
+    def listen(number: int) -> None:
+        asked = Generate(n=20, topic="soup", seed=number, novel=True, hit=True)
+        for line in client.generate(asked):
+            heard[number].append(line)
+
+    visitors = [threading.Thread(target=listen, args=(number,)) for number in range(len(heard))]
+    for visitor in visitors:
+        visitor.start()
+    while not all(heard):
         time.sleep(0.01)
+    assert not all(isinstance(lines[-1], End) for lines in heard)
     process.send_signal(signal.SIGTERM)
-    last.join()
-    assert isinstance(lines[-1], End)
-    assert lines[-1].found == 10
+    for visitor in visitors:
+        visitor.join()
+    assert all(isinstance(lines[-1], End) for lines in heard)
     assert process.wait(120) == 0
     assert not client.ready()
 
