@@ -70,7 +70,12 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     contexts, faults = [], list[str]()
 
     def opened(
-        path: str = "/", size: str = "desk", at: str = url, wait: bool = True, **more: Any
+        path: str = "/",
+        size: str = "desk",
+        at: str = url,
+        wait: bool = True,
+        fails: bool = False,
+        **more: Any,
     ) -> Any:
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
@@ -78,8 +83,13 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda told: faults.append(told.text) if told.type == "error" else None)
-        page.faults = faults
+
+        def hear(told: Any) -> None:
+            expected = fails and "Failed to load resource" in told.text
+            if told.type == "error" and not expected:
+                faults.append(told.text)
+
+        page.on("console", hear)
         page.goto(at + path)
         if wait:
             page.wait_for_selector("#voids li")
@@ -217,13 +227,34 @@ def test_between_two_texts_a_slider_shows_what_lies_on_the_way(visit: Any) -> No
         page.locator("#at").fill(at)
         shows(page, "#at-told", f"^{told}$")
         shows(page, "#way", "^title: .*soup")
+    other = visit("/" + page.url.split("/", 3)[3])
+    shows(other, "#at-told", "^100 %$")
+    shows(other, "#way", re.escape(page.inner_text("#way")))
+    assert "theme" not in other.url  # which nobody chose
+
+
+def test_what_is_looked_at_beside_leaves_what_is_written_in_the_address(visit: Any) -> None:
+    page = visit("/?mode=topic&topic=soup+leeks&n=1&written=1")
+    written(page)
+    page.uncheck("#rings")
+    assert "written=1" in page.url
+    page.fill("#seed", "3")
+    page.locator("#seed").blur()
+    assert "written" not in page.url
+
+
+def test_an_address_of_a_void_that_is_gone_says_so(visit: Any) -> None:
+    page = visit("/?mode=void&void-id=999&written=1")
+    page.get_by_text("The void of this address is not in this run").wait_for()
+    assert page.locator("#texts li").count() == 0
 
 
 def test_what_is_kept_stays_and_is_exported(visit: Any, tmp_path: Path) -> None:
     page = visit("/?mode=topic&topic=soup+leeks&n=2&written=1")
     texts = written(page)
-    for each in page.locator("#texts").get_by_role("button", name="Keep").all():
-        each.click()
+    left = page.locator("#texts").get_by_role("button", name="Keep")
+    while left.count():
+        left.first.click()
     page.reload()
     kept = page.locator("#kept .text").all_inner_texts()
     assert kept == texts
@@ -237,11 +268,12 @@ def test_what_is_kept_stays_and_is_exported(visit: Any, tmp_path: Path) -> None:
     assert files["CSV"].startswith('text,verdict,novelty,void,nearest\r\n"title: ')
     assert files["Markdown"].count("- title: ") == 2
     page.locator("#kept").get_by_role("button", name="Remove").first.click()
+    page.wait_for_selector("#kept-title:focus")
     assert page.locator("#kept .text").all_inner_texts() == texts[1:]
 
 
 def test_where_the_service_fails_it_says_so_and_can_be_asked_again(visit: Any) -> None:
-    page = visit("/?mode=topic&topic=soup+leeks&n=1")
+    page = visit("/?mode=topic&topic=soup+leeks&n=1", fails=True)
     problem = json.dumps({"detail": "too many requests are worked on; come back"})
     page.route("**/v1/generate", lambda route: route.fulfill(status=503, body=problem))
     page.get_by_role("button", name="Write", exact=True).click()
@@ -258,14 +290,12 @@ def test_where_the_service_fails_it_says_so_and_can_be_asked_again(visit: Any) -
     page.unroute("**/v1/map*")
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector("#voids li button")
-    page.faults[:] = [one for one in page.faults if "Failed to load resource" not in one]
 
 
 def test_a_topic_that_no_text_has_is_told_as_such(visit: Any) -> None:
-    page = visit("/?mode=topic&topic=xyzzy")
+    page = visit("/?mode=topic&topic=xyzzy", fails=True)
     page.get_by_role("button", name="Write", exact=True).click()
     page.get_by_text("No text has all words").wait_for()
-    page.faults[:] = [one for one in page.faults if "Failed to load resource" not in one]
 
 
 class Slow(Settling):
@@ -347,7 +377,7 @@ def test_screen_readers_and_phones_are_served(visit: Any, size: str, theme: str)
 
 def test_a_service_with_keys_asks_for_one(visit: Any, hands: Settling) -> None:
     with served(hands, Limits(per_minute=0), Keys({"ann": hashed("a key")})) as url:
-        page = visit("/", at=url, wait=False)
+        page = visit("/", at=url, wait=False, fails=True)
         page.get_by_label("This service asks for a key").wait_for()
         page.fill("#key", "another")
         page.keyboard.press("Enter")
@@ -356,4 +386,3 @@ def test_a_service_with_keys_asks_for_one(visit: Any, hands: Settling) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector("#voids li button")
         assert not page.locator("#unlock").is_visible()
-    page.faults[:] = [one for one in page.faults if "Failed to load resource" not in one]

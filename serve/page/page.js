@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SHADES = 64; // cells of the map's density, across
-const state = { map: null, voids: [], titles: new Map(), texts: [], kept: [], writing: null };
+const state = { map: null, voids: [], titles: new Map(), texts: [], kept: [], writing: null, theme: null, way: null };
 
 // ---- asking ------------------------------------------------------------------------------
 
@@ -66,8 +66,7 @@ function remember(changes = {}) {
   if (mode() !== "any") params.set("mode", mode());
   for (const [name, usual] of Object.entries(FIELDS)) if ($(name).value !== usual) params.set(name, $(name).value);
   for (const [name, usual] of Object.entries(SWITCHES)) if ($(name).checked !== usual) params.set(name, $(name).checked ? "1" : "0");
-  const theme = document.documentElement.dataset.theme;
-  if (theme) params.set("theme", theme);
+  if (state.theme) params.set("theme", state.theme);
   const before = new URLSearchParams(location.search);
   const written = "written" in changes ? changes.written : before.has("written");
   if (written) params.set("written", "1");
@@ -81,7 +80,8 @@ function recall() {
   const wanted = document.querySelector(`input[name=mode][value="${CSS.escape(params.get("mode") || "any")}"]`);
   if (wanted) wanted.checked = true;
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.dataset.theme = params.get("theme") || (dark ? "dark" : "light");
+  state.theme = params.get("theme"); // null: the system's
+  document.documentElement.dataset.theme = state.theme || (dark ? "dark" : "light");
   showMode();
   return params.has("written");
 }
@@ -176,7 +176,7 @@ function listVoids(found) {
   state.voids = found.voids;
   const usual = $("void-id").value || new URLSearchParams(location.search).get("void-id");
   $("void-id").replaceChildren(...found.voids.map((one) => element("option", { value: one.id, textContent: `void ${one.id}` })));
-  if (usual) $("void-id").value = usual;
+  if (usual) $("void-id").value = usual; // none is chosen where that one is not there
   $("voids").replaceChildren(...found.voids.map((one) => element("li", {},
     button(`Void ${one.id} – score ${digits(one.score, 2)}, radius ${digits(one.radius)} rad, between ${one.rim.slice(0, 2).map(named).join(" and ")}`,
       () => choose(one.id), { ariaPressed: "false" }))));
@@ -219,6 +219,7 @@ function request() {
 
 async function write() {
   if (state.writing) state.writing.abort();
+  if (mode() === "void" && !$("void-id").value) { say("the void of this address is not in this run; choose another one"); return; }
   const mine = (state.writing = new AbortController());
   remember({ written: true });
   state.texts = [];
@@ -238,6 +239,7 @@ async function write() {
   }, write);
   if (state.writing !== mine) return;
   state.writing = null;
+  if (document.activeElement === $("stop")) $("go").focus();
   $("stop").hidden = true;
   const count = state.texts.length, written = `${count} ${count === 1 ? "text" : "texts"}`;
   if (!ended) $("end").textContent = mine.signal.aborted ? `Stopped after ${written}.` : "";
@@ -258,6 +260,7 @@ async function* lines(answer) {
 
 function add(item) {
   state.texts.push(item);
+  $("end").textContent = `Writing… ${state.texts.length} so far`;
   const facts = [`novelty ${digits(item.novelty, 2)}`, `void score there ${digits(item.place.score, 2)}`];
   if (item.place.void !== null) facts.unshift(`void ${item.place.void}`);
   else if (item.place.in_void) facts.unshift("in a void");
@@ -273,7 +276,10 @@ function add(item) {
       item.nearest === null ? element("p", { className: "small", textContent: "The store does not answer: nearest texts are missing." })
         : element("ul", {}, ...item.nearest.map((known) => element("li", { className: "small", textContent: `${digits(known.angle)} rad: ${known.text}` })))),
     element("p", { className: "line" },
-      button("Keep", () => keep({ text: item.text, verdict: item.verdict, novelty: item.novelty, void: item.place.void, nearest: nearest ? nearest.text : null })),
+      button("Keep", (event) => {
+        keep({ text: item.text, verdict: item.verdict, novelty: item.novelty, void: item.place.void, nearest: nearest ? nearest.text : null });
+        event.target.textContent = "Kept";
+      }),
       button("Near this", () => near(item.text)))));
 }
 
@@ -310,8 +316,13 @@ async function slide() {
   if (!$("first").value || !$("last").value) return;
   await new Promise((go) => setTimeout(go, 150));
   if (turn !== sliding) return;
-  const way = await told(() => json("v1/interpolate", { first: $("first").value, last: $("last").value, steps: 21 }));
-  if (way && turn === sliding) $("way").textContent = way.items[Number($("at").value)].text;
+  const ends = { first: $("first").value, last: $("last").value };
+  if (!state.way || state.way.first !== ends.first || state.way.last !== ends.last) {
+    const way = await told(() => json("v1/interpolate", { ...ends, steps: 21 }));
+    if (!way) return;
+    state.way = { ...ends, items: way.items };
+  }
+  if (turn === sliding) $("way").textContent = state.way.items[Number($("at").value)].text;
 }
 
 // ---- known texts, favourites ---------------------------------------------------------------
@@ -355,7 +366,7 @@ function showKept() {
   $("exports").hidden = !state.kept.length;
   $("kept").replaceChildren(...state.kept.map((item) => element("li", { className: "card" },
     element("p", { className: "text", textContent: item.text }),
-    button("Remove", () => { state.kept = state.kept.filter((other) => other !== item); store(); }))));
+    button("Remove", () => { state.kept = state.kept.filter((other) => other !== item); store(); $("kept-title").focus(); }))));
   if (!state.kept.length) $("kept").append(element("li", { className: "small", textContent: "Texts that you keep are listed here, on this device only." }));
 }
 
@@ -396,6 +407,7 @@ async function load() {
 
 async function begin() {
   if (!(await load())) return; // what is wrong stays told
+  if (mode() === "between") slide();
   if ($("query").value) await search();
   if (written) await write();
 }
@@ -407,13 +419,14 @@ $("ask").addEventListener("submit", (event) => { event.preventDefault(); write()
 $("stop").addEventListener("click", () => state.writing && state.writing.abort());
 $("search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
 $("where").addEventListener("change", () => { showMode(); showVoid(); remember({ written: false }); draw(); });
-for (const name of [...Object.keys(FIELDS), ...Object.keys(SWITCHES)]) $(name).addEventListener("change", () => { remember({ written: false }); draw(); });
+const BESIDE = ["rings", "query", "at"]; // change nothing of what is written
+for (const name of [...Object.keys(FIELDS), ...Object.keys(SWITCHES)]) $(name).addEventListener("change", () => { remember(BESIDE.includes(name) ? {} : { written: false }); draw(); });
 $("void-id").addEventListener("change", showVoid);
 for (const name of ["at", "first", "last"]) $(name).addEventListener("input", slide);
 for (const each of document.querySelectorAll("[data-export]")) each.addEventListener("click", () => save(each.dataset.export));
 $("theme").addEventListener("click", () => {
   const root = document.documentElement;
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  root.dataset.theme = state.theme = root.dataset.theme === "dark" ? "light" : "dark";
   remember();
   draw();
 });
