@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.sampler import Sampler
 from cllm.sampling import Request
 from cllm.where import Where
@@ -33,4 +33,4 @@ def main(port: int, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else SHIPPED)
+    main(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else SHIPPED_VOIDS)

@@ -266,11 +266,11 @@ def sampler_of(options: argparse.Namespace, threads: int) -> Any:  # noqa: ANN40
     """The library on the same run."""
     import torch
 
-    from cllm.run import SHIPPED, RunFolder
+    from cllm.run import SHIPPED_VOIDS, RunFolder
     from cllm.sampler import Sampler
 
     torch.set_num_threads(threads)
-    return Sampler.of(RunFolder(options.run or SHIPPED))
+    return Sampler.of(RunFolder(options.run or SHIPPED_VOIDS))
 
 
 def quantiles(seconds: Any) -> dict[str, float]:  # noqa: ANN401 - numbers

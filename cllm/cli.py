@@ -43,7 +43,7 @@ from cllm.cli_options import (
 from cllm.cli_steps import settings_of, show
 from cllm.console import emit, one_line_errors, set_up_logging, stop_on_sigterm
 from cllm.errors import InputError
-from cllm.run import SHIPPED, existing_run, output_run, trained_run
+from cllm.run import SHIPPED, SHIPPED_VOIDS, existing_run, output_run, trained_run
 
 if TYPE_CHECKING:
     from cllm.run import RunFolder
@@ -200,8 +200,8 @@ def generate(
         from serve.command import write_from
 
         write_from(
-            existing_run(run), url, json, n=n, seed=seed, void=void, near=near, between=between,
-            topic=topic, novel=novel, valid=valid, hit=hit,
+            existing_run(run, shipped=SHIPPED_VOIDS), url, json, n=n, seed=seed, void=void,
+            near=near, between=between, topic=topic, novel=novel, valid=valid, hit=hit,
         )  # fmt: skip
         return
     if novel or valid or hit:

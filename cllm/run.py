@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_RUN = Path("runs/default")
-SHIPPED = Path(__file__).parent / "assets" / "recipes"
+SHIPPED = Path(__file__).parent / "assets" / "recipes"  # trained to restore
+SHIPPED_VOIDS = SHIPPED.with_name("voids")  # over the same base, trained to write from voids
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class RunFolder:
 
     @property
     def shipped(self) -> bool:
-        """Whether this is the run that came with the project; it is never written to."""
-        return self.path.resolve() == SHIPPED.resolve()
+        """Whether this is a run that came with the project; it is never written to."""
+        return self.path.resolve() in (SHIPPED.resolve(), SHIPPED_VOIDS.resolve())
 
     def branch(self, path: Path) -> RunFolder:
         """Another run over the same corpus and base, which are only pointed to."""
@@ -198,15 +199,17 @@ def training_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def existing_run(path: Path | None, default: Path = DEFAULT_RUN) -> RunFolder:
-    """The run a command reads: the one named, else the default if trained, else the shipped."""
+def existing_run(
+    path: Path | None, default: Path = DEFAULT_RUN, shipped: Path = SHIPPED
+) -> RunFolder:
+    """The run a command reads: the one named, else the default if trained, else a shipped one."""
     if path is not None:
         return RunFolder(path)
     if (default / "model").is_dir():
         return RunFolder(default)
-    if not (SHIPPED / "model").is_dir():
+    if not (shipped / "model").is_dir():
         raise InputError("no trained run here and none shipped; train one with `cllm demo`")
-    return RunFolder(SHIPPED)
+    return RunFolder(shipped)
 
 
 def output_run(path: Path | None) -> RunFolder:

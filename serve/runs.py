@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cllm.errors import InputError
 from cllm.files import digest, file_digest
-from cllm.run import RunFolder, existing_run
+from cllm.run import SHIPPED_VOIDS, RunFolder, existing_run
 
 AT = "@"
 
@@ -31,7 +31,7 @@ def named(run: Path | str | None) -> str:
     """The name of the run in a folder; none: the default, or the one that ships."""
     if isinstance(run, str) and AT in run:
         return run  # it is one
-    return name_of(existing_run(None if run is None else Path(run)))
+    return name_of(existing_run(None if run is None else Path(run), shipped=SHIPPED_VOIDS))
 
 
 def run_of(name: str) -> RunFolder:

@@ -1,7 +1,8 @@
-"""Make the model that ships: `make assets`, or `python -m studies.assets --help`.
+"""Make a model that ships: `make assets`, or `python -m studies.assets --help`.
 
 Base, reference LM and CLLM over the built-in `plain` recipes, with latents, voids and
-scores, trained in a run folder and copied to `cllm/assets/recipes` in half precision.
+scores, trained in a run folder and copied to `cllm/assets/recipes` in half precision; with
+`--aim voids` a CLLM over that base, to `cllm/assets/voids`, which points to base and corpus.
 """
 
 import argparse
@@ -14,11 +15,13 @@ from cllm.cards import write_base_card
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
 from cllm.files import halve, read_json, replacing, write_json
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from cllm.settings import RunSettings, overridden
 
 log = logging.getLogger(__name__)
 
+BY_STEPS = ("train.loop.steps=14000", "train.loop.seconds=0")  # of the one for voids
+COMMANDS = {"text": "make assets", "voids": "python -m studies.assets --aim voids"}
 LEFT_OUT = ("training", "tensorboard", "checkpoint", "milvus.db", "report.html", "map.png")
 
 
@@ -26,7 +29,7 @@ def main() -> None:
     """Train what is missing in the run folder, evaluate, and put it in place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/assets"))
-    parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM")
+    parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM that restores")
     parser.add_argument("--base-seconds", type=float, default=1400)
     parser.add_argument("--reference-seconds", type=float, default=240)
     parser.add_argument("--aim", choices=("text", "voids"), default="text")
@@ -38,6 +41,9 @@ def main() -> None:
     )  # fmt: skip
     args = parser.parse_args()
     set_up_logging()
+    place, changes = SHIPPED, args.set
+    if args.aim == "voids":
+        place, changes = SHIPPED_VOIDS, [*BY_STEPS, *args.set]
     settings = overridden(
         "quick",
         dim=32,
@@ -45,38 +51,45 @@ def main() -> None:
         seconds=args.seconds,
         base_seconds=args.base_seconds,
         aim=args.aim,
-        changes=args.set,
+        changes=changes,
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)
         if args.again:
-            shutil.copytree(SHIPPED, run.path)
-        else:
+            shutil.copytree(place, run.path, symlinks=True)
+        if place == SHIPPED_VOIDS:
+            RunFolder(SHIPPED).branch(run.path)
+        if not args.again:
             train(run, settings)
-            measure(run, settings)
+            measure(run, settings, COMMANDS[args.aim])
         write(run, settings)
-        ship(run, SHIPPED)
+        ship(run, place)
 
 
 def train(run: RunFolder, settings: RunSettings) -> None:
-    """Corpus and models, going on after what the run folder already holds."""
-    if not run.corpus.exists() or run.load_corpus().info["seed"] != settings.seed:
-        pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
-    pipeline.make_base(run, settings.base, reuse=True)
-    pipeline.make_reference(run, settings, reuse=True)
+    """What is missing of corpus, base and model; corpus and base may be pointed to."""
+    if not run.base.is_symlink():
+        if not run.corpus.exists() or run.load_corpus().info["seed"] != settings.seed:
+            pipeline.keep_corpus(run, built_in_corpus("plain", 20_000, settings.seed))
+        pipeline.make_base(run, settings.base, reuse=True)
+        pipeline.make_reference(run, settings, reuse=True)
     pipeline.train_model(run, settings, reuse=True)
 
 
-def measure(run: RunFolder, settings: RunSettings) -> None:
+def measure(run: RunFolder, settings: RunSettings, command: str) -> None:
     """What the models are and how well they restore, with the weights as they will ship."""
-    for folder in (run.base, run.reference, run.model):
+    own = [run.model] if run.base.is_symlink() else [run.base, run.reference, run.model]
+    for folder in own:
         halve(folder / "model.safetensors")
     facts = run.notes()["model"] | {"hash": run.load_model().hash, "origin": "shipped"}
     run.note("model", facts)
-    for folder, known in ((run.base, run.notes()["base"]), (run.model, facts)):
-        told = read_json(folder / "training.json")
-        write_json(folder / "training.json", told | {"facts": known, "command": "make assets"})
-    write_base_card(run.base, run.notes()["base"], run.load_corpus(), settings.seed, "make assets")
+    base = run.notes()["base"]
+    for folder, known in ((run.base, base), (run.model, facts)):
+        if folder in own:
+            told = read_json(folder / "training.json")
+            write_json(folder / "training.json", told | {"facts": known, "command": command})
+    if run.base in own:
+        write_base_card(run.base, base, run.load_corpus(), settings.seed, command)
     pipeline.embed_corpus(run, replace=True)
     discovery.evaluate_run(run, settings.seed, settings.evaluated)
 
@@ -90,8 +103,11 @@ def write(run: RunFolder, settings: RunSettings) -> None:
 
 def ship(run: RunFolder, place: Path) -> None:
     """Copy the run, without what can be made again."""
+    shared = [part.name for part in (run.base, run.corpus) if part.is_symlink()]
     with replacing(place) as new:
-        shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT, *shared))
+        for name in shared:
+            (new / name).symlink_to(Path("..") / SHIPPED.name / name)
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     log.info("shipped %s: %.1f MB", place, size / 1e6)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
-from cllm.run import SHIPPED, existing_run
+from cllm.run import SHIPPED_VOIDS, existing_run
 
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--disable-background-networking")  # fmt: skip
@@ -41,7 +41,7 @@ def main() -> None:
     """Take them all; print their paths."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/page"))
-    parser.add_argument("--run", type=Path, default=SHIPPED)
+    parser.add_argument("--run", type=Path, default=SHIPPED_VOIDS)
     parser.add_argument("--only", nargs="*", help="names of pictures")
     options = parser.parse_args()
     set_up_logging()

@@ -1,4 +1,4 @@
-"""The run folder that ships: whole, small, safe, and as good as its report says."""
+"""The run folders that ship: whole, small, safe, and as good as its report says."""
 
 import json
 
@@ -6,19 +6,42 @@ import numpy as np
 import pytest
 
 from cllm.recipes import check, combination
-from cllm.run import SHIPPED, RunFolder, existing_run
+from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder, existing_run
+from cllm.sampler import Sampler
+from cllm.sampling import Request
 
 RUN = RunFolder(SHIPPED)
+VOIDS = RunFolder(SHIPPED_VOIDS)
 
 
 def report():
     return json.loads(RUN.report.read_text("utf-8"))
 
 
-def test_it_is_a_whole_run_of_at_most_20_megabytes():
-    for part in ("corpus.parquet", "base", "base/reference", "model", "latents", "voids.parquet"):
+def test_each_is_a_whole_run_and_both_have_at_most_25_megabytes():
+    parts = ("corpus.parquet", "base", "base/reference", "model", "latents", "voids.parquet")
+    for part in parts:
         assert (SHIPPED / part).exists(), part
-    assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) <= 20e6
+        assert (SHIPPED_VOIDS / part).exists(), part
+    files = [file for file in SHIPPED.parent.rglob("*") if file.is_file()]
+    assert sum({file.resolve(): file.stat().st_size for file in files}.values()) <= 25e6
+
+
+def test_the_one_for_voids_writes_new_sound_texts_from_voids_at_once():
+    wanted = Request(n=3, novel=True, valid=True, hit=True)
+    found = list(Sampler.of(VOIDS).sample(wanted))
+    assert len(found) == 3
+    for sample in found:
+        assert sample.spot.in_void
+        assert not check(sample.idea.text)
+        assert sample.idea.text not in VOIDS.load_corpus().texts
+
+
+def test_the_one_for_voids_is_over_the_same_base_and_corpus():
+    assert VOIDS.base.resolve() == RUN.base.resolve()
+    assert VOIDS.load_corpus().hash == RUN.load_corpus().hash
+    assert VOIDS.shipped
+    assert existing_run(None, SHIPPED / "no", SHIPPED_VOIDS).path == SHIPPED_VOIDS
 
 
 def test_cards_tell_command_seed_corpus_and_scores():
@@ -30,7 +53,7 @@ def test_cards_tell_command_seed_corpus_and_scores():
 
 
 def test_every_file_of_weights_is_safetensors():
-    kinds = {file.suffix for file in SHIPPED.rglob("*") if file.is_file()}
+    kinds = {file.suffix for file in SHIPPED.parent.rglob("*") if file.is_file()}
     assert kinds <= {".json", ".jsonl", ".md", ".npz", ".parquet", ".safetensors"}
 
 
@@ -54,11 +77,12 @@ def test_it_restores_unseen_recipes_about_as_well_as_its_report_says():
 
 
 def test_latents_belong_to_the_model():
-    model = RUN.load_model()
-    latents = RUN.load_latents(model)
-    assert model.hash == latents.model_hash
-    again = model.encode(latents.texts[:8])
-    np.testing.assert_allclose(again, latents.vectors_ND[:8], atol=1e-4)
+    for run in (RUN, VOIDS):
+        model = run.load_model()
+        latents = run.load_latents(model)
+        assert model.hash == latents.model_hash
+        again = model.encode(latents.texts[:8])
+        np.testing.assert_allclose(again, latents.vectors_ND[:8], atol=1e-4)
 
 
 def test_withheld_combinations_are_really_absent_from_its_corpus():
