@@ -55,9 +55,10 @@ def main() -> None:
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
         run = RunFolder(args.run)
+        pointed = ("base", "corpus.parquet") if place == SHIPPED_VOIDS else ()
         if args.again:
-            shutil.copytree(place, run.path, symlinks=True)
-        if place == SHIPPED_VOIDS:
+            shutil.copytree(place, run.path, ignore=shutil.ignore_patterns(*pointed))
+        if pointed:
             RunFolder(SHIPPED).branch(run.path)
         if not args.again:
             train(run, settings)
@@ -106,10 +107,17 @@ def ship(run: RunFolder, place: Path) -> None:
     shared = [part.name for part in (run.base, run.corpus) if part.is_symlink()]
     with replacing(place) as new:
         shutil.copytree(run.path, new, ignore=shutil.ignore_patterns(*LEFT_OUT, *shared))
-        for name in shared:
-            (new / name).symlink_to(Path("..") / SHIPPED.name / name)
+        for file in (file for name in shared for file in _files(SHIPPED / name)):
+            link = new / file.relative_to(SHIPPED)  # each file: packaging follows no folders
+            link.parent.mkdir(parents=True, exist_ok=True)
+            up = [".."] * len(link.relative_to(new.parent).parent.parts)
+            link.symlink_to(Path(*up) / file.relative_to(SHIPPED.parent))
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     log.info("shipped %s: %.1f MB", place, size / 1e6)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in (path, *path.rglob("*")) if file.is_file())
 
 
 if __name__ == "__main__":
