@@ -60,15 +60,29 @@ def test_a_form_that_was_stated_is_tried_on_what_it_had_not_seen() -> None:
     for number, one in enumerate(some):
         facts = one["statistics"]
         one["d"] = 0.1 * facts["mean_dim"] ** 1.5 / facts["texts"] ** 0.25
-        one["name"] = [*law.SEEN, "new-1", "new-2"][number]
+        one["name"] = [*law.SEEN[:9], "new-1", "new-2", "new-3"][number]
     told = law.told(some)["stated"]
     assert told["law"]["slopes"] == law.STATED.given == (1.5, -0.25)
     assert np.exp(told["law"]["offset"]) == pytest.approx(0.1)
-    assert [row["corpus"] for row in told["beforehand"]] == ["new-1", "new-2"]
-    assert law.stated(some).spread == told["left_out"]["spread"] == pytest.approx(0, abs=1e-9)
+    assert [row["corpus"] for row in told["beforehand"]] == ["new-1", "new-2", "new-3"]
+    assert law.stated(some).spread == pytest.approx(0, abs=1e-9)
     some[-1]["d"] *= 3  # which nothing that was seen foretold
     last = law.told(some)["stated"]["beforehand"][-1]
     assert last["d"] == pytest.approx(3 * last["predicted"])
+    assert law.stated(some).spread == pytest.approx(np.log(3) / 3**0.5)  # of what it had not seen
+    assert law.stated(some[:-1]).spread == np.inf, "two new ones tell too little"
+
+
+def test_the_law_that_is_surer_foretells(tmp_path: Path) -> None:
+    by_text = corpora()
+    write_json(tmp_path / "law.json", {"corpora": by_text})
+    assert law.the_law(tmp_path / "law.json").predictors == ("text_nats",)
+    for number, one in enumerate(by_text):
+        facts = one["statistics"]
+        one["d"] = 0.1 * facts["mean_dim"] ** 1.5 / facts["texts"] ** 0.25
+        one["name"] = [*law.SEEN[:9], "new-1", "new-2", "new-3"][number]
+    write_json(tmp_path / "law.json", {"corpora": by_text})
+    assert law.the_law(tmp_path / "law.json").predictors == law.STATED.predictors
 
 
 def test_what_ships_was_measured_of_ten_corpora_of_five_families_and_foretells() -> None:
