@@ -33,6 +33,11 @@ class Batches:
         self._waiting: list[Asked] = []
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Parts that are not worked on yet."""
+        return len(self._waiting)
+
     async def ask(self, kind: Hashable, part: Sized) -> Any:  # noqa: ANN401 - of the work
         """The result of a part; raises what its batch raised."""
         asked = Asked(kind, part, asyncio.get_running_loop().create_future())

@@ -86,7 +86,8 @@ class Model(Part):
         work, run = kind
         loaded, loop = await self._runs.get(run), asyncio.get_running_loop()
         results, tokens = await loop.run_in_executor(self._hands, work, loaded, parts)
-        self._counts.done(work.__name__, sum(map(len, parts)), tokens)
+        rows = sum(map(len, parts))
+        self._counts.done(work.__name__, rows, tokens, self._batches.waiting)
         return results
 
 

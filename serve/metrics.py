@@ -43,9 +43,11 @@ class BatchCounts:
     def __init__(self) -> None:
         self._rows = Histogram("cllm_batch_rows", "Rows worked on together.", ROWS, ("work",))
         self._tokens = Counter("cllm_tokens", "Tokens read or written.", ("work",))
+        self._waiting = Gauge("cllm_waiting", "Calls that no batch has taken yet.")
 
-    def done(self, work: str, rows: int, tokens: int) -> None:
-        """A batch was worked on."""
+    def done(self, work: str, rows: int, tokens: int, waiting: int) -> None:
+        """A batch was worked on, while so many calls came that wait for the next one."""
+        self._waiting.set(waiting)
         if rows:
             self._rows.observe(rows, tags={"work": work})
         if tokens:
