@@ -265,12 +265,12 @@ class VectorStore:
             "cllm.dim": str(self.dim),
             "cllm.normalisation": _NORMALISATION,
         }
-        there = self._client.has_collection(self.collection)
+        there = self._client.has_collection(self.collection, timeout=SECONDS)
         if there and replace:
             self._client.drop_collection(self.collection)
         if there and not replace:
             self._require_same_model(wanted)
-            self._client.load_collection(self.collection)
+            self._client.load_collection(self.collection, timeout=SECONDS)
         elif create or replace:
             self._create(wanted)
         else:
@@ -279,7 +279,8 @@ class VectorStore:
             )
 
     def _require_same_model(self, wanted: dict[str, str]) -> None:
-        found = self._client.describe_collection(self.collection).get("properties", {})
+        found = self._client.describe_collection(self.collection, timeout=SECONDS)
+        found = found.get("properties", {})
         other = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
         if other:
             raise InputError(
@@ -328,7 +329,7 @@ def _connect(uri: str) -> MilvusClient:
     if is_lite(uri):
         _make_room(Path(uri))
     with _milvus_errors(uri):
-        return MilvusClient(uri)
+        return MilvusClient(uri, timeout=SECONDS)
 
 
 def _make_room(path: Path) -> None:
@@ -348,11 +349,12 @@ def _make_room(path: Path) -> None:
 @contextmanager
 def _milvus_errors(uri: str) -> Iterator[None]:
     """Turn what pymilvus raises into one line with the next step; a full disk is no bad input."""
+    from grpc import RpcError  # type: ignore[import-untyped]
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
-    except MilvusException as error:
+    except (MilvusException, RpcError) as error:
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
         if "no space left" in reason.lower():
             raise WorkError(f"Milvus at {uri}: {reason}; free some disk space") from error

@@ -35,8 +35,8 @@ class Batches:
 
     @property
     def waiting(self) -> int:
-        """Parts that are not worked on yet."""
-        return len(self._waiting)
+        """Parts that are not worked on yet, and that somebody still waits for."""
+        return sum(not asked.result.done() for asked in self._waiting)
 
     async def ask(self, kind: Hashable, part: Sized) -> Any:  # noqa: ANN401 - of the work
         """The result of a part; raises what its batch raised."""

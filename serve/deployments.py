@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Work: TypeAlias = Callable[[Writer, list[Any]], tuple[list[Any], int]]
 
 Vectors = NDArray[np.float32]
+ASKED = 4  # questions to a store at a time
 WAITING = 4096  # calls that a replica may hold: it answers in batches
 
 
@@ -163,15 +164,19 @@ class Store(Part):
 
     def __init__(self, milvus: str | None) -> None:
         super().__init__(lambda name: _catalogue_of(name, milvus))
+        self._asking = ThreadPoolExecutor(ASKED)  # so that the rest waits for no Milvus
 
     async def answers(self, run: str) -> bool:
         """Whether the run's vectors can be asked for; raises where not."""
-        await asyncio.to_thread((await self._runs.get(run)).require_answer)
+        await self._ask((await self._runs.get(run)).require_answer)
         return True
 
     async def nearest(self, run: str, vectors_nD: Vectors, k: int) -> list[list[Near]]:
         """The k nearest texts of each vector."""
-        return await asyncio.to_thread((await self._runs.get(run)).nearest, vectors_nD, k)
+        return await self._ask((await self._runs.get(run)).nearest, vectors_nD, k)
+
+    async def _ask(self, work: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401 - of the work
+        return await asyncio.get_running_loop().run_in_executor(self._asking, work, *given)
 
     async def about(self, run: str, part: str, *given: Any) -> Any:  # noqa: ANN401 - a part's own
         """A part of the catalogue by name: `facts`, `void_list`, `map`, `found`, `at`."""

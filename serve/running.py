@@ -17,7 +17,7 @@ from ray import serve
 from ray._private.worker import get_dashboard_url  # which has no public name
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from ray.exceptions import AuthenticationError
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, DeploymentStatus
 
 from cllm.errors import InputError, WorkError
 from cluster.joining import last_line
@@ -27,6 +27,7 @@ APP = "cllm"
 PARTS = ("api", "model", "index", "store")
 BUILDER = "serve.app:build"
 SECONDS = 130  # until a run is loaded everywhere, or all that was accepted is answered
+FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 KEEP_ALIVE = 15  # seconds that a connection may idle
 
 
@@ -127,8 +128,10 @@ class Service:
 
     def end(self) -> None:
         """Accept no more requests, and wait until those that were accepted are answered."""
-        run = _asked_of_api(self._application)["run"]
-        parts = _serving(run)
+        told = _asked_of_api(self._application)
+        if not told:  # somebody has ended it
+            return
+        parts = _serving(told["run"])
         ending = next(part for part in parts if part["name"] == "api")["user_config"]
         ending[ENDS] = "yes"
         self._deploy(parts)
@@ -155,14 +158,17 @@ class Service:
         return Told(address, tuple(sorted(details.get("applications", {}))))
 
     def wait(self, asked: dict[str, str]) -> None:
-        """Until the API does what it was asked. WorkError: it could not, or takes too long."""
+        """Until the API does what it was asked; it waits for a model, an index and a store itself.
+
+        WorkError: it could not, or takes too long.
+        """
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             found = self._application
-            status = found.get("status")
-            if status == ApplicationStatus.RUNNING and _asked_of_api(found) == asked:
+            api = found.get("deployments", {}).get("api", {}).get("status")
+            if api == DeploymentStatus.HEALTHY and _asked_of_api(found) == asked:
                 return
-            if status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            if found.get("status") in FAILED:
                 raise WorkError(f"the service did not start: {_reason(found)}")
             time.sleep(0.2)
         raise WorkError(f"the service was not there after {SECONDS} s; see `ray status`")

@@ -14,6 +14,7 @@ from cllm import discovery, pipeline
 from cllm.cards import write_base_card
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import built_in_corpus
+from cllm.errors import InputError
 from cllm.files import halve, read_json, replacing, write_json
 from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from cllm.settings import RunSettings, overridden
@@ -28,7 +29,7 @@ LEFT_OUT = ("training", "tensorboard", "checkpoint", "milvus.db", "report.html",
 def main() -> None:
     """Train what is missing in the run folder, evaluate, and put it in place."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/assets"))
+    parser.add_argument("--run", type=Path, help="[default: runs/assets-AIM]")
     parser.add_argument("--seconds", type=float, default=2300, help="for the CLLM that restores")
     parser.add_argument("--base-seconds", type=float, default=1400)
     parser.add_argument("--reference-seconds", type=float, default=240)
@@ -54,7 +55,8 @@ def main() -> None:
         changes=changes,
     ).model_copy(update={"reference_seconds": args.reference_seconds, "evaluated": 1000})
     with one_line_errors():
-        run = RunFolder(args.run)
+        run = RunFolder(args.run or Path("runs") / f"assets-{args.aim}")
+        _require_own(run, args.aim)
         pointed = ("base", "corpus.parquet") if place == SHIPPED_VOIDS else ()
         if args.again:
             shutil.copytree(place, run.path, ignore=shutil.ignore_patterns(*pointed))
@@ -114,6 +116,12 @@ def ship(run: RunFolder, place: Path) -> None:
             link.symlink_to(Path(*up) / file.relative_to(SHIPPED.parent))
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     log.info("shipped %s: %.1f MB", place, size / 1e6)
+
+
+def _require_own(run: RunFolder, aim: str) -> None:
+    """InputError where a folder was begun with the other aim: base and corpus would be mixed up."""
+    if run.base.exists() and run.base.is_symlink() != (aim == "voids"):
+        raise InputError(f"{run.path} was begun with another --aim; name another --run")
 
 
 def _files(path: Path) -> list[Path]:

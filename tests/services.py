@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from bench._load import free_port
 from serve.client import Client
 from serve.schemas import End, Generate
@@ -30,9 +32,11 @@ def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], d
         ) as process,
     ):  # fmt: skip
         assert process.stdout
-        yield process, json.loads(process.stdout.readline())
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        try:
+            yield process, json.loads(process.stdout.readline())
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
 
 
 class Load:
@@ -68,5 +72,23 @@ class Load:
                 self.failed.append(repr(error))
                 return
             assert isinstance(end, End)
-            self.texts.append([item.text for item in items])
             self.notes += end.notes
+            self.texts.append([item.text for item in items])
+
+
+def kill(process: subprocess.Popen[str], part: str) -> None:
+    """SIGKILL for all replicas of a part."""
+    replicas = [
+        one for one in psutil.Process(process.pid).children(recursive=True)
+        if f"ServeReplica:cllm:{part}" in _words(one)
+    ]  # fmt: skip
+    assert replicas
+    for replica in replicas:
+        replica.kill()
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""

@@ -245,7 +245,7 @@ def test_what_is_looked_at_beside_leaves_what_is_written_in_the_address(visit: A
 
 def test_an_address_of_a_void_that_is_gone_says_so(visit: Any) -> None:
     page = visit("/?mode=void&void-id=999&written=1")
-    page.get_by_text("The void of this address is not in this run").wait_for()
+    page.get_by_text("That void is not in this run").wait_for()
     assert page.locator("#texts li").count() == 0
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from services import Load, served
+from services import Load, kill, served
 
 from bench._load import free_port
+from cllm.errors import InputError, WorkError
 from cllm.run import SHIPPED, RunFolder
 from cllm.store import VectorStore, collection_of, load_latents
 from serve.client import Client, Refused
 from serve.generation import GONE
-from serve.schemas import Generate
+from serve.schemas import End, Generate
 
 pytestmark = [
     pytest.mark.serve,
@@ -69,7 +70,7 @@ def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
     _fill(milvus)
     asked = Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
     words = ["--run", str(SHIPPED), "--models", "1", "--milvus", milvus.uri]
-    with served(tmp_path, *words) as (_, told):
+    with served(tmp_path, *words) as (process, told):
         client = Client(told["url"])
         with Load(client, asked) as load:
             load.more(4)
@@ -91,6 +92,19 @@ def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
         assert not load.failed
         assert not load.notes
         assert len({tuple(texts) for texts in load.texts}) == 1
+        milvus.kill()
+        for part in ("store", "api"):  # which are there again without it
+            kill(process, part)
+        eventually(lambda: _notes(client, asked) == [GONE])
+
+
+def _notes(client: Client, asked: Generate) -> list[str] | None:
+    try:
+        *_, end = client.generate(asked)
+    except (InputError, WorkError):
+        return None
+    assert isinstance(end, End)
+    return end.notes
 
 
 def _fill(milvus: Milvus) -> None:

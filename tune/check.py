@@ -19,6 +19,7 @@ from cllm.metrics import bootstrap
 from cllm.schedule import COOLING
 from tune.choice import SHARE, choose
 
+GOOD_PART = 0.4  # of the largest gain: ratios of small ones mean nothing
 BY_SIZES = "models of one size"
 
 
@@ -71,13 +72,15 @@ def _by_seed(alone: Sequence[Curve], dims: Sequence[int]) -> list[Curve]:
 def dimension_of(choice: Mapping[str, Any], check: Mapping[str, Any] | None) -> dict[str, Any]:
     """The dimension to take: the nested curve's, unless models of one size rule it out.
 
-    They do where a prefix gains less than SHARE of what a model of its size does: then its curve is
-    not that of the sizes. `d` is None where none is enough. `ci` of models of one size reaches to
-    the sizes that were trained on both sides.
+    They do where a prefix gains less than SHARE of what a model of its size does (of those with a
+    good part of the gain there is): then its curve is not that of the sizes. `d` is None where none
+    is enough. `ci` of models of one size reaches to the sizes that were trained on both sides.
     """
     other = (check or {}).get("choice")
     rows = (check or {}).get("sizes", ())
-    agree = other is None or min(row["nested_over_separate"] for row in rows) >= SHARE
+    least = GOOD_PART * max((row["gain"] for row in rows), default=0.0)
+    told = [row["nested_over_separate"] for row in rows if row["gain"] >= least]
+    agree = other is None or min(told) >= SHARE
     taken = choice if agree else other
     by = "the nested curve" if taken is choice else BY_SIZES
     ci = taken["d_ci"] and [*taken["d_ci"], *taken.get("between", ())]

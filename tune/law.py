@@ -48,6 +48,7 @@ SEEN = (
     "plain-1000", "plain-4000", "rich-1000", "rich-4000", "lists-titles-4000", "lists-titles-16000",
     "products-titles-1300", "recipes-titles-700", "abstracts-titles-1500", "abstracts-titles-5500",
 )  # fmt: skip
+NEW = 3  # corpora at least that say how sure the stated form is
 FITS = 0.95  # of the variance of a curve: below that it is no exponential, and has no d0
 
 
@@ -150,7 +151,7 @@ def stated(corpora: Sequence[Record]) -> Law:
     """
     seen = [one for one in corpora if one["name"] in SEEN]
     new = [one for one in corpora if one["name"] not in SEEN]
-    if not seen or len(new) < LEAST:
+    if not seen or len(new) < NEW:
         return fit_law(corpora, STATED, np.inf)
     before = fit_law(seen, STATED)
     off_C = [np.log(before.predict(one["statistics"]) / one["d"]) for one in new]

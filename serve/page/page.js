@@ -219,7 +219,7 @@ function request() {
 
 async function write() {
   if (state.writing) state.writing.abort();
-  if (mode() === "void" && !$("void-id").value) { say("the void of this address is not in this run; choose another one"); return; }
+  if (mode() === "void" && !$("void-id").value) { say(state.voids.length ? "that void is not in this run; choose another one" : "no void stands in this run; write from elsewhere"); return; }
   const mine = (state.writing = new AbortController());
   remember({ written: true });
   state.texts = [];
@@ -345,6 +345,7 @@ function end(which, text) {
   document.querySelector("input[name=mode][value=between]").checked = true;
   showMode();
   showVoid();
+  remember({ written: false });
   slide();
 }
 
@@ -407,7 +408,7 @@ async function load() {
 
 async function begin() {
   if (!(await load())) return; // what is wrong stays told
-  if (mode() === "between") slide();
+  if (mode() === "between") await slide();
   if ($("query").value) await search();
   if (written) await write();
 }

@@ -300,6 +300,7 @@ def test_models_of_one_size_decide_where_they_rule_the_nested_curve_out() -> Non
         return dimension_of(choice, checked(nested, alone, np.random.default_rng(0)))
 
     assert by_sizes([12.0, 19.2, 19.9, 20.0])["agree"]
+    assert not by_sizes([13.4, 21.4, 22.2, 22.3])["agree"], "one size more, but a tenth less"
     larger = by_sizes([8.0, 12.0, 20.0, 26.0])
     assert not larger["agree"]
     assert larger["by"] == "models of one size"
