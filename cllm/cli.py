@@ -225,7 +225,7 @@ cli_text.add_to(app)
 
 # ---- other parts ------------------------------------------------------------------------
 
-STUDIES = ("capacity", "knows", "voidbench")
+STUDIES = ("anywhere", "capacity", "knows", "voidbench")
 
 
 _ALL_OPTIONS: dict[str, Any] = {  # are another parser's
