@@ -22,6 +22,7 @@ import aiohttp
 import psutil
 
 TOPICS = ("soup", "salad", "pizza", "pasta", "curry", "rice")
+IDLE = 0.4  # cores
 ENDS = 60.0  # seconds that a service has to end
 
 
@@ -42,6 +43,7 @@ def service(options: argparse.Namespace) -> Iterator[Running]:
         command += ["--run", str(options.run)]
     command += ["--port", str(free_port()), *shlex.split(options.serve)]
     with started(command) as one:
+        wait_until_idle(one.process)  # it answers while further models load
         yield one
 
 
@@ -86,6 +88,27 @@ def wait_for(url: str, process: subprocess.Popen[str]) -> None:
             if one.connect_ex((host, int(port))) == 0:
                 return
         time.sleep(0.02)
+
+
+def wait_until_idle(process: psutil.Process) -> None:
+    """Until a process and what it started use little of a core."""
+    used = cpu_seconds(process)
+    while True:
+        time.sleep(1)
+        used, before = cpu_seconds(process), used
+        if used - before < IDLE:
+            return
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """That a process and what it started have used."""
+    whole = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            whole += sum(one.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return whole
 
 
 def free_port() -> int:
