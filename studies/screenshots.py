@@ -16,7 +16,7 @@ from cllm.run import SHIPPED_VOIDS, existing_run
 
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--disable-background-networking")  # fmt: skip
-ASKED = "mode=topic&topic=soup+leeks&n=3&written=1&query=soup+leeks"
+ASKED = "n=3&hit=1&query=soup+leeks&written=1"  # from any void
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ SHOTS = (
     Shot("desk-light", 1440, 1000, f"theme=light&{ASKED}"),
     Shot("desk-dark", 1440, 1000, f"theme=dark&{ASKED}"),
     Shot("tablet-light", 900, 1200, f"theme=light&{ASKED}"),
+    Shot("tablet-dark", 900, 1200, f"theme=dark&{ASKED}"),
+    Shot("phone-light", 390, 844, f"theme=light&{ASKED}"),
     Shot("phone-dark", 390, 844, f"theme=dark&{ASKED}"),
 )
 
@@ -76,7 +78,6 @@ def _take(browser: Any, url: str, shot: Shot, folder: Path) -> Path:  # noqa: AN
     page.goto(f"{url}/?{shot.address}")
     page.wait_for_selector("#voids li")
     page.get_by_text("decodes.").wait_for()
-    page.locator("#voids button").first.click()
     page.locator("#texts summary").first.click()
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(300)  # what moves has come to rest
