@@ -219,30 +219,26 @@ class VectorStore:
         if not 1 <= k <= _MAX_HITS:
             raise InputError(f"{k} neighbours were asked for; ask for 1 to {_MAX_HITS}")
         vectors_QD = require_unit(vectors_QD, "query row")
-        found = self._loaded(
-            lambda: self._client.search(
-                self.collection, data=vectors_QD.tolist(), limit=k, filter=filter, timeout=SECONDS
-            )
-        )
+        found = self._asked(self._client.search, data=vectors_QD.tolist(), limit=k, filter=filter)
         return [[(hit["id"], _angle(hit["distance"])) for hit in hits] for hits in found]
 
     def count(self) -> int:
         """Rows in the collection."""
-        rows = self._loaded(lambda: self._client.query(self.collection, output_fields=["count(*)"]))
+        rows = self._asked(self._client.query, output_fields=["count(*)"])
         return int(rows[0]["count(*)"])
 
-    def _loaded(self, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what was asked for
+    def _asked(self, ask: Callable[..., Any], **given: Any) -> Any:  # noqa: ANN401 - as asked
         """An answer; a server that was started again may first have to load the collection."""
         from pymilvus.exceptions import MilvusException
 
         with _milvus_errors(self._uri):
             try:
-                return ask()
+                return ask(self.collection, timeout=SECONDS, **given)
             except MilvusException as error:
                 if "load" not in str(error).lower():
                     raise
                 self._client.load_collection(self.collection, timeout=SECONDS)
-                return ask()
+                return ask(self.collection, timeout=SECONDS, **given)
 
     def close(self) -> None:
         """Disconnect; a Milvus Lite path is free for other processes afterwards."""

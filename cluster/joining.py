@@ -46,12 +46,16 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
         _require_listener(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address=address, log_to_driver=True, logging_level=logging.WARNING,
-            runtime_env=HIDE_GPUS,
-        )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
-        raise InputError(_refused(address, error)) from error
+        _init(address)
+    except Exception as error:  # of any kind: Ray's own start raises plain ones
+        if "timed out" not in str(error).lower() or address not in (None, "local"):
+            raise InputError(_refused(address, error)) from error
+        log.warning("Ray did not start in time; once more")
+        ray.shutdown()
+        try:
+            _init(address)
+        except Exception as again:
+            raise InputError(_refused(address, again)) from again
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own aborts with a dump
     if for_data:
@@ -65,6 +69,12 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
         ) from error
     finally:
         ray.shutdown()
+
+
+def _init(address: str | None) -> None:
+    ray.init(
+        address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=HIDE_GPUS
+    )
 
 
 def _set_up_data() -> None:

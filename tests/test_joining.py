@@ -94,3 +94,26 @@ def test_nodes_that_come_are_waited_for(room: Room, looks: int) -> None:
 def test_no_cpu_at_all_is_refused() -> None:
     with pytest.raises(InputError, match="2 shards of 0 CPU each; give each more than 0"):
         require({"CPU": 0.0}, 2, "2 shards", 0)
+
+
+@pytest.mark.parametrize(("late", "starts"), [(1, True), (2, False)])
+def test_ray_that_does_not_start_in_time_is_started_once_more(
+    monkeypatch: pytest.MonkeyPatch, late: int, starts: bool
+) -> None:
+    begun = list[int]()
+
+    def init(**_: object) -> None:
+        begun.append(1)
+        if len(begun) <= late:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if starts:
+        with joined(for_data=False):
+            assert len(begun) == 2
+        return
+    with pytest.raises(InputError, match="timed out"), joined(for_data=False):
+        pass
+    assert len(begun) == 2
