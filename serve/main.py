@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,6 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(options: argparse.Namespace) -> ServeSettings:
     """InputError where it would be open to everybody, or a number means nothing."""
-    from cllm.store import require_reachable
     from serve.keys import KeyFile
     from serve.runs import named
 
@@ -99,8 +99,6 @@ def settings_of(options: argparse.Namespace) -> ServeSettings:
             )
     if keys:
         KeyFile(keys)
-    if options.milvus:
-        require_reachable(options.milvus)
     return ServeSettings(
         run=named(options.run), milvus=options.milvus, keys=keys and keys.resolve(),
         models=models_of(options), model_cpus=options.threads, model_gpus=1 if options.gpu else 0,
@@ -140,15 +138,17 @@ def _remove_key(options: argparse.Namespace) -> None:
 def _serve(options: argparse.Namespace) -> None:
     for name, value in SWITCHES.items():  # of a cluster that is started here
         os.environ.setdefault(name, value)
+    from cllm.store import require_reachable
     from cluster.joining import joined
     from serve.running import Service
 
     host = f"[{options.host}]" if ":" in options.host else options.host
     settings, url = settings_of(options), f"http://{host}:{options.port}"
-    with (
-        joined(options.address, for_data=False),
-        Service.started(settings, options.host, options.port) as service,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(joined(options.address, for_data=False))
+        if options.milvus:  # not before: its threads would make the start of Ray's processes abort
+            require_reachable(options.milvus)
+        service = stack.enter_context(Service.started(settings, options.host, options.port))
         told = {"url": url, "run": settings.run, "dashboard": service.dashboard}
         words = f"{url}  serves {settings.run}; Ctrl-C ends it. Ray: {service.dashboard}"
         emit(told, options.json, lambda: print(words))
