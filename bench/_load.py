@@ -102,13 +102,7 @@ def wait_until_idle(process: psutil.Process) -> None:
 
 def cpu_seconds(process: psutil.Process) -> float:
     """That a process and what it started have used."""
-    whole = 0.0
-    for one in (process, *process.children(recursive=True)):
-        try:
-            whole += sum(one.cpu_times()[:2])
-        except psutil.Error:
-            continue
-    return whole
+    return over_all(process, lambda one: sum(one.cpu_times()[:2]))
 
 
 def free_port() -> int:
@@ -178,10 +172,15 @@ def texts_of(answer: Answer) -> list[str]:
 
 def own_memory(process: psutil.Process) -> float:
     """MiB that a process and what it started have to themselves."""
-    whole = 0
+    return over_all(process, lambda one: one.memory_full_info().uss) / 2**20
+
+
+def over_all(process: psutil.Process, of: Callable[[psutil.Process], float]) -> float:
+    """A sum over a process and what it started, as far as they have not ended."""
+    whole = 0.0
     for one in (process, *process.children(recursive=True)):
         try:
-            whole += one.memory_full_info().uss
+            whole += of(one)
         except psutil.Error:
             continue
-    return whole / 2**20
+    return whole

@@ -139,9 +139,7 @@ class Service:
 
     def _deploy(self, parts: list[dict[str, Any]]) -> None:
         """The same application, with other things told to its parts."""
-        details = self.client.get_serve_details()
-        application = details["applications"][APP]["deployed_app_config"]
-        application["deployments"] = parts
+        application = self._application["deployed_app_config"] | {"deployments": parts}
         self.client.deploy_applications({"applications": [application]})
 
     @property

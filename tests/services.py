@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,16 @@ import psutil
 from bench._load import free_port
 from serve.client import Client
 from serve.schemas import End, Generate
+
+
+def eventually(found: Callable[[], object], seconds: float = 120) -> object:
+    """What is found at last; AssertionError where it does not come in time."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        if value := found():
+            return value
+        time.sleep(0.2)
+    raise AssertionError("it did not come")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from nodes import RAY, ROOT, Cluster, cluster_of, possible
 from safetensors.numpy import load_file
+from services import eventually
 
 from bench._load import free_port
 from cllm import pipeline
@@ -116,15 +117,6 @@ def undisturbed(
     ended = cluster.run([*TRAINING, "--run", f"file://{run}"])
     assert ended.returncode == 0, ended.stderr[-3000:]
     return run / "model"
-
-
-def eventually(found: Callable[[], object], seconds: float = 120) -> object:
-    begun = time.monotonic()
-    while time.monotonic() - begun < seconds:
-        if value := found():
-            return value
-        time.sleep(0.2)
-    raise AssertionError("it did not come")
 
 
 def checkpoints(training: Path) -> list[Path]:

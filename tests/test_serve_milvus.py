@@ -5,12 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import Load, kill, served
+from services import Load, eventually, kill, served
 
 from bench._load import free_port
 from cllm.errors import InputError, WorkError
@@ -57,13 +56,6 @@ def milvus(tmp_path: Path) -> Iterator[Milvus]:
         server.kill()
 
 
-def eventually(there: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < until
-        time.sleep(0.2)
-
-
 def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
     milvus: Milvus, tmp_path: Path
 ) -> None:
@@ -84,7 +76,7 @@ def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
             assert no.value.retry_after
             assert not client.ready()
             milvus.start()
-            eventually(client.ready)
+            eventually(client.ready, 60)
             assert client.neighbours(["title: leek soup."], 1)
             load.more(4)  # those in work among them
             load.notes.clear()
@@ -95,7 +87,7 @@ def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
         milvus.kill()
         for part in ("store", "api"):  # which are there again without it
             kill(process, part)
-        eventually(lambda: _notes(client, asked) == [GONE])
+        eventually(lambda: _notes(client, asked) == [GONE], 60)
 
 
 def _notes(client: Client, asked: Generate) -> list[str] | None:
@@ -112,7 +104,7 @@ def _fill(milvus: Milvus) -> None:
     run = RunFolder(SHIPPED)
     latents = load_latents(run.latents)
     name = collection_of(run.load_corpus().hash, latents.model_hash)
-    eventually(lambda: _listens(milvus.port))
+    eventually(lambda: _listens(milvus.port), 60)
     store = VectorStore.open(milvus.uri, name, latents.model_hash, latents.vectors_ND.shape[1])
     store.upsert(latents)
     store.flush()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from services import Load, kill, served
+from services import Load, eventually, kill, served
 
 from bench._rubbish import answers, fault, rubbish
 from cllm.errors import InputError
@@ -72,10 +72,7 @@ def test_where_the_api_is_killed_only_what_it_worked_on_fails(
     with Load(client, asked, visitors=3) as load:
         load.more(3)
         kill(process, "api")  # each visitor has one request in work at most, and then leaves
-    until = time.monotonic() + 30
-    while not client.ready():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    eventually(client.ready, 30)
     with Load(client, asked, visitors=3) as again:
         again.more(6)
     assert not again.failed
