@@ -239,10 +239,22 @@ def _domain(axis: tuple[Value, ...] | Range) -> Any:  # noqa: ANN401 - one of Tu
 def _scheduler(plan: Plan, how: How) -> TrialScheduler | None:
     if not how.prune:
         return None
-    return AsyncHyperBandScheduler(
+    return SparingASHA(
         time_attr="evaluation", metric=EARLY, mode="max", max_t=plan.evaluations,
         grace_period=min(LEAST, plan.evaluations), reduction_factor=how.keep,
     )  # fmt: skip
+
+
+class SparingASHA(AsyncHyperBandScheduler):
+    """ASHA that compares with what was trained before, as a resumed search tells it, but ends none.
+
+    Such a trial costs no training, and its scores may stand against others than they did then.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ANN401
+        """CONTINUE for a trial whose model is there, up to its last report."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return self.CONTINUE if "cached" in result and "folder" not in result else decision
 
 
 class PruningOptuna(OptunaSearch):

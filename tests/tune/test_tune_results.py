@@ -33,6 +33,30 @@ def test_the_front_holds_what_nothing_beats() -> None:
         results.best(rows, ["yield"])
 
 
+def test_a_trial_that_was_trained_before_is_compared_with_and_not_pruned() -> None:
+    from types import SimpleNamespace
+
+    from tune.sweep import SparingASHA
+
+    scheduler = SparingASHA(time_attr="evaluation", metric="gain_nats", mode="max", max_t=4,
+                            grace_period=1, reduction_factor=2)  # fmt: skip
+    trials = [SimpleNamespace(trial_id=name) for name in "abcd"]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+
+    def told(trial: Any, gain: float, **more: Any) -> str:
+        scored = {"evaluation": 1, "gain_nats": gain} | more
+        return scheduler.on_trial_result(None, trial, scored)
+
+    good, cached, poor, late = trials
+    assert told(good, 5.0) == scheduler.CONTINUE
+    assert told(cached, 1.0, cached=True) == scheduler.CONTINUE, "its training is paid for"
+    assert told(poor, 0.5) == scheduler.STOP
+    ended = {"evaluation": 4, "cached": True, "folder": "trial"}
+    assert told(cached, 1.0, **ended) == scheduler.STOP, "its last report ends it"
+    assert told(late, 2.0) == scheduler.CONTINUE, "above half of three, the cached one among them"
+
+
 def test_less_is_better_where_it_is() -> None:
     rows = [row(round_trip=0.5, gain_nats=1.0), row(round_trip=0.2, gain_nats=1.0)]
     assert results.front(rows, ["round_trip", "gain_nats"]) == [1]
