@@ -22,9 +22,9 @@ def filled(rows: int, repeats: int, folder: Path) -> dict[str, list[float]]:
     few, many = (vectors_of(folder / str(n), n) for n in (rows, 10 * rows))
     rates: dict[str, list[float]] = {"sink": [], "loop": []}
     for repeat in range(repeats):
-        with milvus_server(folder / f"milvus{repeat}") as uri:
+        with milvus_server(folder / f"milvus{repeat}") as server:
             for name, fill in in_turns({"loop": BARE, "sink": SINK}, repeat):
-                taken = [_seconds(fill, run, uri) for run in (few, many)]
+                taken = [_seconds(fill, run, server.uri) for run in (few, many)]
                 rates[name].append(9 * rows / (taken[1] - taken[0]))
         say(f"milvus {repeat}: {rates}")
     return rates
@@ -62,21 +62,37 @@ def vectors_of(folder: Path, rows: int, dim: int = 32) -> Path:
     return folder
 
 
+class MilvusServer:
+    """A server on this machine that keeps its data in a folder, and can be killed and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """It may take a while until it answers: `wait_for`."""
+        self._server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
+             str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        """At once."""
+        self._server.kill()
+        self._server.wait()
+
+
 @contextmanager
-def milvus_server(folder: Path) -> Iterator[str]:
-    """The address of a server that keeps its data in a folder."""
-    port = free_port()
-    server = subprocess.Popen(
-        [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
-         str(folder), "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def milvus_server(folder: Path) -> Iterator[MilvusServer]:
+    """One that answers, until the end."""
+    server = MilvusServer(folder)
     try:
-        wait_for(port)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(server.port)
+        yield server
     finally:
         server.kill()
-        server.wait()
 
 
 def wait_for(port: int) -> None:

@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from cllm.clouds import describe
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import Evaluation, evaluate
+from cllm.field import Field
 from cllm.files import read_json, write_json
 from cllm.ideas import (
     Idea,
@@ -33,6 +35,7 @@ from cllm.ideas import (
     judge_written,
     lift,
     load_ideas,
+    places_of,
     save_ideas,
 )
 from cllm.map import draw_map
@@ -41,8 +44,9 @@ from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
 from cllm.unaided import unaided
+from cllm.void_balls import void_around, written_voids
 from cllm.void_files import load_voids, save_voids, standing_voids
-from cllm.voids import VoidSearch, VoidSettings, find_voids
+from cllm.voids import Void, VoidSearch, VoidSettings, find_voids
 from cllm.writing import field_of, make_judge, make_plausible
 
 log = logging.getLogger(__name__)
@@ -103,13 +107,13 @@ def found_voids(run: RunFolder) -> list[VoidRow]:
     return [
         {
             "id": void.id, "radius": void.radius, "score": void.score, "p_value": void.p_value,
-            "enclosed": void.enclosed, "stands": void.stands,
+            "enclosed": void.enclosed, "stands": void.stands, "written": void.written,
             "rim": [
                 {"id": ids[row], "title": title_of[ids[row]] or text_of[ids[row]]}
                 for row in void.rim
             ],
         }
-        for void in load_voids(run.voids, ids, model.hash)
+        for void in sorted(load_voids(run.voids, ids, model.hash), key=lambda void: -void.score)
     ]  # fmt: skip
 
 
@@ -132,7 +136,8 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     model, corpus = run.load_model(), run.load_trained_corpus()
     latents = run.load_latents(model)
     train = latents.select("train")
-    voids = standing_voids(run, model.hash, train)
+    known = load_voids(run.voids, train.ids, model.hash) if run.voids.exists() else ()
+    searched = [void for void in known if not void.written]
     log.info("writing and judging texts, %d decodes an arm", budget)
     judge = make_judge(run, model, corpus)
     rng = np.random.default_rng([seed, 2])
@@ -145,21 +150,37 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     else:
         written = {"void": write_from_voids(model, field, budget, rng, plausible)}
     index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
-    ideas: list[Idea] = []
+    ideas, more = list[Idea](), list[Void]()
     notes: dict[str, Any] = {}
     placed: dict[str, tuple[list[Idea], list[str]]] = {}
     for arm, texts in written.items():
-        found, places = judge_written(model, judge, texts, index, voids), texts.patches(field)
+        found, places = judge_written(model, judge, texts, index), texts.patches(field)
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
+        if arm == "void":
+            found, more = _in_voids(field, found, searched)
         notes[arm] = spent | funnel(found, rng, places) | _withheld(found, corpus)
         placed[arm] = found, places
         ideas += found
     if {"void", "density"} <= placed.keys():
         notes["void"] |= lift(*placed["void"], *placed["density"], rng)
+    if searched:
+        save_voids(run.voids, [*searched, *more], train.ids, model.hash)
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
+
+
+def _in_voids(
+    field: Field, ideas: Sequence[Idea], searched: Sequence[Void]
+) -> tuple[list[Idea], list[Void]]:
+    """Ideas with the void of each, and the voids around new ones that no searched one holds."""
+    dim = field.cloud_ND.shape[1]
+    new = best_first([idea for idea in ideas if idea.yields])
+    written = written_voids(field, places_of(new, dim), searched)
+    standing = [void for void in searched if void.stands]
+    ids = void_around(places_of(ideas, dim), [*standing, *written])
+    return [replace(idea, void_id=number) for idea, number in zip(ideas, ids, strict=True)], written
 
 
 def _withheld(ideas: Sequence[Idea], corpus: Corpus) -> dict[str, int]:
@@ -226,8 +247,7 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     ideas = best_first(load_ideas(run.ideas, model.hash)) if run.ideas.exists() else []
     voids = standing_voids(run, model.hash, train)
     shown = [idea for idea in ideas if idea.arm == "void"][:50]
-    places = [idea.vector_D for idea in shown if idea.vector_D is not None]
-    places_MK = prefix(np.stack(places), k) if places else None
+    places_MK = prefix(places_of(shown, model.config.dim), k) if shown else None
     draw_map(
         run.path / "map.png", prefix(train.vectors_ND, k), voids[:40],
         ideas_MK=places_MK, verdicts=[idea.verdict.label for idea in shown],

@@ -21,7 +21,6 @@ from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import share_draws
 from cllm.sphere import ExactIndex, angle, prefix
-from cllm.voids import Void
 
 Vectors = NDArray[np.float32]
 RESTS = 200  # held-out texts that say what to put beside a prefix
@@ -73,15 +72,11 @@ def judge_written(
     judge: Judge,
     written: Written,
     index: ExactIndex,
-    voids: Sequence[Void] = (),
 ) -> list[Idea]:
-    """Re-encode and judge every text of an arm; `index` holds the prefixes of the cloud.
-
-    Ideas of the void arm get the id of the one of `voids` that they start in, if any.
-    """
+    """Re-encode and judge every text of an arm; `index` holds the prefixes of the cloud."""
     placed = written.points_nD is not None and len(written.texts)
     arrived_nD = model.encode(filled(written.texts)) if placed else None
-    return judge_arrived(judge, written, arrived_nD, index, voids)
+    return judge_arrived(judge, written, arrived_nD, index)
 
 
 def judge_arrived(
@@ -89,25 +84,20 @@ def judge_arrived(
     written: Written,
     arrived_nD: Vectors | None,
     index: ExactIndex,
-    voids: Sequence[Void] = (),
 ) -> list[Idea]:
     """The same where the texts' own vectors are known; None: they have no place to come back to."""
     verdicts = judge.judge(written.texts)
     points_nD, count = written.points_nD, len(written.texts)
     trips: list[float] | list[None] = [None] * count
     hits: list[bool] | list[None] = [None] * count
-    void_ids: list[int | None] = [None] * count
     if points_nD is not None and arrived_nD is not None:
         trips, hits = land(points_nD, arrived_nD, index)
-        if written.arm == "void" and voids:
-            void_ids = void_around(points_nD, voids)
     return [
         Idea(
             id=f"{written.arm}-{number:05d}",
             arm=written.arm,
             text=text,
             verdict=verdict,
-            void_id=void_ids[number],
             vector_D=None if points_nD is None else points_nD[number],
             round_trip=trips[number],
             hit=hits[number],
@@ -116,14 +106,10 @@ def judge_arrived(
     ]
 
 
-def void_around(points_nD: Vectors, voids: Sequence[Void]) -> list[int | None]:
-    """The id of the void in whose ball each point lies, of the nearest centre; else None."""
-    centre_VK = np.stack([void.centre_K for void in voids])
-    angle_n1, row_n1 = ExactIndex(centre_VK).search(prefix(points_nD, centre_VK.shape[1]), 1)
-    return [
-        voids[row].id if far < voids[row].radius else None
-        for far, row in zip(angle_n1[:, 0], row_n1[:, 0], strict=True)
-    ]
+def places_of(ideas: Sequence[Idea], dim: int) -> Vectors:
+    """Where ideas were written from, (n, D); those from no place are left out."""
+    places = [idea.vector_D for idea in ideas if idea.vector_D is not None]
+    return np.array(places, np.float32).reshape(-1, dim)
 
 
 def land(

@@ -12,26 +12,29 @@ of a topic; candidates come in blocks, each of which follows from the request an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cllm.arms import Written, step_shares, steps_off
 from cllm.field import SEARCH, Field
-from cllm.ideas import Idea, judge_arrived, load_ideas, void_around
+from cllm.ideas import Idea, judge_arrived, load_ideas, places_of
 from cllm.judge import Judge
-from cllm.model import CLLM
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
+from cllm.void_balls import radii_off, void_around
 from cllm.void_files import standing_voids
 from cllm.voids import Void
 from cllm.where import BLOCK, NoSuchPlace, Spot, Where
 from cllm.words import WordIndex
 from cllm.writing import field_of, make_judge
+
+if TYPE_CHECKING:  # whose torch takes seconds to import
+    from cllm.model import CLLM
 
 Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
@@ -48,21 +51,23 @@ class Places:
     voids: tuple[Void, ...]  # that stand, emptiest first
     judge: Judge
     train: Latents
-    known_nD: Vectors  # places in voids that texts were written from before
+    known_nD: Vectors  # places in voids that texts, new ones if any, were written from before
 
     @classmethod
-    def of(cls, run: RunFolder, model: CLLM, *, keep: bool = True) -> Places:
+    def of(cls, run: RunFolder, model: CLLM | None = None, *, keep: bool = True) -> Places:
         """`keep`: what is learnt for it may be written to the run folder.
 
+        `model`: the run's, which is loaded where it is needed and not given.
         InputError: the run lacks latents, or they are of another model.
         """
         corpus, latents = run.load_trained_corpus(), run.load_latents(model)
         train, judge = latents.select("train"), make_judge(run, model, corpus)
         field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=keep)
-        ideas = load_ideas(run.ideas, model.hash) if run.ideas.exists() else []
-        known = [idea.vector_D for idea in ideas if idea.arm == "void"]
-        known_nD = np.stack(cast(list[Vectors], known)) if known else train.vectors_ND[:0]
-        voids = standing_voids(run, model.hash, train)
+        ideas = load_ideas(run.ideas, latents.model_hash) if run.ideas.exists() else []
+        in_voids = [idea for idea in ideas if idea.arm == "void"]
+        new = [idea for idea in in_voids if idea.yields]
+        known_nD = places_of(new or in_voids, train.vectors_ND.shape[1])
+        voids = standing_voids(run, latents.model_hash, train)
         return cls(field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)])
 
     def starts(
@@ -104,23 +109,30 @@ class Places:
             return []
         seen, in_void_n = self.field.look(points_nD), self.field.is_void(points_nD)
         radius_n = self.field.index.search(self.field.own(points_nD), 1)[0][:, 0]
-        ids = void_around(points_nD, self.voids) if self.voids else [None] * len(points_nD)
+        ids = void_around(points_nD, self.voids)
         facts = zip(seen.score_n, radius_n, in_void_n, ids, strict=True)
         return [Spot(float(s), float(r), bool(inside), one) for s, r, inside, one in facts]
 
     def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like; None for those that are not where they were asked for."""
-        return [spot if self._fits(where, spot) else None for spot in self.look(points_nD)]
+        spots: Sequence[Spot | None] = self.look(points_nD)
+        if where.void is not None:
+            void = self.void(where.void)
+            far_n = radii_off(points_nD, [void])[:, 0]
+            spots = [
+                replace(spot, void_id=void.id) if spot and far < 1 else None
+                for spot, far in zip(spots, far_n, strict=True)
+            ]
+        return [spot if spot and self._fits(where, spot) else None for spot in spots]
 
     def _fits(self, where: Where, spot: Spot) -> bool:
-        there = where.void is None or spot.void_id == where.void
         empty = spot.score >= where.least_score and spot.radius >= where.least_radius
-        return there and empty and (spot.in_void or not where.in_voids)
+        return empty and (spot.in_void or not where.in_voids)
 
     def judged(self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors) -> list[Idea]:
         """What was written from places; `arrived_nD`: the texts' own vectors."""
         written = Written("place", tuple(texts), points_nD, 0)
-        return judge_arrived(self.judge, written, arrived_nD, self._index, self.voids)
+        return judge_arrived(self.judge, written, arrived_nD, self._index)
 
     @cached_property
     def _index(self) -> ExactIndex:
@@ -129,12 +141,6 @@ class Places:
     @cached_property
     def _whole(self) -> ExactIndex:
         return ExactIndex(self.train.vectors_ND)
-
-    @cached_property
-    def _known_in(self) -> NDArray[np.int64]:
-        """The void of each known place, by id; -1 in none of them."""
-        ids = void_around(self.known_nD, self.voids) if len(self.known_nD) else []
-        return np.array([-1 if one is None else one for one in ids], np.int64)
 
     @cached_property
     def _words(self) -> WordIndex:
@@ -158,7 +164,8 @@ class Places:
 
         Drawn: at any distance from its centre within its radius.
         """
-        walked_SD = steps_off(self.field, self.known_nD[self._known_in == void.id], BLOCK // 2, rng)
+        here_nD = self.known_nD[radii_off(self.known_nD, [void])[:, 0] < 1]
+        walked_SD = steps_off(self.field, here_nD, BLOCK // 2, rng)
         count = BLOCK - len(walked_SD)
         centre_1J = self.field.own(void.centre_K[None])
         centre_SJ = np.repeat(centre_1J, count, 0)

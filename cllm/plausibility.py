@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.batches import TokenTexts
 from cllm.cooccurrence import Cooccurrence
 from cllm.errors import InputError
 from cllm.files import replacing
-from cllm.reference import ReferenceLM
 
-Tokens = Callable[[Sequence[str]], TokenTexts]
+if TYPE_CHECKING:  # the rest is had without torch
+    from cllm.batches import TokenTexts
+    from cllm.reference import ReferenceLM
+
+Tokens = Callable[[Sequence[str]], "TokenTexts"]
 SURPRISE = 4.0  # nats that a text with a new pair of words may cost above the limit
 REAL = 0.99  # share of held-out texts within each limit, less what SURPRISE adds
 

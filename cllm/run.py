@@ -150,15 +150,20 @@ class RunFolder:
             raise InputError(f"{self.model} does not exist; train one with `cllm train`")
         return CLLM.load(self.model)
 
-    def load_latents(self, model: CLLM) -> Latents:
-        """The vectors, if this model made them."""
+    def load_latents(self, model: CLLM | None = None) -> Latents:
+        """The vectors, if this model made them; or, where it is not loaded, that of the run."""
         from cllm.store import load_latents
 
-        latents = load_latents(self.latents, model.config.dim)
-        if latents.model_hash != model.hash:
+        if model:
+            dim, made_by = model.config.dim, model.hash
+        else:
+            facts = training_facts(self.model)
+            dim, made_by = facts["dim"], facts["hash"]
+        latents = load_latents(self.latents, dim)
+        if latents.model_hash != made_by:
             raise InputError(
                 f"{self.latents} was made by model {latents.model_hash}, but {self.model} is "
-                f"{model.hash}; embed again with `cllm embed --replace`"
+                f"{made_by}; embed again with `cllm embed --replace`"
             )
         return latents
 

@@ -109,6 +109,7 @@ class VoidRow(TypedDict):
     p_value: float | None
     enclosed: bool
     stands: bool
+    written: bool  # around a text that was written
     rim: Sequence[RimText]
 
 

@@ -36,6 +36,7 @@ def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash
         "score": pa.array([void.score for void in voids], pa.float64()),
         "p_value": pa.array([void.p_value for void in voids], pa.float64()),
         "enclosed": pa.array([void.enclosed for void in voids], pa.bool_()),
+        "written": pa.array([void.written for void in voids], pa.bool_()),
         "neighbours": pa.array(
             [[ids[row] for row in void.rim] for void in voids], pa.list_(pa.string())
         ),
@@ -48,7 +49,7 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
 
     InputError: damaged, of another cloud, or of another model than `model_hash`.
     """
-    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours"]
+    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "written", "neighbours"]
     table = read_parquet(path, columns)
     made_by = model_of(table)
     if made_by != model_hash:
@@ -72,6 +73,7 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
             score=row["score"],
             p_value=row["p_value"],
             enclosed=row["enclosed"],
+            written=row["written"],
             rim=tuple(row_of[name] for name in row["neighbours"]),
         )
         for row in rows
@@ -82,7 +84,8 @@ def standing_voids(run: RunFolder, model_hash: str, train: Latents) -> list[Void
     """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
     if not run.voids.exists():
         return []
-    return [v for v in load_voids(run.voids, train.ids, model_hash) if v.stands]
+    voids = (v for v in load_voids(run.voids, train.ids, model_hash) if v.stands)
+    return sorted(voids, key=lambda void: -void.score)
 
 
 def _vectors(rows: Sequence[NDArray[np.float32]], width: int) -> pa.Array:

@@ -81,6 +81,7 @@ class Void:
     p_value: float | None  # None: nulls off, or not enclosed
     enclosed: bool
     rim: tuple[int, ...]
+    written: bool = False  # found around a text that was written, not by the search
 
     @property
     def stands(self) -> bool:
@@ -135,7 +136,8 @@ def find_voids(
     each = each or (lambda search, jobs: map(search, counted(jobs, "null clouds searched")))
     for (kind, _), null in zip(jobs, each(search_null, jobs), strict=True):
         nulls[kind].append(null)
-    return _judged(_lifted(found, own_JK, row_N), nulls if settings.nulls else {})
+    voids = tuple(lifted(void, own_JK, row_N) for void in found.voids)
+    return _judged(replace(found, voids=voids), nulls if settings.nulls else {})
 
 
 def ground(
@@ -324,25 +326,28 @@ def _kept(
     support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> tuple[Void, ...]:
     """Score, prune (enclosed ones first, each largest first), sort by score, number."""
-    corners = support.width
-    angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, corners))
-    order_C = np.lexsort((-angles_CJ[:, 0], ~enclosed_C))
-    order_C = order_C[angles_CJ[order_C, 0] > 0]  # a start may lie on a text
-    kept = order_C[prune(centre_CK[order_C], angles_CJ[order_C, 0], settings.max_overlap)]
-    score_C = scores(support.index, centre_CK[kept], settings.neighbours)[0]
-    best = np.argsort(-score_C, kind="stable")
-    return tuple(
-        Void(
-            id=number,
-            centre_K=centre_CK[kept[row]].astype(np.float32),
-            radius=float(angles_CJ[kept[row], 0]),
-            score=float(score_C[row]),
-            p_value=None,
-            enclosed=bool(enclosed_C[kept[row]]),
-            rim=_rim(angles_CJ[kept[row]], ids_CJ[kept[row]], corners, settings.rim_tolerance),
-        )
-        for number, row in enumerate(best)
-    )
+    radius_C = support.index.search(centre_CK, 1)[0][:, 0]
+    order_C = np.lexsort((-radius_C, ~enclosed_C))
+    order_C = order_C[radius_C[order_C] > 0]  # a start may lie on a text
+    kept = order_C[prune(centre_CK[order_C], radius_C[order_C], settings.max_overlap)]
+    voids = as_voids(support, settings, centre_CK[kept], enclosed_C[kept])
+    emptiest_first = sorted(voids, key=lambda void: -void.score)
+    return tuple(replace(void, id=number) for number, void in enumerate(emptiest_first))
+
+
+def as_voids(
+    support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
+) -> list[Void]:
+    """Places as voids, in their order, with radius, score and rim of each."""
+    angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, support.width))
+    score_C = scores(support.index, centre_CK, settings.neighbours)[0]
+    each = zip(centre_CK.astype(np.float32), angles_CJ, ids_CJ, score_C, enclosed_C, strict=True)
+    corners, near = support.width, settings.rim_tolerance
+    return [
+        Void(row, centre_K, float(angles_J[0]), float(score), None, bool(enclosed),
+             _rim(angles_J, ids_J, corners, near))
+        for row, (centre_K, angles_J, ids_J, score, enclosed) in enumerate(each)
+    ]  # fmt: skip
 
 
 def _rim(angles_J: Floats64, ids_J: Ints, corners: int, tolerance: float) -> tuple[int, ...]:
@@ -351,18 +356,11 @@ def _rim(angles_J: Floats64, ids_J: Ints, corners: int, tolerance: float) -> tup
     return tuple(int(row) for row in ids_J[: max(within, corners)])
 
 
-def _lifted(found: VoidSearch, own_JK: Floats64, row_N: Ints) -> VoidSearch:
-    """The same with points back among all K coordinates, and rims in rows of the given cloud."""
+def lifted(void: Void, own_JK: Floats64, row_N: Ints) -> Void:
+    """The same with its centre back among all K coordinates, and its rim in rows of the cloud."""
     whole = len(own_JK) == own_JK.shape[1]
-
-    def lift(x_J: Floats) -> npt.NDArray[np.float32]:
-        return np.asarray(x_J if whole else x_J @ own_JK, dtype=np.float32)
-
-    voids = (
-        replace(v, centre_K=lift(v.centre_K), rim=tuple(int(row_N[row]) for row in v.rim))
-        for v in found.voids
-    )
-    return replace(found, voids=tuple(voids))
+    centre_K = np.asarray(void.centre_K if whole else void.centre_K @ own_JK, dtype=np.float32)
+    return replace(void, centre_K=centre_K, rim=tuple(int(row_N[row]) for row in void.rim))
 
 
 def _judged(found: VoidSearch, nulls: dict[Kind, list[VoidSearch]]) -> VoidSearch:

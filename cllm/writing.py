@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from cllm.field import Field
 from cllm.files import digest, file_digest
 from cllm.ideas import choose_rest
 from cllm.judge import Checker, Judge
-from cllm.model import CLLM
 from cllm.plausibility import SURPRISE, Plausibility
-from cllm.run import RunFolder
+from cllm.run import RunFolder, training_facts
 from cllm.store import Latents
+
+if TYPE_CHECKING:
+    from cllm.model import CLLM
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +42,16 @@ def checker_of(corpus: Corpus) -> Checker | None:
     return check
 
 
-def make_judge(run: RunFolder, model: CLLM, corpus: Corpus) -> Judge:
-    """The corpus's checker where it has one, else the band of the reference LM's perplexity."""
+def make_judge(run: RunFolder, model: CLLM | None, corpus: Corpus) -> Judge:
+    """The corpus's checker where it has one, else the band of the reference LM's perplexity.
+
+    `model`: the run's, which is loaded where it is needed and not given.
+    """
     train, held_out = corpus.select("train"), corpus.select("validation")
     checker = checker_of(corpus)
     likelihood: Callable[[list[str]], Any] | None = None
     if checker is None:
+        model = model or run.load_model()
         reference = run.load_reference(model.base)
 
         def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
@@ -85,11 +91,12 @@ def make_plausible(
 
 
 def field_of(
-    run: RunFolder, model: CLLM, judge: Judge, latents: Latents, rng: np.random.Generator, *,
+    run: RunFolder, model: CLLM | None, judge: Judge, latents: Latents, rng: np.random.Generator, *,
     keep: bool = True,
 ) -> Field:  # fmt: skip
     """The cloud of training texts, and what is a void in it by the run's search.
 
+    `model`: the run's, which is loaded where it is needed and not given.
     What is put beside a prefix is chosen once, and noted (`keep`) with the voids.
     """
     notes = run.notes().get("voids", {})
@@ -98,10 +105,11 @@ def field_of(
         log.warning("%s does not say what chance explains; search again: cllm voids", run.voids)
     train_ND = latents.select("train").vectors_ND
     held_out_MD = latents.select("validation").vectors_ND
-    field = Field.of(train_ND, held_out_MD, model.config.void_dim, chance, rng)
+    void_dim = model.config.void_dim if model else int(training_facts(run.model)["void_dim"])
+    field = Field.of(train_ND, held_out_MD, void_dim, chance, rng)
     if "rest" in notes:
         return replace(field, rest=notes["rest"])
-    field = choose_rest(model, judge, field, held_out_MD)
+    field = choose_rest(model or run.load_model(), judge, field, held_out_MD)
     log.info("places take their other coordinates from: %s", REST[field.rest])
     if keep and notes and not run.shipped:
         run.note("voids", notes | {"rest": field.rest})

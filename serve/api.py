@@ -120,7 +120,7 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
 
     @app.get("/v1/voids", responses=RESPONSES)
     async def voids() -> s.Facts:
-        """The voids that stand, emptiest first, with the texts around each."""
+        """The voids that stand, emptiest first, with texts around each, and how many it wrote."""
         found: s.Facts = await now().about("void_list")
         return found
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cllm import __version__
 from cllm.corpus import Corpus
+from cllm.ideas import Idea, load_ideas
 from cllm.map import fit_plane
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, prefix
@@ -45,6 +46,7 @@ class Catalogue:
     train: Latents
     titles: tuple[str, ...]
     voids: tuple[Void, ...]
+    ideas: tuple[Idea, ...]  # the new texts of the run that lie in one of them
     void_dim: int
     notes: dict[str, Any]
     model_hash: str
@@ -55,12 +57,14 @@ class Catalogue:
         """InputError where the run lacks a part. Milvus is asked when it is needed."""
         corpus, latents, notes = run.load_trained_corpus(), load_latents(run.latents), run.notes()
         train, made_by = latents.select("train"), latents.model_hash
+        ideas = load_ideas(run.ideas, made_by) if run.ideas.exists() else []
+        new = tuple(idea for idea in ideas if idea.yields and idea.void_id is not None)
         open_store = None
         if milvus:
             name, dim = collection_of(corpus.hash, made_by), train.vectors_ND.shape[1]
             open_store = partial(VectorStore.open, milvus, name, made_by, dim, create=False)
         return cls(
-            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)),
+            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)), new,
             int(notes["model"]["void_dim"]), notes, made_by, open_store,
         )  # fmt: skip
 
@@ -98,7 +102,7 @@ class Catalogue:
         }  # fmt: skip
 
     def void_list(self) -> dict[str, Any]:
-        """The voids that stand, emptiest first, with the texts around each."""
+        """The voids that stand, emptiest first; `texts`: new ones that the run wrote in it."""
         search = self.notes.get("voids", {})
         kept = ("p_value", "radius_ratio", "chance_score", "sheet_dim", "hopkins", "uniformity")
         centre_VK = [void.centre_K for void in self.voids]
@@ -110,6 +114,7 @@ class Catalogue:
                 {
                     "id": void.id, "radius": void.radius, "score": void.score,
                     "p_value": void.p_value, "x": float(x), "y": float(y),
+                    "texts": sum(idea.void_id == void.id for idea in self.ideas),
                     "rim": [_told(self._near(row, None)) for row in void.rim],
                 }
                 for void, (x, y) in zip(self.voids, where_V2, strict=True)

@@ -155,8 +155,7 @@ class Index(Part):
 def _places_of(name: str) -> Places:
     from cllm.places import Places
 
-    run = run_of(name)
-    return Places.of(run, run.load_model(), keep=False)
+    return Places.of(run_of(name), keep=False)  # torch may not be needed: some seconds less
 
 
 class Store(Part):

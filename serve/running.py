@@ -28,6 +28,7 @@ PARTS = ("api", "model", "index", "store")
 BUILDER = "serve.app:build"
 SECONDS = 130  # until a run is loaded everywhere, or all that was accepted is answered
 FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+LOGGING = {"encoding": "JSON", "enable_access_log": False}  # each request has a line of ours
 KEEP_ALIVE = 15  # seconds that a connection may idle
 
 
@@ -86,7 +87,7 @@ class Service:
         config = {
             "proxy_location": "HeadOnly",
             "http_options": {"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE},
-            "logging_config": {"encoding": "JSON", "enable_access_log": False},
+            "logging_config": LOGGING,
             "applications": [application],
         }
         service.client.deploy_applications(config)
@@ -140,7 +141,8 @@ class Service:
     def _deploy(self, parts: list[dict[str, Any]]) -> None:
         """The same application, with other things told to its parts."""
         application = self._application["deployed_app_config"] | {"deployments": parts}
-        self.client.deploy_applications({"applications": [application]})
+        config = {"logging_config": LOGGING, "applications": [application]}
+        self.client.deploy_applications(config)
 
     @property
     def _application(self) -> dict[str, Any]:

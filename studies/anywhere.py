@@ -49,7 +49,8 @@ def anywhere(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         texts = [sample.idea for sample in sampler.sample(wanted, tally)]
         new = [idea.text for idea in texts if idea.yields]
         row: dict[str, Any] = {
-            "seed": seed, "decodes": tally.decodes, "texts": len(texts), "new": len(new)
+            "seed": seed, "decodes": tally.decodes, "texts": len(texts), "new": len(new),
+            "distinct": len({*new}),
         }  # fmt: skip
         if "withheld" in corpus.info:
             pairs = [pair for text in new if (pair := corpus.withheld_pair(text))]

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from cllm.field import Field
-from cllm.ideas import Idea, choose_rest, funnel, land, lift, void_around
+from cllm.ideas import Idea, choose_rest, funnel, land, lift
 from cllm.judge import Verdict
 from cllm.model import CLLM
 from cllm.sphere import ExactIndex, prefix, unit
 from cllm.unaided import unaided
-from cllm.voids import Void
 
 
 def idea(number: int, yields: bool) -> Idea:
@@ -94,13 +93,6 @@ def test_a_text_hits_where_its_place_is_nearer_than_any_text() -> None:
     assert hits == [True, True, False]
     assert trips[0] == pytest.approx(0, abs=1e-2)
     assert 0 < trips[1] < trips[2]
-
-
-def test_a_point_belongs_to_the_nearest_void_that_holds_it() -> None:
-    centres_VK = unit(np.random.default_rng(1).standard_normal((3, 4)))
-    voids = [Void(i + 10, c, 0.5, 2.0, 0.01, True, (0, 1)) for i, c in enumerate(centres_VK)]
-    points_nD = np.pad(np.stack([centres_VK[2], centres_VK[0], -centres_VK[1]]), ((0, 0), (0, 4)))
-    assert void_around(points_nD, voids) == [12, 10, None]
 
 
 def test_the_lift_is_of_yields_and_sure_where_places_are_many() -> None:

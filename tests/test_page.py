@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.sampling import Rewritten
 from serve.in_process import served
 from serve.keys import Keys, hashed
@@ -34,21 +34,13 @@ SEVERE = ("serious", "critical")
 PATIENCE = 60_000  # ms: machines may be busy
 
 
-class Settling(LocalHands):
-    """Texts lie where they were asked for, so that each void has some: the page is tried here."""
-
-    async def rewrite(self, points_nD: np.ndarray) -> Rewritten:
-        return Rewritten([*range(len(points_nD))], self.model.decode(points_nD), points_nD)
+@pytest.fixture(scope="module")
+def hands() -> LocalHands:
+    return LocalHands.load(RunFolder(SHIPPED_VOIDS))
 
 
 @pytest.fixture(scope="module")
-def hands() -> Settling:
-    made = LocalHands.load(RunFolder(SHIPPED))
-    return Settling(made.model, made.places, made.likely, made.catalogue)
-
-
-@pytest.fixture(scope="module")
-def url(hands: Settling) -> Iterator[str]:
+def url(hands: LocalHands) -> Iterator[str]:
     with served(hands, Limits(per_minute=0)) as one:
         yield one
 
@@ -125,8 +117,11 @@ def test_it_opens_with_the_map_and_the_voids_and_says_what_to_make_of_them(visit
     caption = page.inner_text("#caption")
     assert "5,000 of " in caption
     assert "Distances here mislead" in caption
-    scores = page.locator("#voids button").all_inner_texts()
-    assert scores[0].startswith("Void ")
+    voids = page.locator("#voids button").all_inner_texts()
+    new = [bool(re.match(r"Void \d+ – \d+ new texts? so far", one)) for one in voids]
+    assert new == sorted(new, reverse=True)
+    assert any(new)
+    assert not all(new)
     drawn = page.evaluate(
         "() => { const c = document.querySelector('#map'); "
         "return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size; }"
@@ -141,7 +136,9 @@ def test_a_void_is_opened_and_written_from(visit: Any) -> None:
     page.locator("#voids button").nth(1).click()
     name = page.inner_text("#void h3 >> nth=0")
     assert page.locator("#voids button").nth(1).get_attribute("aria-pressed") == "true"
-    assert page.locator("#void dt").all_inner_texts() == ["void score", "radius, rad", "p"]
+    facts = page.locator("#void dt").all_inner_texts()
+    assert facts == ["void score", "radius, rad", "p", "written from it"]
+    assert "so far" in page.inner_text("#void dd >> nth=3")
     page.locator("#void details summary").first.click()
     assert page.locator("#void details .text").first.is_visible()
     page.uncheck("#novel")
@@ -167,7 +164,7 @@ def on_the_map(page: Any, where: tuple[float, float], all_of: np.ndarray) -> tup
 
 
 def test_a_click_on_the_map_opens_the_void_or_the_text_that_is_there(
-    visit: Any, hands: Settling
+    visit: Any, hands: LocalHands
 ) -> None:
     page = visit()
     voids, points = hands.catalogue.void_list()["voids"], hands.catalogue.map(5000)["points"]
@@ -298,7 +295,7 @@ def test_a_topic_that_no_text_has_is_told_as_such(visit: Any) -> None:
     page.get_by_text("No text has all words").wait_for()
 
 
-class Slow(Settling):
+class Slow(LocalHands):
     """Half of what is asked for, and after the first texts a long wait."""
 
     async def rewrite(self, points_nD: np.ndarray) -> Rewritten:
@@ -308,7 +305,7 @@ class Slow(Settling):
         return await super().rewrite(points_nD[: (len(points_nD) + 1) // 2])
 
 
-def test_a_long_writing_can_be_stopped(visit: Any, hands: Settling) -> None:
+def test_a_long_writing_can_be_stopped(visit: Any, hands: LocalHands) -> None:
     slow = Slow(hands.model, hands.places, hands.likely, hands.catalogue)
     object.__setattr__(slow, "rounds", [])
     with served(slow, Limits(per_minute=0)) as url:
@@ -375,7 +372,7 @@ def test_screen_readers_and_phones_are_served(visit: Any, size: str, theme: str)
     assert over <= 0  # nothing sticks out to the side
 
 
-def test_a_service_with_keys_asks_for_one(visit: Any, hands: Settling) -> None:
+def test_a_service_with_keys_asks_for_one(visit: Any, hands: LocalHands) -> None:
     with served(hands, Limits(per_minute=0), Keys({"ann": hashed("a key")})) as url:
         page = visit("/", at=url, wait=False, fails=True)
         page.get_by_label("This service asks for a key").wait_for()

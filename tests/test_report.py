@@ -169,10 +169,16 @@ def test_curves_show_what_was_logged():
 def test_the_emptiest_voids_are_told_with_their_texts(report):
     void = {"id": 3, "radius": 0.31, "score": 4.2, "p_value": 0.05, "enclosed": True}
     rim = [{"id": "a", "title": "leek <soup>"}]
-    places = [void | {"stands": True, "rim": rim}, void | {"id": 9, "stands": False, "rim": []}]
+    places = [
+        void | {"stands": True, "written": False, "rim": rim},
+        void | {"id": 5, "stands": True, "written": True, "rim": []},
+        void | {"id": 9, "stands": False, "written": False, "rim": []},
+    ]
     text = render(report, ideas=[], reconstructions=[], metrics=[], places=places)
     assert "leek &lt;soup&gt;" in text
     assert "<td>3</td>" in text
+    assert "<td>5 (around a new text)</td>" in text
+    assert "<td>5 (around a new text)</td>" in text
     assert "<td>9</td>" not in text
 
 

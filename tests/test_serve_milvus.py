@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from services import Load, eventually, kill, served
 
-from bench._load import free_port
+from bench._milvus import MilvusServer, milvus_server
 from cllm.errors import InputError, WorkError
 from cllm.run import SHIPPED, RunFolder
 from cllm.store import VectorStore, collection_of, load_latents
@@ -27,37 +25,14 @@ pytestmark = [
 ]
 
 
-class Milvus:
-    """A server that keeps its data in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        self._server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir",
-             str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def kill(self) -> None:
-        self._server.kill()
-        self._server.wait()
-
-
 @pytest.fixture
-def milvus(tmp_path: Path) -> Iterator[Milvus]:
-    server = Milvus(tmp_path / "milvus")
-    try:
+def milvus(tmp_path: Path) -> Iterator[MilvusServer]:
+    with milvus_server(tmp_path / "milvus") as server:
         yield server
-    finally:
-        server.kill()
 
 
 def test_without_milvus_texts_come_without_their_neighbours_until_it_is_back(
-    milvus: Milvus, tmp_path: Path
+    milvus: MilvusServer, tmp_path: Path
 ) -> None:
     _fill(milvus)
     asked = Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
@@ -99,7 +74,7 @@ def _notes(client: Client, asked: Generate) -> list[str] | None:
     return end.notes
 
 
-def _fill(milvus: Milvus) -> None:
+def _fill(milvus: MilvusServer) -> None:
     """With the vectors of the shipped run, as `cllm embed --milvus` does."""
     run = RunFolder(SHIPPED)
     latents = load_latents(run.latents)

@@ -173,14 +173,18 @@ async function pick(event) {
 // ---- voids -------------------------------------------------------------------------------
 
 function listVoids(found) {
-  state.voids = found.voids;
+  state.voids = [...found.voids].sort((a, b) => (b.texts > 0) - (a.texts > 0)); // first those that said something new
   const usual = $("void-id").value || new URLSearchParams(location.search).get("void-id");
-  $("void-id").replaceChildren(...found.voids.map((one) => element("option", { value: one.id, textContent: `void ${one.id}` })));
+  $("void-id").replaceChildren(...state.voids.map((one) => element("option", { value: one.id, textContent: `void ${one.id}` })));
   if (usual) $("void-id").value = usual; // none is chosen where that one is not there
-  $("voids").replaceChildren(...found.voids.map((one) => element("li", {},
-    button(`Void ${one.id} – score ${digits(one.score, 2)}, radius ${digits(one.radius)} rad, between ${one.rim.slice(0, 2).map(named).join(" and ")}`,
+  $("voids").replaceChildren(...state.voids.map((one) => element("li", {},
+    button(`Void ${one.id} – ${wrote(one)}, score ${digits(one.score, 2)}, radius ${digits(one.radius)} rad, between ${one.rim.slice(0, 2).map(named).join(" and ")}`,
       () => choose(one.id), { ariaPressed: "false" }))));
   if (!found.voids.length) $("voids").append(element("li", { className: "small", textContent: "No void stands in this space: no enclosed place is emptier than chance explains. Write near a text, between two, or on a topic." }));
+}
+
+function wrote(one) {
+  return one.texts ? `${one.texts} new ${one.texts === 1 ? "text" : "texts"} so far` : "no new text so far";
 }
 
 function choose(id) {
@@ -197,7 +201,7 @@ function showVoid() {
   [...$("voids").querySelectorAll("button")].forEach((each, i) => { each.ariaPressed = String(one === state.voids[i]); });
   $("void").hidden = !one;
   if (!one) return;
-  const facts = { "void score": digits(one.score, 2), "radius, rad": digits(one.radius), p: digits(one.p_value, 3) };
+  const facts = { "void score": digits(one.score, 2), "radius, rad": digits(one.radius), p: digits(one.p_value, 3), "written from it": wrote(one) };
   $("void").replaceChildren(
     element("h3", { textContent: `Void ${one.id}` }),
     element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })])),
