@@ -16,7 +16,7 @@ from cllm.run import SHIPPED_VOIDS, existing_run
 
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--disable-background-networking")  # fmt: skip
-ASKED = "mode=void&n=3&novel=1&valid=1&hit=1&query=soup+leeks&written=1"  # the first one of the list
+ASKED = "mode=void&n=3&novel=1&valid=1&hit=1&query=soup+leeks&written=1"  # the first listed
 
 
 @dataclass(frozen=True)
