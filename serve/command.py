@@ -52,7 +52,9 @@ def _show(line: s.Item | s.End) -> None:
         notes = "".join(f"; {note}" for note in line.notes)
         console.print(f"{line.found} of {line.asked} texts, {line.decodes} decodes{notes}")
         return
-    where = "in a void" if line.place.in_void else f"void score {line.place.score:.2f}"
+    where = f"void score {line.place.score:.2f}"
+    if line.place.in_void:
+        where = "in a void" if line.place.void is None else f"in void {line.place.void}"
     console.print(f"[bold]{line.verdict}[/bold], novelty {line.novelty:.2f}, {where}")
     console.print(escape(line.text))
     for known in (line.nearest or [])[:1]:

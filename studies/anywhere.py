@@ -56,7 +56,8 @@ def anywhere(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
             pairs = [pair for text in new if (pair := corpus.withheld_pair(text))]
             row |= {"withheld": len(pairs), "withheld_pairs": sorted({*map(tuple, pairs)})}
         rows.append(row)
-    return {"run": run.path.name, "known_places": len(sampler.places.known_nD), "seeds": rows}
+    known = len(sampler.places.known_nD)
+    return {"run": run.path.name, "void": options.void, "known_places": known, "seeds": rows}
 
 
 if __name__ == "__main__":
