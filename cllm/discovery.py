@@ -113,7 +113,7 @@ def found_voids(run: RunFolder) -> list[VoidRow]:
                 for row in void.rim
             ],
         }
-        for void in sorted(load_voids(run.voids, ids, model.hash), key=lambda void: -void.score)
+        for void in load_voids(run.voids, ids, model.hash)
     ]  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
         ideas += found
     if {"void", "density"} <= placed.keys():
         notes["void"] |= lift(*placed["void"], *placed["density"], rng)
-    if searched:
+    if searched or more:
         save_voids(run.voids, [*searched, *more], train.ids, model.hash)
     save_ideas(run.ideas, ideas, model.hash)
     run.note("ideas", notes)

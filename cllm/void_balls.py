@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cllm.field import SEARCH, Field
 from cllm.sphere import angle, prefix, unit
-from cllm.voids import CHANCE, Void, as_voids, climb, lifted
+from cllm.voids import Void, as_voids, climb, lifted
 
 Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
@@ -43,8 +43,9 @@ def written_voids(field: Field, points_nD: Vectors, searched: Sequence[Void]) ->
     """Voids around places in voids, one for each that none that stands, or came before, holds.
 
     It is the empty ball through the corners of the (Delaunay) cell of texts that the place lies
-    in. What the place climbs to from there may not hold it any more: those balls grow, and move.
-    A place counts if it is in a void, and the ball's centre is, too.
+    in, or around the place where the cell is open. What the place climbs to from there may not
+    hold it any more: those balls grow, and move. A place counts if it is in a void, and the ball's
+    centre is, too; so chance does not explain it, but no p-value is its own.
     """
     first = 1 + max((void.id for void in searched), default=-1)
     standing = [void for void in searched if void.stands]
@@ -61,6 +62,5 @@ def written_voids(field: Field, points_nD: Vectors, searched: Sequence[Void]) ->
         place_1K = np.asarray(own_J @ field.own_JK, np.float32)[None]
         held = radii_off(place_1K, [void, *standing, *found])[0] < 1
         if void.enclosed and held[0] and not held[1:].any():
-            number = first + len(found)
-            found.append(replace(void, id=number, p_value=CHANCE, written=True))
+            found.append(replace(void, id=first + len(found), written=True))
     return found

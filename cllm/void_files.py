@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cllm.run import RunFolder
     from cllm.store import Latents
 
+COLUMNS = ("id", "prefix", "radius", "score", "p_value", "enclosed", "neighbours")
+
 
 def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash: str = "") -> None:
     """Write `voids.parquet`; `ids` are the text ids of the cloud's rows."""
@@ -45,12 +47,15 @@ def save_voids(path: Path, voids: Sequence[Void], ids: Sequence[str], model_hash
 
 
 def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Void, ...]:
-    """Read `voids.parquet`; arguments as for `save_voids`.
+    """Read `voids.parquet`, by score, descending; arguments as for `save_voids`.
 
     InputError: damaged, of another cloud, or of another model than `model_hash`.
     """
-    columns = ["id", "prefix", "radius", "score", "p_value", "enclosed", "written", "neighbours"]
-    table = read_parquet(path, columns)
+    table = read_parquet(path)
+    if lacking := [name for name in COLUMNS if name not in table.column_names]:
+        raise InputError(
+            f"{path} has no column {', '.join(lacking)}; search again with `cllm voids`"
+        )
     made_by = model_of(table)
     if made_by != model_hash:
         raise InputError(
@@ -65,7 +70,7 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
             f"{path} names text {min(missing)!r}, which is not among the latents; "
             "search again with `cllm voids`"
         )
-    return tuple(
+    found = (
         Void(
             id=row["id"],
             centre_K=np.asarray(row["prefix"], dtype=np.float32),
@@ -73,19 +78,19 @@ def load_voids(path: Path, ids: Sequence[str], model_hash: str = "") -> tuple[Vo
             score=row["score"],
             p_value=row["p_value"],
             enclosed=row["enclosed"],
-            written=row["written"],
+            written=bool(row.get("written")),  # which earlier files lack
             rim=tuple(row_of[name] for name in row["neighbours"]),
         )
         for row in rows
     )
+    return tuple(sorted(found, key=lambda void: -void.score))
 
 
 def standing_voids(run: RunFolder, model_hash: str, train: Latents) -> list[Void]:
     """The run's voids, emptiest first: enclosed and more than chance; none before a search."""
     if not run.voids.exists():
         return []
-    voids = (v for v in load_voids(run.voids, train.ids, model_hash) if v.stands)
-    return sorted(voids, key=lambda void: -void.score)
+    return [v for v in load_voids(run.voids, train.ids, model_hash) if v.stands]
 
 
 def _vectors(rows: Sequence[NDArray[np.float32]], width: int) -> pa.Array:

@@ -78,7 +78,7 @@ class Void:
     centre_K: npt.NDArray[np.float32]  # unit
     radius: float  # radians, to the nearest text
     score: float  # rho, see `void_scores`
-    p_value: float | None  # None: nulls off, or not enclosed
+    p_value: float | None  # None: nulls off, or not enclosed, or `written`
     enclosed: bool
     rim: tuple[int, ...]
     written: bool = False  # found around a text that was written, not by the search
@@ -338,7 +338,7 @@ def _kept(
 def as_voids(
     support: Support, settings: VoidSettings, centre_CK: Floats64, enclosed_C: Mask
 ) -> list[Void]:
-    """Places as voids, in their order, with radius, score and rim of each."""
+    """Places as voids, numbered in their order, with radius, score and rim of each."""
     angles_CJ, ids_CJ = support.index.search(centre_CK, max(settings.neighbours, support.width))
     score_C = scores(support.index, centre_CK, settings.neighbours)[0]
     each = zip(centre_CK.astype(np.float32), angles_CJ, ids_CJ, score_C, enclosed_C, strict=True)

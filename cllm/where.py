@@ -55,4 +55,4 @@ class Spot:
     score: float
     radius: float  # radians
     in_void: bool
-    void_id: int | None  # of the run's list, which has the emptiest only
+    void_id: int | None  # of the run's list, which does not have all there are

@@ -71,6 +71,15 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
         ray.shutdown()
 
 
+def guarded() -> bool:
+    """Whether the cluster that was joined asks for a token."""
+    from ray._private.authentication.authentication_utils import (  # there is no public name
+        is_token_auth_enabled,
+    )
+
+    return bool(is_token_auth_enabled())
+
+
 def _init(address: str | None) -> None:
     ray.init(
         address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=HIDE_GPUS

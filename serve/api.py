@@ -113,23 +113,20 @@ def _add_vectors(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None
 
 def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
     @app.get("/v1/model", responses=RESPONSES)
-    async def model() -> s.Facts:
+    async def model() -> s.Run:
         """What is served, and what may be asked of it."""
-        facts: s.Facts = await now().about("facts")
-        return facts | {"limits": limits.model_dump()}
+        return s.Run(**await now().about("facts"), limits=limits)
 
     @app.get("/v1/voids", responses=RESPONSES)
-    async def voids() -> s.Facts:
-        """The voids that stand, emptiest first, with texts around each, and how many it wrote."""
-        found: s.Facts = await now().about("void_list")
-        return found
+    async def voids() -> s.Voids:
+        """The voids that stand, emptiest first, with the texts around each."""
+        return s.Voids(**await now().about("void_list"))
 
     @app.get("/v1/map", responses=RESPONSES)
-    async def map_(points: K = 5000) -> s.Facts:
+    async def map_(points: K = 5000) -> s.Map:
         """Where known texts lie, pressed flat."""
         require(limits.points, points, "points")
-        found: s.Facts = await now().about("map", points)
-        return found
+        return s.Map(**await now().about("map", points))
 
     @app.get("/v1/texts", responses=RESPONSES)
     async def texts(
@@ -148,13 +145,13 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
         return neighbour(found)
 
     @app.get("/v1/ready", responses=RESPONSES)
-    async def ready() -> s.Facts:
+    async def ready() -> s.Ready:
         """Whether model, index and store of the run are there."""
         try:
             await now().ready()
         except Exception:
             raise Problem(503, "not everything is there yet", 2) from None
-        return {"ready": True}
+        return s.Ready()
 
 
 def _add_page(app: FastAPI) -> None:

@@ -88,7 +88,7 @@ def build(settings: ServeSettings) -> Application:
         ray_actor_options={"num_cpus": WAITS},
     ).bind()  # fmt: skip
     store = serve.deployment(
-        Store, name="store", num_replicas=1, **each, ray_actor_options={"num_cpus": WAITS}
+        Store, name="store", num_replicas=s.stores, **each, ray_actor_options={"num_cpus": WAITS}
     ).bind(s.milvus)
     api = serve.deployment(
         Api, name="api", num_replicas=s.apis, **each,

@@ -7,6 +7,7 @@ catalogue.nearest(vectors_nD, k=3)
 # Shapes: N training texts, n queries, D coordinates, V voids.
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from cllm import __version__
 from cllm.corpus import Corpus
-from cllm.ideas import Idea, load_ideas
+from cllm.ideas import load_ideas
 from cllm.map import fit_plane
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, prefix
@@ -46,7 +47,7 @@ class Catalogue:
     train: Latents
     titles: tuple[str, ...]
     voids: tuple[Void, ...]
-    ideas: tuple[Idea, ...]  # the new texts of the run that lie in one of them
+    written: Counter[int | None]  # new texts of the run, by the void they lie in
     void_dim: int
     notes: dict[str, Any]
     model_hash: str
@@ -58,13 +59,13 @@ class Catalogue:
         corpus, latents, notes = run.load_trained_corpus(), load_latents(run.latents), run.notes()
         train, made_by = latents.select("train"), latents.model_hash
         ideas = load_ideas(run.ideas, made_by) if run.ideas.exists() else []
-        new = tuple(idea for idea in ideas if idea.yields and idea.void_id is not None)
+        written = Counter(idea.void_id for idea in ideas if idea.yields)
         open_store = None
         if milvus:
             name, dim = collection_of(corpus.hash, made_by), train.vectors_ND.shape[1]
             open_store = partial(VectorStore.open, milvus, name, made_by, dim, create=False)
         return cls(
-            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)), new,
+            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)), written,
             int(notes["model"]["void_dim"]), notes, made_by, open_store,
         )  # fmt: skip
 
@@ -114,7 +115,7 @@ class Catalogue:
                 {
                     "id": void.id, "radius": void.radius, "score": void.score,
                     "p_value": void.p_value, "x": float(x), "y": float(y),
-                    "texts": sum(idea.void_id == void.id for idea in self.ideas),
+                    "texts": self.written[void.id], "written": void.written,
                     "rim": [_told(self._near(row, None)) for row in void.rim],
                 }
                 for void, (x, y) in zip(self.voids, where_V2, strict=True)

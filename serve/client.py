@@ -75,17 +75,17 @@ class Client:
         found = self._got(f"/v1/texts?{urlencode({'query': query, 'k': k})}")
         return TypeAdapter(list[s.Neighbour]).validate_python(found)
 
-    def model(self) -> s.Facts:
+    def model(self) -> s.Run:
         """What is served, and what may be asked of it."""
-        return dict(self._got("/v1/model"))
+        return s.Run.model_validate(self._got("/v1/model"))
 
-    def voids(self) -> s.Facts:
+    def voids(self) -> s.Voids:
         """The voids that stand."""
-        return dict(self._got("/v1/voids"))
+        return s.Voids.model_validate(self._got("/v1/voids"))
 
-    def map(self, points: int = 5000) -> s.Facts:
+    def map(self, points: int = 5000) -> s.Map:
         """Where known texts lie, pressed flat."""
-        return dict(self._got(f"/v1/map?points={points}"))
+        return s.Map.model_validate(self._got(f"/v1/map?points={points}"))
 
     def ready(self) -> bool:
         """Whether model, index and store are there."""

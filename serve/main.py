@@ -139,13 +139,18 @@ def _serve(options: argparse.Namespace) -> None:
     for name, value in SWITCHES.items():  # of a cluster that is started here
         os.environ.setdefault(name, value)
     from cllm.store import require_reachable
-    from cluster.joining import joined
+    from cluster.joining import guarded, joined
     from serve.running import Service
 
     host = f"[{options.host}]" if ":" in options.host else options.host
     settings, url = settings_of(options), f"http://{host}:{options.port}"
     with ExitStack() as stack:
         stack.enter_context(joined(options.address, for_data=False))
+        if not guarded():
+            log.warning(
+                "this Ray cluster asks for no token: who reaches its ports can run code on it; "
+                "close its network, or start it with RAY_AUTH_MODE=token"
+            )
         if options.milvus:  # not before: its threads would make the start of Ray's processes abort
             require_reachable(options.milvus)
         service = stack.enter_context(Service.started(settings, options.host, options.port))
@@ -171,9 +176,12 @@ def _until_told() -> None:
 
 def _reload(options: argparse.Namespace) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # as clusters that `cllm serve` starts have
+    from serve.local import LocalHands
     from serve.running import Service
-    from serve.runs import named
+    from serve.runs import named, run_of
 
     run = named(options.run)
-    Service.running(options.dashboard).reload(run)
+    service = Service.running(options.dashboard)
+    LocalHands.load(run_of(run))  # whatever is wrong with it is told here, and not there
+    service.reload(run)
     emit({"run": run}, options.json, lambda: print(f"{run} is served"))

@@ -1,9 +1,12 @@
-"""What Serve's HTTP proxy lets through: header bytes that it cannot read would make it fail.
+"""What Serve's HTTP proxy lets through, and what it says itself where the service is away.
 
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy:middlewares    # set by `cllm serve`
 """
 
 from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
 
 from starlette.middleware import Middleware
 
@@ -36,6 +39,25 @@ def _readable(headers: list[tuple[bytes, bytes]]) -> bool:
     return True
 
 
+class Later:
+    """An ASGI app around another: a 503 of the proxy's own says when to come back."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass all on; add the header where it lacks."""
+
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 503:
+                headers = [(bytes(name).lower(), value) for name, value in message["headers"]]
+                if b"retry-after" not in dict(headers):
+                    message = {**message, "headers": [*headers, (b"retry-after", b"5")]}
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
 def middlewares() -> list[Middleware]:
     """As Serve asks for them."""
-    return [Middleware(Readable)]
+    return [Middleware(Later), Middleware(Readable)]

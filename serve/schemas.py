@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serve.settings import Limits
+
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -178,4 +180,63 @@ class Found(Body):
     neighbours: list[list[Neighbour]]
 
 
-Facts = dict[str, Any]
+class RimText(Body):
+    """A known text on the rim of a void."""
+
+    id: str
+    title: str
+    text: str
+
+
+class Void(Body):
+    """A void that stands."""
+
+    id: int
+    radius: float = Field(description="radians, to the nearest text")
+    score: float = Field(description="void score: 1 amid an even crowd")
+    p_value: float | None = Field(description="against null clouds; null: a place of a new text")
+    written: bool = Field(description="around a new text of the run, not found by the search")
+    texts: int = Field(description="new texts of the run in it")
+    x: float = Field(description="on the map")
+    y: float
+    rim: list[RimText] = Field(description="nearest first")
+
+
+class Voids(Body):
+    """The voids that stand, emptiest first, and what the search for them came to."""
+
+    void_dim: int = Field(description="coordinates that they were sought in")
+    search: dict[str, float]
+    voids: list[Void]
+
+
+class Map(Body):
+    """Known texts pressed flat."""
+
+    shown: int
+    of: int
+    share: float = Field(description="of how they differ that the plane shows")
+    void_dim: int
+    points: list[tuple[float, float]]
+    rows: list[int] = Field(description="of each point, for /v1/texts/{row}")
+
+
+class Run(BaseModel):
+    """What is served, and what may be asked of it."""
+
+    version: str
+    model_hash: str
+    void_dim: int
+    texts: int = Field(description="known ones, which new ones are compared with")
+    store: Literal["milvus", "latents"]
+    limits: Limits
+    corpus: dict[str, Any] = Field(description="as in the run's report.json, like the next three")
+    base: dict[str, Any]
+    model: dict[str, Any]
+    reconstruction: dict[str, Any] | None = None
+
+
+class Ready(Body):
+    """Model, index and store are there."""
+
+    ready: Literal[True] = True

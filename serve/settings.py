@@ -46,5 +46,6 @@ class ServeSettings(BaseModel):
     model_cpus: float = Field(1, gt=0, description="of such a replica")
     model_gpus: float = Field(0, ge=0, description="of such a replica")
     places: int = Field(1, ge=1, description="replicas that search places and judge texts")
+    stores: int = Field(1, ge=1, description="replicas that ask Milvus, or search the latents")
     apis: int = Field(1, ge=1, description="replicas that answer requests")
     batch: int = Field(64, ge=1, description="vectors or texts that are worked on together")

@@ -118,10 +118,12 @@ def test_it_opens_with_the_map_and_the_voids_and_says_what_to_make_of_them(visit
     assert "5,000 of " in caption
     assert "Distances here mislead" in caption
     voids = page.locator("#voids button").all_inner_texts()
-    new = [bool(re.match(r"Void \d+ – \d+ new texts? so far", one)) for one in voids]
-    assert new == sorted(new, reverse=True)
-    assert any(new)
-    assert not all(new)
+    kind = re.compile(r"Void \d+ – (around|found by the search,) (no|\d+) new texts? of")
+    told = [kind.match(one) for one in voids]
+    new = [(one[1] == "around", int(one[2].replace("no", "0"))) for one in told if one]
+    assert len(new) == len(voids)
+    assert [count for _, count in new] == sorted((count for _, count in new), reverse=True)
+    assert all(around == (count > 0) for around, count in new)
     drawn = page.evaluate(
         "() => { const c = document.querySelector('#map'); "
         "return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size; }"
@@ -137,8 +139,8 @@ def test_a_void_is_opened_and_written_from(visit: Any) -> None:
     name = page.inner_text("#void h3 >> nth=0")
     assert page.locator("#voids button").nth(1).get_attribute("aria-pressed") == "true"
     facts = page.locator("#void dt").all_inner_texts()
-    assert facts == ["void score", "radius, rad", "p", "written from it"]
-    assert "so far" in page.inner_text("#void dd >> nth=3")
+    assert facts == ["void score", "radius, rad", "p", "where from"]
+    assert "of this run" in page.inner_text("#void dd >> nth=3")
     page.locator("#void details summary").first.click()
     assert page.locator("#void details .text").first.is_visible()
     page.uncheck("#novel")
@@ -151,6 +153,12 @@ def test_a_void_is_opened_and_written_from(visit: Any) -> None:
     first.locator("summary").click()
     assert first.locator("details .text del, details .text ins").count()
     assert first.locator("details ul").last.locator("li").count() == 3
+
+
+def test_a_void_that_nothing_is_written_from_says_what_to_do(visit: Any) -> None:
+    page = visit("/?mode=void&void-id=0&n=1&written=1")
+    assert ended(page).startswith("0 texts of 1, 40 decodes")
+    assert "any void, or near a text on its rim" in page.inner_text("#end")
 
 
 def on_the_map(page: Any, where: tuple[float, float], all_of: np.ndarray) -> tuple[float, float]:
@@ -169,10 +177,10 @@ def test_a_click_on_the_map_opens_the_void_or_the_text_that_is_there(
     page = visit()
     voids, points = hands.catalogue.void_list()["voids"], hands.catalogue.map(5000)["points"]
     all_of = np.array(points + [[one["x"], one["y"]] for one in voids])
-    one = voids[-1]
-    page.mouse.click(*on_the_map(page, (one["x"], one["y"]), all_of))
-    page.locator("#void").wait_for()
-    assert page.inner_text("#void h3 >> nth=0").startswith("Void ")
+    for one in (voids[-1], voids[0]):
+        page.mouse.click(*on_the_map(page, (one["x"], one["y"]), all_of))
+        page.locator("#void").wait_for()
+        assert page.inner_text("#void h3 >> nth=0") == f"Void {one['id']}"
     page.uncheck("#rings")  # where no void is shown, none is clicked
     page.mouse.click(*on_the_map(page, points[0], all_of))
     page.wait_for_selector("#near:focus")

@@ -16,9 +16,9 @@ from cllm.corpus import built_in_corpus
 from cllm.errors import InputError
 from cllm.model import CLLM
 from cllm.plausibility import Plausibility
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from cllm.settings import overridden
-from cllm.void_files import save_voids
+from cllm.void_files import save_voids, standing_voids
 
 NULL, REFERENCE = 30.0, 25.0  # nats a text without its vector
 
@@ -168,6 +168,25 @@ def test_no_void_at_all_is_an_answer_to_the_end(tmp_path: Path) -> None:
     page = (run.path / "report.html").read_text("utf-8")
     first = page.split("<body>")[1].lstrip()
     assert first.startswith("<h1>Nothing is written from voids: no empty place is emptier")
+
+
+@pytest.mark.chain
+def test_new_texts_lie_in_voids_that_are_kept_and_made_anew_with_them(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED_VOIDS, run.path)
+    model = run.load_model()
+    train = run.load_latents(model).select("train")
+    searched = [void for void in standing_voids(run, model.hash, train) if not void.written]
+    for seed in (0, 1):
+        ideas = discovery.write_ideas(run, seed=seed, budget=300, controls=False)
+        voids = standing_voids(run, model.hash, train)
+        assert [void.id for void in voids if not void.written] == [void.id for void in searched]
+        written = {void.id for void in voids if void.written}
+        assert written
+        assert len({void.id for void in voids}) == len(voids)
+        new = {idea.void_id for idea in ideas if idea.yields}
+        assert None not in new
+        assert written <= new
 
 
 @pytest.mark.chain

@@ -178,7 +178,6 @@ def test_the_emptiest_voids_are_told_with_their_texts(report):
     assert "leek &lt;soup&gt;" in text
     assert "<td>3</td>" in text
     assert "<td>5 (around a new text)</td>" in text
-    assert "<td>5 (around a new text)</td>" in text
     assert "<td>9</td>" not in text
 
 

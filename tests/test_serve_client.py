@@ -45,9 +45,9 @@ def test_the_client_gets_what_the_service_tells(url: str) -> None:
     assert client.neighbours(texts[:1], 2)[0][0].text
     assert [step.at for step in client.interpolate(*texts, steps=3)] == [0, 0.5, 1]
     assert "soup" in client.search("soup")[0].text
-    assert client.model()["model"]["dim"] == len(vectors[0])
-    assert len(client.map(5)["points"]) == 5
-    assert client.voids()["void_dim"] <= len(vectors[0])
+    assert client.model().model["dim"] == len(vectors[0])
+    assert len(client.map(5).points) == 5
+    assert client.voids().void_dim <= len(vectors[0])
 
 
 def test_the_client_says_why_not(url: str) -> None:

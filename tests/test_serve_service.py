@@ -138,7 +138,7 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     process, told = service
     client = Client(told["url"])
     assert client.ready()
-    assert client.model()["corpus"]["source"] != "elsewhere"
+    assert client.model().corpus["source"] != "elsewhere"
     asked = Generate(n=2, topic="soup leeks", seed=1)
     texts = [line.text for line in client.generate(asked) if isinstance(line, Item)]
     assert len(texts) == 2
@@ -149,14 +149,22 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     other.note("corpus", other.notes()["corpus"] | {"source": "elsewhere"})
     reload = [str(Path(sys.executable).parent / "cllm"), "serve", "--reload", "--json",
               "--run", str(other.path), "--dashboard", told["dashboard"]]  # fmt: skip
+    damaged = RunFolder(tmp_path / "damaged")
+    shutil.copytree(other.path, damaged.path)
+    (damaged.model / "model.safetensors").write_bytes(b"no weights")
     with Load(client, asked) as load:
+        words = [str(damaged.path) if word == str(other.path) else word for word in reload]
+        refused = subprocess.run(words, capture_output=True, text=True)
+        load.more(2)
         ended = subprocess.run(reload, capture_output=True, text=True)
         load.more(4)
+    assert refused.returncode == 2
+    assert "model.safetensors" in refused.stderr.splitlines()[-1]
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["run"] == name_of(other)
     assert not load.failed
     assert all(one == texts for one in load.texts)  # the same seed, whatever else was asked
-    assert client.model()["corpus"]["source"] == "elsewhere"
+    assert client.model().corpus["source"] == "elsewhere"
     assert process.poll() is None
 
     _end_under_load(process, client)

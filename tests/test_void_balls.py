@@ -43,8 +43,8 @@ def test_a_void_is_made_around_each_place_that_none_holds() -> None:
     for one in found:
         assert one.written
         assert one.stands
+        assert one.p_value is None, "none of its own"
         to_texts_N = angle(prefix(field.cloud_ND, 4), one.centre_K)
-        assert one.radius == np.float64(one.radius)
         assert abs(to_texts_N.min() - one.radius) < 1e-3, "no text lies in it"
         assert set(one.rim) <= set(np.argsort(to_texts_N)[: len(one.rim) + 1].tolist())
     held_n = np.array([one is not None for one in void_around(places_nD, found)])

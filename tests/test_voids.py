@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -401,6 +402,12 @@ def test_voids_come_back_from_their_file(tmp_path: Path) -> None:
         assert replace(a, centre_K=None) == replace(b, centre_K=None)
     with pytest.raises(InputError, match="not among the latents"):
         load_voids(tmp_path / "voids.parquet", ids[:10])
+    earlier = pq.read_table(tmp_path / "voids.parquet").drop_columns("written")
+    pq.write_table(earlier, tmp_path / "earlier.parquet")
+    assert len(load_voids(tmp_path / "earlier.parquet", ids)) == len(voids)
+    pq.write_table(earlier.drop_columns("radius"), tmp_path / "earlier.parquet")
+    with pytest.raises(InputError, match="no column radius; search again"):
+        load_voids(tmp_path / "earlier.parquet", ids)
     save_voids(tmp_path / "voids.parquet", [], ids)
     assert load_voids(tmp_path / "voids.parquet", ids) == ()
     with pytest.raises(InputError, match="cllm voids"):

@@ -62,12 +62,12 @@ const SWITCHES = { novel: true, valid: true, hit: false, rings: true };
 const mode = () => document.querySelector("input[name=mode]:checked").value;
 
 function remember(changes = {}) {
-  const params = new URLSearchParams();
+  const params = new URLSearchParams(), before = new URLSearchParams(location.search);
   if (mode() !== "any") params.set("mode", mode());
   for (const [name, usual] of Object.entries(FIELDS)) if ($(name).value !== usual) params.set(name, $(name).value);
+  if (!state.voids.length && before.has("void-id")) params.set("void-id", before.get("void-id")); // not listed yet
   for (const [name, usual] of Object.entries(SWITCHES)) if ($(name).checked !== usual) params.set(name, $(name).checked ? "1" : "0");
   if (state.theme) params.set("theme", state.theme);
-  const before = new URLSearchParams(location.search);
   const written = "written" in changes ? changes.written : before.has("written");
   if (written) params.set("written", "1");
   history.replaceState(null, "", params.size ? `?${params}` : location.pathname);
@@ -83,7 +83,6 @@ function recall() {
   state.theme = params.get("theme"); // null: the system's
   document.documentElement.dataset.theme = state.theme || (dark ? "dark" : "light");
   showMode();
-  return params.has("written");
 }
 
 function showMode() {
@@ -142,7 +141,8 @@ function nearestOf(event) {
   const { canvas, ratio, place } = frame(), box = canvas.getBoundingClientRect();
   const x = (event.clientX - box.left) * ratio, y = (event.clientY - box.top) * ratio;
   const away = (point) => { const [a, b] = place(point); return Math.hypot(a - x, b - y) / ratio; };
-  const void_ = $("rings").checked && state.voids.find((one) => away([one.x, one.y]) < 16);
+  let void_ = null, nearest = $("rings").checked ? 16 : 0; // pixels
+  for (const one of state.voids) { const far = away([one.x, one.y]); if (far < nearest) [void_, nearest] = [one, far]; }
   let best = -1, least = 12;
   state.map.points.forEach((point, i) => { const far = away(point); if (far < least) [best, least] = [i, far]; });
   return { void_, row: best < 0 ? null : state.map.rows[best] };
@@ -173,18 +173,19 @@ async function pick(event) {
 // ---- voids -------------------------------------------------------------------------------
 
 function listVoids(found) {
-  state.voids = [...found.voids].sort((a, b) => (b.texts > 0) - (a.texts > 0)); // first those that said something new
+  state.voids = [...found.voids].sort((a, b) => b.texts - a.texts); // first those that most was written from
   const usual = $("void-id").value || new URLSearchParams(location.search).get("void-id");
   $("void-id").replaceChildren(...state.voids.map((one) => element("option", { value: one.id, textContent: `void ${one.id}` })));
   if (usual) $("void-id").value = usual; // none is chosen where that one is not there
   $("voids").replaceChildren(...state.voids.map((one) => element("li", {},
-    button(`Void ${one.id} – ${wrote(one)}, score ${digits(one.score, 2)}, radius ${digits(one.radius)} rad, between ${one.rim.slice(0, 2).map(named).join(" and ")}`,
+    button(`Void ${one.id} – ${origin(one)}, score ${digits(one.score, 2)}, radius ${digits(one.radius)} rad, between ${one.rim.slice(0, 2).map(named).join(" and ")}`,
       () => choose(one.id), { ariaPressed: "false" }))));
   if (!found.voids.length) $("voids").append(element("li", { className: "small", textContent: "No void stands in this space: no enclosed place is emptier than chance explains. Write near a text, between two, or on a topic." }));
 }
 
-function wrote(one) {
-  return one.texts ? `${one.texts} new ${one.texts === 1 ? "text" : "texts"} so far` : "no new text so far";
+function origin(one) {
+  const texts = one.texts === 1 ? "1 new text" : `${one.texts || "no"} new texts`;
+  return one.written ? `around ${texts} of this run` : `found by the search, ${texts} of this run in it`;
 }
 
 function choose(id) {
@@ -201,7 +202,7 @@ function showVoid() {
   [...$("voids").querySelectorAll("button")].forEach((each, i) => { each.ariaPressed = String(one === state.voids[i]); });
   $("void").hidden = !one;
   if (!one) return;
-  const facts = { "void score": digits(one.score, 2), "radius, rad": digits(one.radius), p: digits(one.p_value, 3), "written from it": wrote(one) };
+  const facts = { "void score": digits(one.score, 2), "radius, rad": digits(one.radius), p: digits(one.p_value, 3), "where from": origin(one) };
   $("void").replaceChildren(
     element("h3", { textContent: `Void ${one.id}` }),
     element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })])),
@@ -247,7 +248,12 @@ async function write() {
   $("stop").hidden = true;
   const count = state.texts.length, written = `${count} ${count === 1 ? "text" : "texts"}`;
   if (!ended) $("end").textContent = mine.signal.aborted ? `Stopped after ${written}.` : "";
-  else $("end").textContent = `${written} of ${ended.asked}, ${ended.decodes} decodes.${ended.notes.map((note) => ` ${note}.`).join("")}`;
+  else $("end").textContent = `${written} of ${ended.asked}, ${ended.decodes} decodes.${ended.notes.map((note) => ` ${note}.`).join("")}${count ? "" : advice()}`;
+}
+
+function advice() {
+  if (mode() !== "void") return " Ask for less: switch filters off, or look elsewhere.";
+  return " Little can be written from most voids; try one that new texts of this run lie in, any void, or near a text on its rim.";
 }
 
 async function* lines(answer) {
@@ -317,7 +323,7 @@ async function slide() {
   const share = Number($("at").value) / 20, turn = ++sliding;
   $("at-told").textContent = `${Math.round(100 * share)} %`;
   remember();
-  if (!$("first").value || !$("last").value) return;
+  if (!$("first").value || !$("last").value) { $("way").textContent = ""; return; }
   await new Promise((go) => setTimeout(go, 150));
   if (turn !== sliding) return;
   const ends = { first: $("first").value, last: $("last").value };
@@ -364,7 +370,10 @@ function store() {
 }
 
 function stored() {
-  try { return JSON.parse(localStorage.getItem("kept") || "[]"); } catch { return []; }
+  try {
+    const found = JSON.parse(localStorage.getItem("kept") || "[]");
+    return Array.isArray(found) ? found.filter((item) => item && typeof item.text === "string") : [];
+  } catch { return []; }
 }
 
 function showKept() {
@@ -404,7 +413,7 @@ async function load() {
   state.map = map;
   listVoids(voids);
   bound();
-  $("caption").textContent = `${map.shown.toLocaleString("en")} of ${map.of.toLocaleString("en")} texts, pressed flat: ${Math.round(100 * map.share)} % of how they differ in ${map.void_dim} coordinates. Distances here mislead; voids were found in all ${map.void_dim}, and one may seem full here.`;
+  $("caption").textContent = `${map.shown.toLocaleString("en")} of ${map.of.toLocaleString("en")} texts, pressed flat: ${Math.round(100 * map.share)} % of how they differ in ${map.void_dim} coordinates. Distances here mislead; voids were found in all ${map.void_dim}, and one may seem full here. Those around new texts were found by writing there.`;
   showVoid();
   draw();
   return found;
@@ -414,10 +423,10 @@ async function begin() {
   if (!(await load())) return; // what is wrong stays told
   if (mode() === "between") await slide();
   if ($("query").value) await search();
-  if (written) await write();
+  if (new URLSearchParams(location.search).has("written")) await write();
 }
 
-const written = recall();
+recall();
 state.kept = stored();
 showKept();
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); write(); });
