@@ -206,7 +206,7 @@ class Voids(Body):
     """The voids that stand, emptiest first, and what the search for them came to."""
 
     void_dim: int = Field(description="coordinates that they were sought in")
-    search: dict[str, float]
+    search: dict[str, int | float]
     voids: list[Void]
 
 
