@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `cllm --help` is instant.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (pretrain, adapt, train, embed, voids, evaluate, report):
+    for command in (pretrain, adapt, train, embed, voids, evaluate, report, review):
         app.command()(command)
 
 
@@ -168,6 +169,33 @@ def report(run: Run = None, json: Json = False, seed: Seed = 0) -> None:  # noqa
 
     folder = trained_run(run)
     show(folder, discovery.report_run(folder), json)
+
+
+def review(
+    run: Run = None,
+    json: Json = False,
+    seed: Seed = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="texts of each arm at most")] = 15,
+    marks: Annotated[
+        list[Path] | None, typer.Option("--marks", help="a file that the page saved; repeatable")
+    ] = None,
+) -> None:
+    """Have people mark ideas blind: writes a page; --marks takes in what they saved from it."""
+    import numpy as np
+
+    from cllm import review as blind
+    from cllm.scoreboard import print_review
+
+    folder = trained_run(run)
+    if marks:
+        blind.take_marks(folder, marks)
+        told = blind.reviewed(folder, np.random.default_rng(seed)) or {}
+        emit(told, json, lambda: print_review(told))
+        return
+    sheet = blind.draw_sheet(folder, n, seed)
+    page = blind.write_page(folder, sheet)
+    facts = {"page": str(page), "review": sheet.id, "texts": len(sheet.ideas)}
+    emit(facts, json, lambda: show_facts(facts))
 
 
 def settings_of(

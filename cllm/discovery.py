@@ -40,6 +40,7 @@ from cllm.ideas import (
 )
 from cllm.map import draw_map
 from cllm.report import write_report
+from cllm.review import reviewed
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.sphere import ExactIndex, prefix
@@ -254,6 +255,9 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
     )  # fmt: skip
     corpus = run.load_trained_corpus()
     notes = run.notes() | {"versions": versions()}
+    notes.pop("review", None)  # of marks that may be gone
+    if told := reviewed(run, np.random.default_rng([0, 4])):
+        notes["review"] = told
     if seed is not None:  # at the end of a chain
         notes |= {"seed": seed, "peak_memory_gb": peak_memory()}
     steps = {k: v for k, v in notes.get("seconds", {}).items() if k != "total"}

@@ -94,6 +94,14 @@ class ArmCounts(Section):
     hit: int | None = Count
 
 
+class ReviewFacts(Section):
+    """What people marked without knowing the arm."""
+
+    raters: int = Field(ge=1)
+    texts: int = Field(ge=0)
+    arms: dict[str, dict[str, Any]]
+
+
 class Report(BaseModel):
     """The whole of `report.json`; see the design for each number's definition."""
 
@@ -105,6 +113,7 @@ class Report(BaseModel):
     reconstruction: Reconstruction | None = None
     voids: VoidFacts | None = None
     ideas: dict[str, ArmCounts] | None = None
+    review: ReviewFacts | None = None
     seconds: dict[str, float] | None = None
     seed: int | None = None
     peak_memory_gb: float | None = None
@@ -189,6 +198,8 @@ def render(
         arms=scoreboard.arm_rows(report),
         withheld=scoreboard.withheld_cells(report),
         arm_names=scoreboard.ARMS,
+        review=scoreboard.review_rows(report),
+        agreement=scoreboard.agreement_in_words(report),
         ideas=list(ideas[: scoreboard.SHOWN_IDEAS]),
         idea_count=len(ideas),
         pairs=[differences(*pair) for pair in reconstructions[:SHOWN_PAIRS]],

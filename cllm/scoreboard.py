@@ -208,6 +208,47 @@ def print_voids(facts: Numbers, found: Sequence[VoidRow]) -> None:
         console.print(table)
 
 
+def review_rows(report: Numbers) -> list[tuple[str, ...]]:
+    """Of each arm: texts marked, shares of valid, new and useful, and how much voids have more."""
+    found = report.get("review", {})
+    less = found.get("preference", {})
+    return [
+        (ARMS.get(arm, arm), number(of["marked"]),
+         *(with_interval(of, mark) for mark in ("valid", "new", "useful")),
+         with_interval(less[arm], "useful") if arm in less else "–")
+        for arm, of in ((arm, found["arms"][arm]) for arm in _ordered(found.get("arms", {})))
+    ]  # fmt: skip
+
+
+def agreement_in_words(report: Numbers) -> str:
+    """How far those who marked agree with each other and with the judge; "" without marks."""
+    if not (found := report.get("review")):
+        return ""
+    people = "1 person" if found["raters"] == 1 else f"{found['raters']} people"
+    told = [f"{people} marked {number(found['texts'])} texts"]
+    for name, who in (("agreement", "each other"), ("with_judge", "the judge")):
+        kappas = [f"{mark} {kappa:.2f}" for mark, kappa in found.get(name, {}).items()]
+        told += [f"agreement with {who} (Cohen's kappa): {', '.join(kappas)}"] if kappas else []
+    return "; ".join(told) + "."
+
+
+def print_review(found: Numbers) -> None:
+    """Print what people marked."""
+    from rich.console import Console
+
+    console = Console()
+    _show_review({"review": found} if found else {}, console)
+
+
+def _show_review(report: Numbers, console: Console) -> None:
+    columns = ("arm", "texts", *("valid", "new", "useful"), "voids' useful − its")
+    table = _table("Marked blind by people", *columns)
+    for row in review_rows(report):
+        table.add_row(*_cells(*row))
+    console.print(table)
+    console.print(agreement_in_words(report), style="dim", highlight=False)
+
+
 def print_arms(arms: Numbers) -> None:
     """Print what each arm wrote."""
     from rich.console import Console
@@ -237,6 +278,8 @@ def print_scoreboard(
         console.print(_void_table(report))
     if "ideas" in report:
         _show_arms(report, console)
+    if "review" in report:
+        _show_review(report, console)
     for place, idea in enumerate(ideas[:SHOWN_IDEAS], start=1):
         _print_idea(place, idea, console)
     for name in FILES if run_dir else ():

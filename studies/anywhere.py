@@ -14,6 +14,7 @@ from typing import Any
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.files import write_json
+from cllm.recipes import combination
 from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.sampler import Sampler
 from cllm.sampling import Request, Tally
@@ -54,7 +55,8 @@ def anywhere(run: RunFolder, options: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         if "withheld" in corpus.info:
             pairs = [pair for text in new if (pair := corpus.withheld_pair(text))]
-            row |= {"withheld": len(pairs), "withheld_pairs": sorted({*map(tuple, pairs)})}
+            row |= {"withheld": len(pairs), "withheld_pairs": sorted({*map(tuple, pairs)}),
+                    "pairs": len({*map(combination, new)})}  # fmt: skip
         rows.append(row)
     known = len(sampler.places.known_nD)
     return {"run": run.path.name, "void": options.void, "known_places": known, "seeds": rows}
