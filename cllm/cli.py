@@ -17,6 +17,7 @@ from cllm.cli_options import (
     Anywhere,
     BaseName,
     Between,
+    Candidates,
     CorpusFile,
     Count,
     Dim,
@@ -29,6 +30,9 @@ from cllm.cli_options import (
     Novel,
     PresetName,
     Run,
+    ScorerKey,
+    ScorerModel,
+    ScorerUrl,
     Seconds,
     Seed,
     Set,
@@ -191,6 +195,10 @@ def generate(
     valid: Valid = False,
     hit: Hit = False,
     url: Url = None,
+    scorer: ScorerUrl = None,
+    scorer_model: ScorerModel = None,
+    scorer_key: ScorerKey = None,
+    candidates: Candidates = 20,
 ) -> None:
     """Write texts from voids and from the control arms, and judge them.
 
@@ -199,6 +207,8 @@ def generate(
     if anywhere or url or any(one is not None for one in (void, near, between, topic)):
         from serve.command import write_from
 
+        if scorer:
+            raise InputError("--scorer chooses among the arms' texts; leave places and --url out")
         write_from(
             existing_run(run, shipped=SHIPPED_VOIDS), url, json, n=n, seed=seed, void=void,
             near=near, between=between, topic=topic, novel=novel, valid=valid, hit=hit,
@@ -210,14 +220,18 @@ def generate(
             "--near, --between or --topic"
         )
     from cllm import discovery
-    from cllm.ideas import best_first
+    from cllm.ranking import best_first
     from cllm.scoreboard import print_arms
+    from cllm.scorer import Scorer
 
     folder = trained_run(run)
     ideas = discovery.write_ideas(folder, seed, n or 100)
-    rows = discovery.idea_rows(best_first(ideas), {})
     arms = folder.notes()["ideas"]
-    emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms))
+    if scorer:
+        other = Scorer(scorer, scorer_model, scorer_key)
+        ideas = discovery.let_choose(folder, ideas, other, candidates)
+    rows = discovery.idea_rows(best_first(ideas), {})
+    emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms, rows))
 
 
 cli_text.add_to(app)

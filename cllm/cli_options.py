@@ -46,6 +46,19 @@ Topic = Annotated[str | None, typer.Option(help="texts near those that have thes
 Novel = Annotated[bool, typer.Option("--novel", help="only texts that no known one is like")]
 Valid = Annotated[bool, typer.Option("--valid", help="only texts that are sound")]
 Hit = Annotated[bool, typer.Option("--hit", help="only texts that come back to their place")]
+ScorerUrl = Annotated[
+    str | None,
+    typer.Option("--scorer", help="OpenAI-compatible endpoint whose model chooses among new texts"),
+]
+ScorerModel = Annotated[
+    str | None, typer.Option("--scorer-model", help="its model \\[default: the first it lists]")
+]
+ScorerKey = Annotated[
+    str | None, typer.Option("--scorer-key", envvar="CLLM_SCORER_KEY", hidden=True)
+]
+Candidates = Annotated[
+    int, typer.Option(min=1, help="new texts that a --scorer chooses among, the best of all arms")
+]
 Url = Annotated[
     str | None, typer.Option(help="of a service that writes them; its key from CLLM_KEY")
 ]

@@ -218,7 +218,8 @@ def show(folder: RunFolder, notes: dict[str, Any], json: bool) -> None:
     from rich.console import Console
 
     from cllm import discovery
-    from cllm.ideas import best_first, load_ideas
+    from cllm.ideas import load_ideas
+    from cllm.ranking import best_first
     from cllm.scoreboard import print_scoreboard
 
     def show() -> None:

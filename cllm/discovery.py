@@ -30,7 +30,6 @@ from cllm.field import Field
 from cllm.files import read_json, write_json
 from cllm.ideas import (
     Idea,
-    best_first,
     funnel,
     judge_written,
     lift,
@@ -39,10 +38,12 @@ from cllm.ideas import (
     save_ideas,
 )
 from cllm.map import draw_map
+from cllm.ranking import best_first
 from cllm.report import write_report
 from cllm.review import reviewed
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
+from cllm.scorer import Scorer, choose
 from cllm.sphere import ExactIndex, prefix
 from cllm.unaided import unaided
 from cllm.void_balls import void_around, written_voids
@@ -156,6 +157,11 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     placed: dict[str, tuple[list[Idea], list[str]]] = {}
     for arm, texts in written.items():
         found, places = judge_written(model, judge, texts, index), texts.patches(field)
+        if plausible and found:
+            share_n = plausible.shares([idea.text for idea in found])
+            found = [
+                replace(one, plausibility=float(x)) for one, x in zip(found, share_n, strict=True)
+            ]
         spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
         if arm == "void":
             found, more = _in_voids(field, found, searched)
@@ -170,6 +176,16 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     run.note("ideas", notes)
     run.time("generate", begun)
     return ideas
+
+
+def let_choose(run: RunFolder, ideas: Sequence[Idea], scorer: Scorer, most: int) -> list[Idea]:
+    """Have another model choose among the `most` best new texts; kept with the ideas."""
+    candidates = [idea for idea in best_first(ideas) if idea.yields][:most]
+    rows = choose(scorer, [idea.text for idea in candidates])
+    place_of = {candidates[row].id: place for place, row in enumerate(rows, 1)}
+    chosen = [replace(idea, chosen=place_of.get(idea.id)) for idea in ideas]
+    save_ideas(run.ideas, chosen, run.load_latents().model_hash)
+    return chosen
 
 
 def _in_voids(
@@ -277,8 +293,8 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
 
 
 def idea_rows(ideas: Sequence[Idea], text_of: dict[str, str]) -> list[IdeaRow]:
-    """Ideas as page and scoreboard show them: void arm first, each with its nearest texts."""
-    ordered = sorted(ideas, key=lambda idea: idea.arm != "void")
+    """Ideas as they are shown: what another model chose, then the void arm; with nearest texts."""
+    ordered = sorted(ideas, key=lambda idea: (idea.chosen is None, idea.arm != "void"))
     return [
         IdeaRow(
             text=idea.text,
@@ -291,6 +307,8 @@ def idea_rows(ideas: Sequence[Idea], text_of: dict[str, str]) -> list[IdeaRow]:
             validity=idea.verdict.validity,
             round_trip=idea.round_trip,
             hit=idea.hit,
+            plausibility=idea.plausibility,
+            chosen=idea.chosen,
         )
         for idea in ordered
     ]

@@ -32,7 +32,8 @@ class Idea:
 
     `hit`: re-encoded, the text lies nearer to its starting point than to any training text.
     `round_trip`: that angle over the texts' median nearest-neighbour angle. Both on the
-    sphere of the prefix; None without a starting point.
+    sphere of the prefix; None without a starting point. `plausibility`: share of held-out texts
+    that cost a reference LM more, for their length. `chosen`: 1 is what another model chose first.
     """
 
     id: str
@@ -43,6 +44,8 @@ class Idea:
     vector_D: Vectors | None = None
     round_trip: float | None = None
     hit: bool | None = None
+    plausibility: float | None = None
+    chosen: int | None = None
 
     @property
     def yields(self) -> bool:
@@ -190,13 +193,6 @@ def _by_place(
     return np.array(list(places.values()), np.int64).reshape(-1, 2)
 
 
-def best_first(ideas: Sequence[Idea]) -> list[Idea]:
-    """Those that count first, then by novelty."""
-    return sorted(
-        ideas, key=lambda i: (not i.yields, i.verdict.label != "novel", -i.verdict.novelty)
-    )
-
-
 def save_ideas(path: Path, ideas: Sequence[Idea], model_hash: str) -> None:
     """Write ideas.parquet; its metadata names the model."""
     import pyarrow as pa
@@ -216,6 +212,8 @@ def save_ideas(path: Path, ideas: Sequence[Idea], model_hash: str) -> None:
             "validity": idea.verdict.validity,
             "round_trip": idea.round_trip,
             "hit": idea.hit,
+            "plausibility": idea.plausibility,
+            "chosen": idea.chosen,
             "neighbours": [{"id": i, "similarity": s} for i, s in idea.verdict.nearest],
         }
         for idea in ideas
@@ -226,7 +224,8 @@ def save_ideas(path: Path, ideas: Sequence[Idea], model_hash: str) -> None:
          ("vector", pa.list_(pa.float32())), ("text", pa.string()), ("verdict", pa.string()),
          ("valid", pa.bool_()), ("duplicate", pa.bool_()), ("reasons", pa.list_(pa.string())),
          ("novelty", pa.float64()), ("validity", pa.float64()), ("round_trip", pa.float64()),
-         ("hit", pa.bool_()), ("neighbours", neighbours)],
+         ("hit", pa.bool_()), ("plausibility", pa.float64()), ("chosen", pa.int64()),
+         ("neighbours", neighbours)],
         metadata={"model_hash": model_hash},
     )  # fmt: skip
     write_parquet(path, pa.Table.from_pylist(rows, schema))
@@ -248,6 +247,6 @@ def load_ideas(path: Path, model_hash: str) -> list[Idea]:
         vector_D = None if row["vector"] is None else np.array(row["vector"], np.float32)
         ideas.append(
             Idea(row["id"], row["arm"], row["text"], verdict, row["void_id"], vector_D,
-                 row["round_trip"], row["hit"])
+                 row["round_trip"], row["hit"], row.get("plausibility"), row.get("chosen"))
         )  # fmt: skip
     return ideas

@@ -41,7 +41,7 @@ class Plausibility:
     tokens: Tokens
     together: Cooccurrence | None  # None: it can tell nothing; no text may cost more than real ones
     a_token: float  # nats that held-out texts cost more for each token of theirs
-    limit: float  # nats, of a text without tokens
+    excess_M: NDArray[np.float64]  # nats that held-out texts cost beyond that, in order
     limit_second: float  # nats
     surprise: float  # nats allowed above the limit where words meet for the first time
 
@@ -61,10 +61,21 @@ class Plausibility:
         a_token = max(0.0, float(np.polyfit(tokens_M, nats_M, 1)[0])) if np.ptp(tokens_M) else 0.0
         return cls(
             reference, tokens, Cooccurrence.learn(train_texts), a_token,
-            limit=float(np.quantile(nats_M - a_token * tokens_M, REAL)),
+            excess_M=np.sort(nats_M - a_token * tokens_M),
             limit_second=float(np.quantile(second_M, REAL)),
             surprise=surprise,
         )  # fmt: skip
+
+    @property
+    def limit(self) -> float:
+        """Nats beyond which a text of any length is dear."""
+        return float(np.quantile(self.excess_M, REAL))
+
+    def shares(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Share of held-out texts that cost more, for their length, (n,) in 0..1."""
+        known = self.tokens(texts)
+        excess_n = self.reference.costs(known)[0] - self.a_token * _lengths(known)
+        return 1 - np.searchsorted(self.excess_M, excess_n, side="right") / len(self.excess_M)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which texts are plausible, (n,)."""
@@ -81,8 +92,8 @@ class Plausibility:
 
     def save(self, path: Path, made_from: str) -> None:
         """Keep what was learnt, with what it was learnt from."""
-        limits = [self.a_token, self.limit, self.limit_second, self.surprise]
-        kept: dict[str, Any] = {"made_from": made_from, "limits": limits}
+        limits = [self.a_token, self.limit_second, self.surprise]
+        kept: dict[str, Any] = {"made_from": made_from, "limits": limits, "excess": self.excess_M}
         kept |= self.together.arrays if self.together else {}
         with replacing(path) as new, new.open("wb") as file:
             np.savez_compressed(file, **kept)
@@ -99,7 +110,8 @@ class Plausibility:
                 if str(kept["made_from"]) != made_from:
                     return None
                 together = Cooccurrence.of_arrays(kept) if "words" in kept else None
-                return cls(reference, tokens, together, *map(float, kept["limits"]))
+                a_token, *others = map(float, kept["limits"])
+                return cls(reference, tokens, together, a_token, kept["excess"], *others)
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise InputError(
                 f"{path} is damaged ({error}); remove it, and it is learnt again"

@@ -91,6 +91,8 @@ class IdeaRow(TypedDict):
     validity: NotRequired[float]
     round_trip: NotRequired[float | None]
     hit: NotRequired[bool | None]
+    plausibility: NotRequired[float | None]
+    chosen: NotRequired[int | None]
 
 
 class RimText(TypedDict):
@@ -249,11 +251,14 @@ def _show_review(report: Numbers, console: Console) -> None:
     console.print(agreement_in_words(report), style="dim", highlight=False)
 
 
-def print_arms(arms: Numbers) -> None:
-    """Print what each arm wrote."""
+def print_arms(arms: Numbers, ideas: Sequence[IdeaRow] = ()) -> None:
+    """Print what each arm wrote, and of the ideas those that another model chose."""
     from rich.console import Console
 
-    _show_arms({"ideas": arms}, Console())
+    console = Console()
+    _show_arms({"ideas": arms}, console)
+    for place, idea in enumerate([idea for idea in ideas if idea.get("chosen")], start=1):
+        _print_idea(place, idea, console)
 
 
 def _show_arms(report: Numbers, console: Console) -> None:
@@ -350,8 +355,9 @@ def _print_idea(place: int, idea: IdeaRow, console: Console) -> None:
 
     void, arm = idea.get("void_id"), idea.get("arm", "")
     facts = [ARMS.get(arm, arm) if void is None else f"void {void}"]
-    scores = {name: idea.get(name) for name in ("validity", "novelty", "hit")}
+    scores = {name: idea.get(name) for name in ("validity", "novelty", "hit", "plausibility")}
     facts += [f"{name} {number(score)}" for name, score in scores.items() if score is not None]
+    facts += ["chosen by the scorer"] if idea.get("chosen") else []
     head = Text(f"{place:>2}  ")
     head.append(idea["verdict"], style=f"bold {STYLES.get(idea['verdict'], 'white')}")
     head.append("".join(f" · {fact}" for fact in facts if fact), style="dim")

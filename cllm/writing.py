@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
 PLAUSIBLE = "plausible.npz"
-PLAUSIBLE_METHOD = "1"  # raised when it would be learnt otherwise
+PLAUSIBLE_METHOD = "2"  # raised when it would be learnt otherwise
 
 
 def checker_of(corpus: Corpus) -> Checker | None:
