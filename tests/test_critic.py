@@ -1,0 +1,56 @@
+"""A critic of a tiny base: what it tells apart, and that it comes back from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cllm.base import BaseLM
+from cllm.corpus import built_in_corpus
+from cllm.critic import Critic, Examples, are_real, train_critic
+from cllm.errors import InputError
+from cllm.reference import ReferenceLM
+from cllm.run import SHIPPED, RunFolder
+from cllm.settings import LoopSettings
+
+TEXTS = [text[:60] for text in built_in_corpus("plain", 300, 0).texts]
+WRONG = [" ".join(reversed(text.split())) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def base() -> BaseLM:
+    return RunFolder(SHIPPED).load_base()
+
+
+@pytest.fixture(scope="module")
+def reference(base: BaseLM) -> ReferenceLM:
+    return RunFolder(SHIPPED).load_reference(base)
+
+
+def test_it_tells_real_texts_from_wrong_ones_and_comes_back(
+    base: BaseLM, reference: ReferenceLM, tmp_path: Path
+) -> None:
+    loop = LoopSettings(steps=24, batch=16, lr=5e-4, evaluations=2)
+    examples, held_out = Examples(TEXTS[:200], WRONG[:200]), Examples(TEXTS[200:], WRONG[200:])
+    before = {name: value.clone() for name, value in reference.model.state_dict().items()}
+    critic = train_critic(reference, base, examples, held_out, loop, tmp_path / "training")
+    context = reference.model.config.n_positions
+    tokens = held_out.tokens(base, context)
+    real_n = np.array(are_real(tokens.names))
+    assert real_n.tolist() == [1] * 100 + [0] * 100
+    logits_n = critic.logits(tokens)
+    assert roc_auc_score(real_n, logits_n) > 0.9
+    untrained = Critic.new(reference, base, seed=0).logits(tokens)
+    assert roc_auc_score(real_n, untrained) < 0.9
+    assert all(
+        (before[name] == value).all() for name, value in reference.model.state_dict().items()
+    )
+
+    critic.save(tmp_path / "critic")
+    again = Critic.load(tmp_path / "critic", base)
+    np.testing.assert_allclose(again.logits(tokens), logits_n, atol=1e-5)
+    with pytest.raises(InputError, match="holds no critic"):
+        Critic.load(tmp_path / "none", base)
