@@ -239,7 +239,7 @@ cli_text.add_to(app)
 
 # ---- other parts ------------------------------------------------------------------------
 
-STUDIES = ("anywhere", "capacity", "knows", "voidbench")
+STUDIES = ("anywhere", "capacity", "critic", "knows", "voidbench")
 
 
 _ALL_OPTIONS: dict[str, Any] = {  # are another parser's

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +57,33 @@ def test_it_tells_real_texts_from_wrong_ones_and_comes_back(
     np.testing.assert_allclose(again.logits(tokens), logits_n, atol=1e-5)
     with pytest.raises(InputError, match="holds no critic"):
         Critic.load(tmp_path / "none", base)
+
+
+@pytest.mark.chain
+def test_the_study_measures_each_arm_on_what_none_was_trained_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from studies import critic
+
+    critic.main(["--seeds", "2", "--steps", "3", "--decodes", "60", "--texts", "600",
+                 "--left-out", "swap"])  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    assert told["decodes"] == 60
+    assert 0 < told["wrong"] < 60
+    assert set(told["failures"]) == set(told["left_out"]["swap"]) == set(critic.ARMS)
+    seeds = {arm: np.array(of["seeds"]) for arm, of in told["failures"].items()}
+    assert all(((of > 0) & (of < 1)).all() for of in seeds.values())
+    difference = float((seeds["edits"] - seeds["random"]).mean())
+    assert told["edits_less_random"]["mean"] == pytest.approx(difference)
+
+
+def test_texts_without_a_checker_are_no_subject_of_the_study(tmp_path: Path) -> None:
+    from studies import critic
+
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED, run.path)
+    corpus = run.load_corpus()
+    info = {name: value for name, value in corpus.info.items() if name != "richness"}
+    replace(corpus, info=info).save(run.corpus)
+    with pytest.raises(SystemExit, match="2"):
+        critic.main(["--run", str(run.path)])
