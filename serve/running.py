@@ -119,7 +119,10 @@ class Service:
         """One that runs there; InputError where none does."""
         service = cls.at(dashboard)
         if not service.told().runs:
-            raise InputError(f"no service runs at {dashboard}; start one with `cllm serve`")
+            raise InputError(
+                f"no service runs at {dashboard}; name the --dashboard that `cllm serve` told, or "
+                "start one"
+            )
         return service
 
     def reload(self, run: str) -> None:
