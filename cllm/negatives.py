@@ -23,8 +23,8 @@ CHANGED = 0.15  # share of a text's words that `corrupted` changes
 PHRASE = (3, 7)  # words of a phrase that is repeated, or taken from a neighbour: least and most
 NEAREST = 20  # a neighbour is one of that many
 TIMES = (10, 0.1)  # what a number is multiplied by
-AUXILIARY = re.compile(r"\b(is|are|was|were|do|does|did|can|could|will|would|should|has|have)\b")
-NOT = re.compile(r"\b(is|are|was|were|do|does|did|can|could|will|would|should|has|have) not\b")
+VERBS = "is|are|was|were|do|does|did|can|could|will|would|should|has|have"
+AUXILIARY, NOT = re.compile(rf"\b({VERBS})\b"), re.compile(rf"\b({VERBS}) not\b")
 SENTENCE = re.compile(r"(?<=\.)\s+")
 
 

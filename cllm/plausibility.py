@@ -73,15 +73,19 @@ class Plausibility:
 
     def shares(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Share of held-out texts that cost more, for their length, (n,) in 0..1."""
-        known = self.tokens(texts)
-        excess_n = self.reference.costs(known)[0] - self.a_token * _lengths(known)
+        excess_n = self._costs(texts)[0]
         return 1 - np.searchsorted(self.excess_M, excess_n, side="right") / len(self.excess_M)
+
+    def _costs(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Nats beyond what tokens cost, and of the second most surprising token, (n,) each."""
+        known = self.tokens(texts)
+        nats_n, second_n = self.reference.costs(known)
+        return nats_n - self.a_token * _lengths(known), second_n
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which texts are plausible, (n,)."""
-        known = self.tokens(texts)
-        nats_n, second_n = self.reference.costs(known)
-        above_n = nats_n - self.a_token * _lengths(known) - self.limit
+        excess_n, second_n = self._costs(texts)
+        above_n = excess_n - self.limit
         once_n = second_n <= self.limit_second
         if self.together is None:
             return np.asarray(once_n & (above_n <= 0))

@@ -96,7 +96,12 @@ def take_marks(run: RunFolder, files: Sequence[Path]) -> Sheet:
 
     InputError: no review was begun, its ideas are gone, or a file is not of it; then none is kept.
     """
-    sheet = current_sheet(run)
+    if not (run.path / SHEET).exists():
+        raise InputError(f"{run.path} has no review; begin one with `cllm review`")
+    if (sheet := _drawn_again(run, read_json(run.path / SHEET))) is None:
+        raise InputError(
+            f"{run.path} holds other ideas than those on its {PAGE}; begin anew with `cllm review`"
+        )
     read = [_read(file, sheet) for file in files]
     for marks in read:
         name = re.sub(r"\W", "_", marks.rater)
@@ -104,17 +109,10 @@ def take_marks(run: RunFolder, files: Sequence[Path]) -> Sheet:
     return sheet
 
 
-def current_sheet(run: RunFolder) -> Sheet:
-    """The sheet that the run's page has; InputError where there is none, or other ideas by now."""
-    if not (run.path / SHEET).exists():
-        raise InputError(f"{run.path} has no review; begin one with `cllm review`")
-    told = read_json(run.path / SHEET)
-    sheet = draw_sheet(run, int(told["n"]), int(told["seed"]))
-    if sheet.id != told["id"]:
-        raise InputError(
-            f"{run.path} holds other ideas than those on its {PAGE}; begin anew with `cllm review`"
-        )
-    return sheet
+def _drawn_again(run: RunFolder, begun: Mapping[str, Any]) -> Sheet | None:
+    """The sheet that the run's page has; None where other ideas are there by now."""
+    sheet = draw_sheet(run, int(begun["n"]), int(begun["seed"]))
+    return sheet if sheet.id == begun["id"] else None
 
 
 def _read(file: Path, sheet: Sheet) -> Marks:
@@ -139,12 +137,10 @@ def reviewed(run: RunFolder, rng: np.random.Generator) -> dict[str, Any] | None:
     """What the marks come to, as in report.json; None where nobody has marked these ideas."""
     if not (run.path / SHEET).exists() or not run.ideas.exists():
         return None
-    told = read_json(run.path / SHEET)
-    files = sorted((run.path / FOLDER / str(told["id"])).glob("*.json"))
-    if not files:
+    begun = read_json(run.path / SHEET)
+    if not (files := sorted((run.path / FOLDER / str(begun["id"])).glob("*.json"))):
         return None
-    sheet = draw_sheet(run, int(told["n"]), int(told["seed"]))
-    if sheet.id != told["id"]:
+    if (sheet := _drawn_again(run, begun)) is None:
         log.warning("the marks in %s are of earlier ideas, and are left out", run.path / FOLDER)
         return None
     return outcome(sheet, [_read(file, sheet) for file in files], rng)

@@ -18,7 +18,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from cllm.arms import filled, from_prior
-from cllm.batches import TokenTexts
 from cllm.console import one_line_errors, set_up_logging
 from cllm.critic import Critic, Examples, train_critic
 from cllm.errors import InputError
@@ -140,10 +139,7 @@ class Study:
         return make
 
     def _auroc(self, critic: Critic, texts: Sequence[str], real_n: Any) -> float:  # noqa: ANN401
-        base, context = self.model.base, self.reference.model.config.n_positions
-        names = [str(number) for number in range(len(texts))]
-        tokens = TokenTexts.of(names, base.tokenize(list(texts)), base.pad, context)
-        return float(roc_auc_score(real_n, critic.logits(tokens)))
+        return float(roc_auc_score(real_n, critic.logits(self.model.tokens(texts))))
 
 
 def _interval(values_S: np.ndarray[Any, Any], rng: np.random.Generator) -> dict[str, Any]:
