@@ -1,8 +1,7 @@
 """Where texts are written from: places in voids, and the controls that voids must beat.
 
-A place is *settled* before it counts: decoded, encoded again, and taken where it arrives, so that
-words and vector agree; where its text is not `plausible`, or came before, it is dropped. Every
-decode of that is counted, in every arm.
+A place is *settled* before it counts (`cllm.settling`). Every decode of that is counted, in every
+arm, and what is corrected in one is in all.
 
     field = Field.of(cloud_ND, held_out_MD, void_dim, chance, rng)
     arms = write_arms(model, field, 2000, rng)     # void, density, open, ...
@@ -13,13 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cllm.field import Field, Look
+from cllm.settling import Autoencoder, Correction, Fits, Plausible, Settling, Written
 from cllm.sphere import ExactIndex, any_direction, slerp, stepped, unit
 from cllm.swaps import SwapTable
 
@@ -30,8 +28,7 @@ Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
-
+OFF = Correction()
 NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
@@ -41,89 +38,52 @@ POOL = 5  # proposals drawn for each start that is wanted
 BARREN = 20  # draws of a pool without one start, after which no more are drawn
 
 
-class Autoencoder(Protocol):
-    """Anything that turns texts into unit vectors and back can be put to the test."""
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, (N, D)."""
-
-    def decode(self, vectors_ND: Vectors) -> list[str]:
-        """Texts of unit vectors."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """One arm's texts, the places they were written from, and what that cost."""
-
-    arm: str
-    texts: tuple[str, ...]
-    points_nD: Vectors | None  # None: an arm without places
-    decodes: int  # those of settling included
-    starts: int = 0  # places settled
-    likely: int = 0  # of them, those whose text is plausible
-
-    def only(self, plausible: Plausible | None) -> Written:
-        """Without the implausible texts and their places; they have cost what they cost."""
-        if plausible is None or not self.texts:
-            return self
-        good_n = plausible(filled(self.texts))
-        texts = tuple(text for text, good in zip(self.texts, good_n, strict=True) if good)
-        points_nD = None if self.points_nD is None else self.points_nD[good_n]
-        return replace(self, texts=texts, points_nD=points_nD)
-
-    def patches(self, field: Field) -> list[str]:
-        """The patch of the cloud that each text was written from.
-
-        Texts of one patch are not independent. Without a place a text stands for itself.
-        """
-        if self.points_nD is None or not self.texts:
-            return list(self.texts)
-        return [f"patch {patch}" for patch in field.patch_rows(self.points_nD)]
-
-
 def write_arms(
     model: Autoencoder,
     field: Field,
     budget: int,
     rng: np.random.Generator,
     plausible: Plausible | None = None,
+    how: Correction = OFF,
 ) -> dict[str, Written]:
     """The five arms that start from places, each of at most `budget` decodes.
 
     `density` and `open` settle as many places as the void arm, and write from as many, matched.
     """
-    void = _settled_voids(model, field, budget, rng, plausible)
+    void = _settled_voids(model, field, budget, rng, plausible, how)
     places_nD = void.kept_nD
     wanted = field.look(places_nD) if len(places_nD) else None
 
-    def matched(arm: str, starts_SD: Vectors, inside: bool, like: str) -> Written:
-        control = _Settling(model, budget, plausible)
-        settled_SD = control.settle(starts_SD[: void.settled])
-        if not len(settled_SD):
-            return control.write(arm)
-        seen = field.look(settled_SD)
-        fits_S = field.encloses(settled_SD) == inside
-        rows = np.flatnonzero(fits_S & (seen.score_n < field.least_score) if inside else fits_S)
-        chosen = _like(getattr(wanted, like), getattr(seen, like)[rows], arm)
-        control.keep(settled_SD[rows[chosen]])
-        return control.write(arm)
+    def matched(arm: str, starts_SD: Vectors, fits: Fits, like: str) -> Written:
+        control = Settling(model, field, budget, plausible, how)
+        settled_SD = control.settle(starts_SD[: void.starts], fits)
+        if len(settled_SD):
+            offered_S = getattr(field.look(settled_SD), like)
+            control.keep(settled_SD[_like(getattr(wanted, like), offered_S, arm)])
+        return control.write(arm, rng)
+
+    def full(points_nD: Vectors) -> Mask:
+        return field.encloses(points_nD) & (field.look(points_nD).score_n < field.least_score)
+
+    def outside(points_nD: Vectors) -> Mask:
+        return ~field.encloses(points_nD)
 
     cloud_ND = field.cloud_ND
-    arms = [void.write("void")]
+    arms = [void.write("void", rng)]
     if wanted:
-        dense_SD = _below(field, wanted, void.settled, rng)
-        open_SD = _outside(field, wanted, void.settled, rng)
+        dense_SD = _below(field, wanted, void.starts, rng)
+        open_SD = _outside(field, wanted, void.starts, rng)
         arms += [
-            matched("density", dense_SD, True, "crowding_n"),
-            matched("open", open_SD, False, "dk_n"),
+            matched("density", dense_SD, full, "crowding_n"),
+            matched("open", open_SD, outside, "dk_n"),
         ]
     for arm, start_SD in (
         ("interpolation", between_near(cloud_ND, budget // 2, rng)),
         ("prior", from_prior(cloud_ND, budget // 2, rng)),
     ):
-        other = _Settling(model, budget, plausible)
+        other = Settling(model, field, budget, plausible, how)
         other.keep(other.settle(start_SD))
-        arms.append(other.write(arm))
+        arms.append(other.write(arm, rng))
     return {written.arm: written for written in arms}
 
 
@@ -133,74 +93,37 @@ def write_from_voids(
     budget: int,
     rng: np.random.Generator,
     plausible: Plausible | None = None,
+    how: Correction = OFF,
 ) -> Written:
     """The void arm alone: as `write_arms` writes it, without the price of the others."""
-    return _settled_voids(model, field, budget, rng, plausible).write("void")
+    return _settled_voids(model, field, budget, rng, plausible, how).write("void", rng)
 
 
 def _settled_voids(
     model: Autoencoder, field: Field, budget: int, rng: np.random.Generator,
-    plausible: Plausible | None,
-) -> _Settling:  # fmt: skip
+    plausible: Plausible | None, how: Correction,
+) -> Settling:  # fmt: skip
     """Starts are settled until the budget is spent; kept: those that are still voids.
 
     What settled in a void has neighbours that do: half of the next starts are steps off it.
     """
-    void, barren = _Settling(model, budget, plausible), 0
+    void, barren = Settling(model, field, budget, plausible, how), 0
     while budget - void.spent > 1 and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
         walked_SD = steps_off(field, void.kept_nD, int(WALKED * count), rng)
         drawn_SD = _void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
-        found_nD = void.settle(np.concatenate([walked_SD, drawn_SD]))
-        if len(found_nD):
-            void.keep(found_nD[field.is_void(found_nD)])
-    if not void.settled:
+        starts_SD = np.concatenate([walked_SD, drawn_SD])
+        if len(starts_SD):
+            void.keep(void.settle(starts_SD, field.is_void))
+    if not void.starts:
         log.warning("no place is empty enough to start from: the void arm is empty")
     elif not void.likely:
         log.warning("no text written from a void is plausible: the void arm is empty")
     elif not len(void.kept_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")
     return void
-
-
-class _Settling:
-    """Settles places and writes from those kept; counts decodes."""
-
-    def __init__(self, model: Autoencoder, budget: int, plausible: Plausible | None) -> None:
-        self.model, self.budget, self.plausible = model, budget, plausible
-        self.settled = self.likely = 0
-        self._kept: list[Vectors] = []
-        self._told: set[str] = set()
-
-    @property
-    def spent(self) -> int:
-        return self.settled + sum(map(len, self._kept))
-
-    @property
-    def kept_nD(self) -> Vectors:
-        return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
-
-    def settle(self, points_SD: Vectors) -> Vectors:
-        """Where the places' texts lie that are plausible and did not come before, (n, D)."""
-        self.settled += len(points_SD)
-        texts = filled(self.model.decode(points_SD)) if len(points_SD) else []
-        texts = [text for text in dict.fromkeys(texts) if text not in self._told]
-        self._told.update(texts)
-        if self.plausible and texts:
-            texts = [text for text, good in zip(texts, self.plausible(texts), strict=True) if good]
-        self.likely += len(texts)
-        return self.model.encode(texts) if texts else points_SD[:0]
-
-    def keep(self, points_nD: Vectors) -> None:
-        self._kept.append(points_nD[: max(0, self.budget - self.spent)])
-
-    def write(self, arm: str) -> Written:
-        points_nD = self.kept_nD
-        texts = self.model.decode(points_nD) if len(points_nD) else []
-        written = Written(arm, tuple(texts), points_nD, self.spent, self.settled, self.likely)
-        return written.only(self.plausible)
 
 
 def write_all(
@@ -211,18 +134,14 @@ def write_all(
     rng: np.random.Generator,
     plausible: Plausible | None = None,
     unaided: Callable[[int, int], Written] | None = None,
+    how: Correction = OFF,
 ) -> dict[str, Written]:
     """All seven arms; `unaided` writes the base arm, of a number of texts and a seed."""
-    written = write_arms(model, field, budget, rng, plausible)
+    written = write_arms(model, field, budget, rng, plausible, how)
     written["copy"] = near_copies(train_texts, budget, rng).only(plausible)
     if unaided:
         written["base"] = unaided(budget, int(rng.integers(1 << 31))).only(plausible)
     return written
-
-
-def filled(texts: Sequence[str]) -> list[str]:
-    """Empty texts made encodable."""
-    return [text or " " for text in texts]
 
 
 def between_near(cloud_ND: Vectors, count: int, rng: np.random.Generator) -> Vectors:

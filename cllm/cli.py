@@ -135,6 +135,7 @@ def run_(
 ) -> None:
     """The whole chain on your texts; trains a small base first unless --base names one."""
     from cllm import pipeline
+    from cllm.critic import make_critic
     from cllm.store import require_reachable
 
     settings = settings_of(
@@ -156,6 +157,7 @@ def run_(
     minimum = settings.base.minimum_restored  # asked before the reference LM takes its time
     pipeline.require_restoring(folder, minimum, allow_weak=allow_weak_base)
     pipeline.make_reference(folder, settings, reuse=True)
+    make_critic(folder, settings, reuse=True)
     _chain(folder, settings, json, weak=allow_weak_base, uri=milvus)
 
 
@@ -239,7 +241,7 @@ cli_text.add_to(app)
 
 # ---- other parts ------------------------------------------------------------------------
 
-STUDIES = ("anywhere", "capacity", "critic", "knows", "voidbench")
+STUDIES = ("anywhere", "capacity", "correction", "critic", "knows", "voidbench")
 
 
 _ALL_OPTIONS: dict[str, Any] = {  # are another parser's
@@ -264,6 +266,14 @@ def study(
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     import_module(f"studies.{name}").main(context.args)
+
+
+@app.command(**_ALL_OPTIONS)
+def pizza(context: typer.Context) -> None:
+    """Train without a topic, then on it: does it come back, and did it lie in a void? --help."""
+    from studies import pizza
+
+    pizza.main(context.args)
 
 
 @app.command(**_ALL_OPTIONS)

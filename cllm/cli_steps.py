@@ -51,8 +51,9 @@ def pretrain(
     ] = None,
     changes: Set = None,
 ) -> None:
-    """Train a small base LLM (and its reference LM) on the run's corpus."""
+    """Train a small base LLM (with reference LM and critic) on the run's corpus."""
     from cllm import pipeline
+    from cllm.critic import make_critic
 
     folder = output_run(run)
     if reference_seconds:
@@ -62,6 +63,7 @@ def pretrain(
     )
     pipeline.make_base(folder, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
+    make_critic(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 
@@ -77,6 +79,7 @@ def adapt(
 ) -> None:
     """Fine-tune a hub model until it restores the run's texts, then freeze it."""
     from cllm import pipeline
+    from cllm.critic import make_critic
 
     folder = output_run(run)
     settings = settings_of(
@@ -84,6 +87,7 @@ def adapt(
     )
     pipeline.adapt_base(folder, base, settings.base, reuse=True)
     pipeline.make_reference(folder, settings)
+    make_critic(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
 
 

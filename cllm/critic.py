@@ -7,6 +7,8 @@ critic = train_critic(reference, base, examples, held_out, loop, folder); critic
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +21,24 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cllm import pipeline
 from cllm.base import BaseLM
 from cllm.batches import Batch, TokenTexts
 from cllm.errors import InputError
-from cllm.files import digest
+from cllm.files import digest, file_digest, replacing
+from cllm.negatives import Negatives
+from cllm.progress import training_progress
 from cllm.reference import ReferenceLM
-from cllm.settings import LoopSettings
-from cllm.training import Report, fit
+from cllm.run import RunFolder
+from cllm.settings import LoopSettings, RunSettings
+from cllm.training import Report, Task, fit
+from cllm.writing import checker_of
 
+log = logging.getLogger(__name__)
+
+RATE = 5e-4  # of learning
+SCORED = 400  # held-out texts, as many real as wrong
+METHOD = "1"  # raised when the same texts would give another critic
 REAL, WRONG = "real ", "wrong "  # how names of texts begin
 
 
@@ -100,18 +112,13 @@ class Critic:
         return found_n
 
 
-class Telling:
+class Telling(Task):
     """Task: tell real texts from wrong ones."""
-
-    enough, mixed = False, False
 
     def __init__(self, critic: Critic, held_out: TokenTexts) -> None:
         self.critic, self.held_out = critic, held_out
         self.module: nn.Module = critic.model.train().requires_grad_(True)
         self.identity = digest(str(critic.model.config))
-
-    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
-        """Nothing: a text's loss is its own."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
         """Binary cross-entropy, a share of the whole batch's mean."""
@@ -143,3 +150,37 @@ def train_critic(
     fit(task, examples.tokens(base, context), loop, folder, report).checkpoint.remove()
     critic.model.eval().requires_grad_(False)
     return critic
+
+
+def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
+    """Train the critic that judges texts without a checker; kept inside the base's folder.
+
+    It learns real texts from small edits of them, for half the time that the CLLM has.
+    """
+    corpus = run.load_corpus()
+    if checker_of(corpus):
+        log.info("these texts have a checker, and need no critic")
+        return
+    base = run.load_base()
+    reference, budget = run.load_reference(base), settings.train.loop
+    loop = budget.model_copy(update={
+        "seconds": budget.seconds / 2, "steps": max(1, budget.steps // 2), "lr": RATE,
+    })  # fmt: skip
+    weights = file_digest(run.reference / "model.safetensors")
+    made_from = pipeline.identity(loop, base.hash, corpus.hash, weights, METHOD)
+    if reuse and pipeline.finished(run.critic, made_from):
+        return
+    begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
+    train = corpus.select("train").texts
+    held_out = corpus.select("validation").sample(SCORED).texts
+    maker = Negatives.of(train, rng)
+    examples, scored = (
+        Examples(texts, [maker.wrong(text, rng) for text in texts]) for texts in (train, held_out)
+    )
+    with training_progress("critic") as report:
+        folder = run.path / "training" / "critic"
+        critic = train_critic(reference, base, examples, scored, loop, folder, report)
+    with replacing(run.critic) as new:
+        critic.save(new)
+        pipeline.remember(new, made_from, loop, {})
+    run.time("critic", begun)

@@ -15,11 +15,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.arms import Autoencoder, Written, filled
 from cllm.field import Field, Rest
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
 from cllm.metrics import share_draws
+from cllm.settling import Autoencoder, Written, filled
 from cllm.sphere import ExactIndex, angle, prefix
 
 Vectors = NDArray[np.float32]

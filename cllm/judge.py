@@ -26,6 +26,7 @@ from cllm.retrieval import TfidfIndex
 Label = Literal["duplicate", "nonsense", "novel"]
 Checker = Callable[[str], Sequence[object]]
 LogLikelihood = Callable[[list[str]], npt.NDArray[np.floating]]
+Critic = Callable[[list[str]], npt.NDArray[np.floating]]
 _TAIL = 0.01  # the band of real texts: 1st to 99th percentile
 _REASONS = 3  # violations spelled out
 
@@ -82,6 +83,7 @@ class Judge:
         *,
         checker: Checker | None = None,
         log_likelihood: LogLikelihood | None = None,
+        critic: Critic | None = None,
         alpha: float = 0.05,
         neighbours: int = 3,
     ) -> Judge:
@@ -89,8 +91,9 @@ class Judge:
 
         `checker` lists a text's violations and decides validity alone. Without it a text is valid
         if its cost under an independent language model (`log_likelihood`: texts -> nats per token,
-        positive, higher is less likely) lies in the band of real texts, it repeats itself no more
-        than they do, and it has content. With neither, only repetition and content are tested.
+        positive, higher is less likely) lies in the band of real texts, a `critic` (texts -> how
+        real they seem) finds it as real, it repeats itself no more than they do, and it has
+        content. Without these two only repetition and content are tested.
         `alpha` is the share of real unseen texts that the duplicate test may wrongly flag.
         Raises InputError where there is no training or held-out text to compare with.
         """
@@ -111,7 +114,7 @@ class Judge:
             duplicate_above=_conformal_limit(similarity_C, alpha),
             alpha=alpha,
             neighbours=neighbours,
-            validator=_Rules(checker) if checker else _Band.of(held_out, log_likelihood),
+            validator=_Rules(checker) if checker else _Band.of(held_out, log_likelihood, critic),
         )
 
     def judge(self, texts: Sequence[str]) -> list[Verdict]:
@@ -194,15 +197,19 @@ class _Rules:
 
 @dataclass(frozen=True)
 class _Band:
-    """Validity by likeness to real texts: cost per token, repetition, content."""
+    """Validity by likeness to real texts: cost per token, critic, repetition, content."""
 
     log_likelihood: LogLikelihood | None
+    critic: Critic | None
     cost_C: npt.NDArray[np.float64]
+    least_real: float
     repetition_limit: float
     least_content: int
 
     @classmethod
-    def of(cls, held_out: list[str], log_likelihood: LogLikelihood | None) -> _Band:
+    def of(
+        cls, held_out: list[str], log_likelihood: LogLikelihood | None, critic: Critic | None
+    ) -> _Band:
         """Calibrate on real texts; raises InputError if the model gives no finite costs."""
         cost_C = _costs(log_likelihood, held_out)
         if not np.isfinite(cost_C).all():
@@ -213,18 +220,25 @@ class _Band:
         content = np.quantile([len(content_items(text)) for text in held_out], _TAIL)
         return cls(
             log_likelihood=log_likelihood,
+            critic=critic,
             cost_C=np.sort(cost_C),
+            least_real=float(np.quantile(critic(held_out), _TAIL)) if critic else -math.inf,
             repetition_limit=float(np.quantile([rep_4(t.split()) for t in held_out], 1 - _TAIL)),
             least_content=min(2, math.floor(content)),
         )
 
     def __call__(self, texts: list[str]) -> list[_Soundness]:
-        return [
-            self._one(*pair) for pair in zip(texts, _costs(self.log_likelihood, texts), strict=True)
-        ]
+        cost_Q = _costs(self.log_likelihood, texts)
+        real_Q = self.critic(texts) if self.critic and texts else np.zeros(len(texts))
+        return [self._one(*one) for one in zip(texts, cost_Q, real_Q, strict=True)]
 
-    def _one(self, text: str, cost: float) -> _Soundness:
+    def _one(self, text: str, cost: float, real: float) -> _Soundness:
         faults = [*self._cost_faults(cost)]
+        if self.critic and real < self.least_real:
+            faults.append(
+                f"nearly a real text, and not one: a critic gives it {real:.1f} "
+                f"(99% of real texts: {self.least_real:.1f} or more)"
+            )
         repetition = rep_4(text.split())
         if repetition > self.repetition_limit:
             faults.append(

@@ -21,21 +21,23 @@ from cllm.files import digest
 from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import TrainSettings
+from cllm.training import Task
 from cllm.workers import ALONE, Workers
 
 REST = 0.1  # what the last tokens still count where a prefix answers for the first
 
 
-class Restoring:
+class Restoring(Task):
     """Task: restore texts from their vectors."""
 
-    enough = False
-
     def __init__(
-        self, model: CLLM, settings: TrainSettings, held_out: TokenTexts, workers: Workers = ALONE
-    ) -> None:
+        self, model: CLLM, settings: TrainSettings, held_out: TokenTexts,
+        workers: Workers = ALONE, edits: TokenTexts | None = None,
+    ) -> None:  # fmt: skip
+        """`edits`: nearly real copies by the texts' names, for the hard-negative term."""
         self.model, self.settings, self.held_out = model, settings, held_out
-        self.workers = workers
+        self.workers, self.edits = workers, edits
+        self.edit_rows = {name: row for row, name in enumerate(edits.names)} if edits else {}
         self.seen: dict[str, Tensor] = {}  # vectors of the whole batch, where it comes in pieces
         self.module: nn.Module = model.train()
         self.mask_id = model.base.mask
@@ -54,13 +56,19 @@ class Restoring:
         s = self.settings
         if len(pieces) == 1 or not (s.cluster_weight or s.negative_weight):
             return
-        views = [self._views(piece, step) for piece in pieces]
-        for number, name in enumerate(("noisy", "clean") if s.negative_weight else ("noisy",)):
-            mine_BD = torch.cat([
-                self.model.encode_array(view[number], piece.mask_BT)
-                for view, piece in zip(views, pieces, strict=True)
-            ])  # fmt: skip
+        several = [self._compared(piece, step) for piece in pieces]
+        for name in several[0]:
+            mine_BD = torch.cat([vectors[name] for vectors in several])
             self.seen[name] = self.workers.gathered(mine_BD, pieces[0].whole.counts)
+
+    def _compared(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Vectors (B, D) that terms compare with those of other texts."""
+        noisy_BTH, array_BTH = self._views(batch, step)
+        vectors = {"noisy": self.model.encode_array(noisy_BTH, batch.mask_BT)}
+        if self.settings.negative_weight:
+            vectors["clean"] = self.model.encode_array(array_BTH, batch.mask_BT)
+            vectors["edited"] = self._edited(batch)
+        return vectors
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The weighted sum "loss" and its terms; "cross_entropy" is their weighted nats a text.
@@ -89,7 +97,8 @@ class Restoring:
         if s.negative_weight:
             other_BD = model.encode_array(array_BTH, batch.mask_BT)
             other_GD = self._among_all("clean", other_BD, batch)
-            term = negative_term(noisy_GD, other_GD, s.negative_temperature)
+            edited_GD = self._among_all("edited", self._edited(batch), batch)
+            term = negative_term(noisy_GD, other_GD, edited_GD, s.negative_temperature)
             parts["negative"] = _of_parts(term, whole.parts)
         for name in ("array", "cluster", "negative"):
             if name in parts:
@@ -109,6 +118,18 @@ class Restoring:
             kept_ND = vectors_ND * (np.arange(vectors_ND.shape[1]) < length_N1)
             vectors_ND = self.model.lift(kept_ND)
         return -float(nats_given(self.model, self.held_out, vectors_ND).mean())
+
+    def _edited(self, batch: Batch) -> Tensor:
+        """Vectors (B, D) of the texts' edits; of a text without one it is zero, near to nothing."""
+        here = [row for row, name in enumerate(batch.names) if name in self.edit_rows]
+        vectors_BD = torch.zeros(len(batch), self.model.config.dim, device=self.model.device)
+        if not here or self.edits is None:
+            return vectors_BD
+        wrong = self.edits.gather([self.edit_rows[batch.names[row]] for row in here])
+        wrong = wrong.to(self.model.device)
+        array_BTH = self.model.base.embed(wrong.ids_BT, wrong.mask_BT)  # named as what is `known`
+        here_B = torch.tensor(here, device=vectors_BD.device)
+        return vectors_BD.index_copy(0, here_B, self.model.encode_array(array_BTH, wrong.mask_BT))
 
     @torch.no_grad()
     def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -215,13 +236,16 @@ def cluster_term(vectors_BD: Tensor, floor: float) -> Tensor:
     return -uniformity + 10 * F.relu(floor - variance).square() / max(floor, 1e-6)
 
 
-def negative_term(noisy_BD: Tensor, clean_BD: Tensor, temperature: float) -> Tensor:
-    """InfoNCE: a text's noisy view is nearer to its clean one than to any other text of the batch.
+def negative_term(
+    noisy_BD: Tensor, clean_BD: Tensor, edited_BD: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE: a text's noisy view is nearer to its clean one than to other texts and to its edit.
 
     A low temperature puts the weight on the nearest confusable text (van den Oord et al. 2018).
     """
-    scores_BB = noisy_BD @ clean_BD.T / temperature
-    return F.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
+    others_BB, edit_B1 = noisy_BD @ clean_BD.T, (noisy_BD * edited_BD).sum(1, keepdim=True)
+    scores_BC = torch.cat([others_BB, edit_B1], dim=1) / temperature
+    return F.cross_entropy(scores_BC, torch.arange(len(noisy_BD), device=noisy_BD.device))
 
 
 def text_nats(

@@ -11,7 +11,7 @@ What a model learns from is the boundary: a text with one thing wrong says more 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from cllm.retrieval import TfidfIndex
 from cllm.swaps import SwapTable, words
 
+KINDS = ("swap", "same", "number", "order", "repeat", "span", "negation")  # methods of `Negatives`
 CHANGED = 0.15  # share of a text's words that `corrupted` changes
 PHRASE = (3, 7)  # words of a phrase that is repeated, or taken from a neighbour: least and most
 NEAREST = 20  # a neighbour is one of that many
@@ -51,10 +52,20 @@ class Negatives:
         None where it allows none of them.
         """
         for kind in rng.permutation(list(kinds)).tolist():
-            wrong = EDITS[kind](self, text, rng)
+            wrong: str | None = getattr(self, kind)(text, rng)
             if wrong is not None and wrong != text:
                 return wrong, kind
         return None
+
+    def wrong(
+        self, text: str, rng: np.random.Generator, edits: float = 1.0, kinds: Sequence[str] = KINDS
+    ) -> str:
+        """The text made wrong: with chance `edits` by an edit, where it allows one, else corrupted.
+
+        The rest is rubbish, by which critics of edits are compared with critics of that.
+        """
+        edit = self.edited(text, rng, kinds) if rng.random() < edits else None
+        return self.corrupted(text, rng) if edit is None else edit[0]
 
     def corrupted(self, text: str, rng: np.random.Generator) -> str:
         """The text with a share of its words replaced by any others of the corpus, or left out."""
@@ -137,12 +148,3 @@ class Negatives:
             return None
         one = said[int(rng.integers(len(said)))]
         return f"{text[: one.start()]}{one[1]}{'' if denied else ' not'}{text[one.end() :]}"
-
-
-Edit = Callable[[Negatives, str, np.random.Generator], "str | None"]
-EDITS: dict[str, Edit] = {
-    "swap": Negatives.swap, "same": Negatives.same, "number": Negatives.number,
-    "order": Negatives.order, "repeat": Negatives.repeat, "span": Negatives.span,
-    "negation": Negatives.negation,
-}  # fmt: skip
-KINDS = tuple(EDITS)

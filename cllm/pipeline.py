@@ -76,7 +76,8 @@ def finished(folder: Path, wanted: str) -> bool:
     return True
 
 
-def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str, Any]) -> None:
+def remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str, Any]) -> None:
+    """Write an artefact's training.json."""
     note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
     write_json(folder / "training.json", note | {"command": command_line()})
 
@@ -84,6 +85,7 @@ def _remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str
 FEW = 30  # held-out texts
 FROM_SCRATCH = "from scratch"
 SWAPS = "label-blind"  # how copies are made; a model with others is another model
+EDITS = "with edits"  # the same of what the hard-negative term compares with
 
 
 def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
@@ -133,7 +135,7 @@ def _train_base(
     run.forget("model", "reconstruction", "voids", "ideas")
     with replacing(run.base) as new:
         base.save(new)
-        _remember(new, made_from, settings, facts)
+        remember(new, made_from, settings, facts)
         write_base_card(new, facts, corpus, settings.loop.seed, command_line())
     for stage in stages:
         stage.checkpoint.remove()
@@ -178,7 +180,7 @@ def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False
         reference, result = train_reference(base, corpus, how, folder, report)
     with replacing(run.reference) as new:
         reference.save(new)
-        _remember(new, made_from, loop, {"seconds": result.seconds, "steps": result.steps})
+        remember(new, made_from, loop, {"seconds": result.seconds, "steps": result.steps})
     result.checkpoint.remove()
     run.time("reference", begun)
 
@@ -241,7 +243,8 @@ def train_model(
     base.known = known
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made_from = digest(how, base.hash, corpus.hash, *([SWAPS] if settings.train.swaps else []))
+    made = {SWAPS: settings.train.swaps, EDITS: settings.train.negative_weight}
+    made_from = digest(how, base.hash, corpus.hash, *(way for way, used in made.items() if used))
     if reuse and finished(run.model, made_from):
         if first:
             run.note("model", training_facts(run.model))
@@ -255,7 +258,7 @@ def train_model(
     model.start(texts.real)
     if spread.settings.checkpointing:
         model.recompute()
-    task = Restoring(model, settings.train, texts.held_out, spread.workers)
+    task = Restoring(model, settings.train, texts.held_out, spread.workers, texts.edits)
     begun = time.perf_counter()
     with training_progress("CLLM") as report:
         folder = run.path / "training" / "model"
@@ -279,7 +282,7 @@ def train_model(
     with replacing(run.model) as new:
         model.save_pretrained(new)
         base.tokenizer.save_pretrained(new)
-        _remember(new, made_from, settings, facts)
+        remember(new, made_from, settings, facts)
         write_model_card(new, facts, corpus, settings.seed, command_line(), {})
     for name in ("metrics.jsonl", "tensorboard"):  # those of the model that is there now
         with replacing(run.path / name) as new:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.arms import Written, step_shares, steps_off
+from cllm.arms import step_shares, steps_off
 from cllm.field import SEARCH, Field
 from cllm.ideas import Idea, judge_arrived, load_ideas, places_of
 from cllm.judge import Judge
 from cllm.run import RunFolder
+from cllm.settling import Written
 from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
 from cllm.store import Latents
 from cllm.void_balls import radii_off, void_around

@@ -11,7 +11,6 @@ only whole arrays takes an imperfect one at its word; this one knows what is lik
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from cllm.layers import attention_heads
 from cllm.model import CLLM
 from cllm.noise import PREFIX_STREAM, RATE_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
 from cllm.settings import BaseSettings
-from cllm.training import Fit, Report, fit
+from cllm.training import Fit, Report, Task, fit
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +103,8 @@ def _start_copying(model: Any) -> None:  # noqa: ANN401
         cross.out_proj.weight.copy_(cross.v_proj.weight.T)
 
 
-class Denoising:
+class Denoising(Task):
     """Task: restore the text from its masked form through noisy token embeddings."""
-
-    enough = mixed = False
 
     def __init__(self, base: BaseLM, settings: BaseSettings, held_out: TokenTexts) -> None:
         self.base, self.settings, self.held_out = base, settings, held_out
@@ -117,9 +114,6 @@ class Denoising:
         self.identity = digest(
             settings.model_dump_json(exclude={"loop", "low_rank_loop"}), base.hash
         )
-
-    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
-        """Nothing: a text's loss is its own."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Cross-entropy a token."""

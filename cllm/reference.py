@@ -7,7 +7,6 @@ same split; `gain_nats` counts from it where it is cheaper than the null vector.
 # Shapes: B texts, T tokens, N texts in all, V vocabulary.
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from cllm.files import digest
 from cllm.layers import attention_heads
 from cllm.pretrain import held_out_texts, per_token, token_texts
 from cllm.settings import BaseSettings
-from cllm.training import Fit, Report, fit
+from cllm.training import Fit, Report, Task, fit
 
 
 class ReferenceLM:
@@ -121,18 +120,13 @@ def reference_rate(width: int) -> float:
     return min(3e-3, 0.6 / width)
 
 
-class Writing:
+class Writing(Task):
     """Task: predict the next token, given nothing but the ones before."""
-
-    enough = mixed = False
 
     def __init__(self, reference: ReferenceLM, held_out: TokenTexts) -> None:
         self.reference, self.held_out = reference, held_out
         self.module: nn.Module = reference.model.train().requires_grad_(True)
         self.identity = digest(str(reference.model.config))
-
-    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
-        """Nothing: a text's loss is its own."""
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:  # noqa: ARG002 - no noise here
         """Cross-entropy a token."""

@@ -20,6 +20,7 @@ from cllm.files import file_digest, read_json, replacing, write_json
 if TYPE_CHECKING:
     from cllm.base import BaseLM
     from cllm.corpus import Corpus
+    from cllm.critic import Critic
     from cllm.model import CLLM
     from cllm.reference import ReferenceLM
     from cllm.store import Latents
@@ -51,6 +52,11 @@ class RunFolder:
     def reference(self) -> Path:
         """The LM without a vector that belongs to the base."""
         return self.base / "reference"
+
+    @property
+    def critic(self) -> Path:
+        """The critic of nearly real texts, where one was trained."""
+        return self.base / "critic"
 
     @property
     def model(self) -> Path:
@@ -134,6 +140,12 @@ class RunFolder:
     def find_reference(self, base: BaseLM) -> ReferenceLM | None:
         """The same; None where the base came without one."""
         return self.load_reference(base) if self.reference.is_dir() else None
+
+    def find_critic(self, base: BaseLM) -> Critic | None:
+        """The critic that belongs to the base; None where none was trained."""
+        from cllm.critic import Critic
+
+        return Critic.load(self.critic, base) if self.critic.is_dir() else None
 
     @property
     def measured_by(self) -> str:

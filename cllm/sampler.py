@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cllm.arms import filled
 from cllm.ideas import Idea
 from cllm.model import CLLM
 from cllm.places import Places
 from cllm.plausibility import Plausibility
 from cllm.run import RunFolder
 from cllm.sampling import Request, Rewritten, Sample, Tally, sampled
+from cllm.settling import filled
 from cllm.where import Spot, Where
 from cllm.writing import make_plausible
 

@@ -155,7 +155,9 @@ class TrainSettings(Settings):
     mixed: bool = Field(
         False, description="batches of mixed lengths; always where cluster_weight is above 0"
     )
-    negative_weight: float = Field(0.0, ge=0, description="against the nearest confusable text")
+    negative_weight: float = Field(
+        0.0, ge=0, description="against the nearest confusable text, a nearly real copy included"
+    )
     negative_temperature: float = Field(0.1, gt=0, description="of the negative term")
     loop: LoopSettings = LoopSettings()
 

@@ -41,11 +41,15 @@ class Task(Protocol):
 
     module: nn.Module
     identity: str  # of everything but loop settings and texts; a checkpoint remembers it
-    enough: bool  # set by `score` where no more training is wanted
-    mixed: bool  # whether batches have to be random parts of the texts, whatever their lengths
+    enough: bool = False  # set by `score` where no more training is wanted
+    mixed: bool = False  # whether batches have to be random parts of the texts, of any lengths
 
-    def prepare(self, pieces: Sequence[Batch], step: int) -> None:
-        """Look at all of this worker's part of a batch, before its pieces are gone through."""
+    def prepare(self, pieces: Sequence[Batch], step: int) -> None:  # noqa: ARG002 - few look
+        """Look at all of this worker's part of a batch, before its pieces are gone through.
+
+        Nothing is to be seen where a text's loss is its own.
+        """
+        return
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Scalars by name; "loss" is the one to go down. Of all parts of a batch they add up."""

@@ -14,6 +14,7 @@ import numpy as np
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
+from cllm.negatives import KINDS, Negatives
 from cllm.pretrain import fitted_texts, held_out_texts
 from cllm.settings import TrainSettings
 from cllm.swaps import swapped_texts
@@ -30,6 +31,7 @@ class TrainingTexts:
     both: TokenTexts  # real ones, then copies
     held_out: TokenTexts
     context: int
+    edits: TokenTexts | None  # nearly real copies of both, by their names, where a term asks
 
     @classmethod
     def of(cls, base: BaseLM, corpus: Corpus, settings: TrainSettings, limit: int) -> TrainingTexts:
@@ -39,7 +41,11 @@ class TrainingTexts:
         copies = swapped_copies(train, settings)
         both = with_copies(base, real, copies, context) if copies else real
         held_out = held_out_texts(base, corpus, context)
-        return cls(real, tuple(copies), both, held_out, context)
+        edits = None
+        if settings.negative_weight:
+            names, texts = both.names, [*train.texts, *copies]
+            edits = edited_texts(base, names, texts, context, settings.loop.seed)
+        return cls(real, tuple(copies), both, held_out, context, edits)
 
 
 def swapped_copies(corpus: Corpus, settings: TrainSettings) -> list[str]:
@@ -59,3 +65,16 @@ def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context:
     names = (*texts.names, *(f"swap-{number}" for number in range(len(copies))))
     rows = [row.tolist() for row in texts.rows] + base.tokenize(list(copies))
     return TokenTexts.of(names, rows, base.pad, context)
+
+
+def edited_texts(
+    base: BaseLM, names: Sequence[str], texts: Sequence[str], context: int, seed: int
+) -> TokenTexts:
+    """A nearly real copy of each text that allows one, named as the text."""
+    log.info("making a nearly real copy of each of %d texts", len(texts))
+    rng = np.random.default_rng([seed, 5])
+    maker = Negatives.of(texts, rng)
+    edits = [maker.edited(text, rng, KINDS) for text in texts]
+    made = [(name, edit[0]) for name, edit in zip(names, edits, strict=True) if edit]
+    rows = base.tokenize([text for _, text in made])
+    return TokenTexts.of([name for name, _ in made], rows, base.pad, context)

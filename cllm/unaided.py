@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from cllm.arms import Written
 from cllm.base import Generation
 from cllm.batches import TokenTexts
 from cllm.model import CLLM
+from cllm.settling import Written
 
 LENGTHS_FROM = 2000  # training texts that say how long texts are
 

@@ -7,7 +7,6 @@ field = field_of(run, model, judge, latents, rng)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,24 +42,28 @@ def checker_of(corpus: Corpus) -> Checker | None:
 
 
 def make_judge(run: RunFolder, model: CLLM | None, corpus: Corpus) -> Judge:
-    """The corpus's checker where it has one, else the band of the reference LM's perplexity.
+    """The corpus's checker where it has one, else critic and band of the reference LM's perplexity.
 
     `model`: the run's, which is loaded where it is needed and not given.
     """
     train, held_out = corpus.select("train"), corpus.select("validation")
     checker = checker_of(corpus)
-    likelihood: Callable[[list[str]], Any] | None = None
-    if checker is None:
-        model = model or run.load_model()
-        reference = run.load_reference(model.base)
+    if checker:
+        return Judge.calibrate(train.ids, train.texts, held_out.texts, checker=checker)
+    tokens_of = (model := model or run.load_model()).tokens
+    reference, critic = run.load_reference(model.base), run.find_critic(model.base)
 
-        def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
-            tokens = model.tokens(texts)
-            return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
+    def reality(texts: list[str]) -> Any:  # noqa: ANN401
+        return critic.logits(tokens_of(texts)) if critic else None
+
+    def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
+        tokens = tokens_of(texts)
+        return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
 
     return Judge.calibrate(
-        train.ids, train.texts, held_out.texts, checker=checker, log_likelihood=likelihood
-    )
+        train.ids, train.texts, held_out.texts, log_likelihood=likelihood,
+        critic=reality if critic else None,
+    )  # fmt: skip
 
 
 def make_plausible(

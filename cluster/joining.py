@@ -45,17 +45,16 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
     if address and address not in ("auto", "local"):
         _require_listener(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        _init(address)
-    except Exception as error:  # of any kind: Ray's own start raises plain ones
-        if "timed out" not in str(error).lower() or address not in (None, "local"):
-            raise InputError(_refused(address, error)) from error
-        log.warning("Ray did not start in time; once more")
-        ray.shutdown()
+    for tries_left in (1, 0):
         try:
             _init(address)
-        except Exception as again:
-            raise InputError(_refused(address, again)) from again
+            break
+        except Exception as error:  # of any kind: Ray's own start raises plain ones
+            late = "timed out" in str(error).lower() and address in (None, "local")
+            if not (late and tries_left):
+                raise InputError(_refused(address, error)) from error
+            log.warning("Ray did not start in time; once more")
+            ray.shutdown()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own aborts with a dump
     if for_data:

@@ -249,6 +249,7 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
 def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
     """A model that was trained on another base is trained again by the next stage."""
     from cllm import pipeline
+    from cllm.critic import make_critic
 
     if base == SHIPPED_BASE:
         pipeline.borrow_base(run, SHIPPED / "base")
@@ -260,6 +261,7 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
         own = str(copied(base)) if is_url(base) else base
         pipeline.adapt_base(run, own, settings.base, reuse=True)
     pipeline.make_reference(run, settings, reuse=True)
+    make_critic(run, settings, reuse=True)
 
 
 def _train(config: Config) -> None:

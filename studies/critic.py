@@ -2,37 +2,42 @@
 
 Critics learn real texts from small edits, from random corruption, and from half of each, at equal
 budget. The checker of the built-in recipes is the truth: on what decoders get wrong, which none
-was trained on, and on each kind of edit that was left out of a training.
+was trained on, and on each kind of edit that was left out of a training. Goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from cllm.arms import filled, from_prior
+from cllm.arms import from_prior
 from cllm.console import one_line_errors, set_up_logging
 from cllm.critic import Critic, Examples, train_critic
 from cllm.errors import InputError
-from cllm.files import write_json
+from cllm.files import digest, file_digest, read_json, write_json
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import LoopSettings
+from cllm.settling import filled
 from cllm.sphere import prefix
 from cllm.writing import checker_of
 
+log = logging.getLogger(__name__)
+
 RECIPES = tuple(kind for kind in KINDS if kind != "negation")  # which recipes have none of
-ARMS = ("edits", "random", "both")
+ARMS = {"edits": 1.0, "random": 0.0, "both": 0.5}  # share of edits among what is wrong
 HELD_OUT = 400
+METHOD = 1  # raised when the same critic would be trained or measured otherwise
 PREFIXES = (8, 16)  # of held-out vectors, whose decodes go wrong
 
 
@@ -48,13 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--texts", type=int, default=20_000, help="real ones that a critic sees at most")
     p.add_argument("--decodes", type=int, default=1500, help="that failures are looked for in")
     p.add_argument("--left-out", nargs="*", default=list(RECIPES), choices=RECIPES, help="kinds")
-    p.add_argument("--out", type=Path, help="keep the JSON here too")
+    p.add_argument("--out", type=Path, default=Path("runs/critic"), help="a folder")
     options = p.parse_args(arguments)
     set_up_logging()
     with one_line_errors():
         told = Study(RunFolder(options.run), options).told()
-        if options.out:
-            write_json(options.out, told)
+        write_json(options.out / "critic.json", told)
         print(json.dumps(told))
 
 
@@ -68,6 +72,8 @@ class Study:
         self.check, self.options = checker, options
         self.model: CLLM = run.load_model()
         self.reference = run.load_reference(self.model.base)
+        weights = file_digest(run.reference / "model.safetensors")
+        self.made_from = digest(corpus.hash, self.model.hash, weights)
         self.train = corpus.select("train").sample(options.texts).texts
         self.held_out = corpus.select("validation").sample(HELD_OUT).texts
         rng = np.random.default_rng(0)
@@ -103,7 +109,7 @@ class Study:
         }  # fmt: skip
 
     def _over_seeds(self, arm: str) -> np.ndarray[Any, Any]:
-        return np.array([self._auroc(self._critic(arm, RECIPES, seed), self.decodes, ~self.wrong_n)
+        return np.array([self._auroc(arm, RECIPES, seed, self.decodes, ~self.wrong_n)
                          for seed in range(self.options.seeds)])  # fmt: skip
 
     def _left_out(self, kind: str) -> dict[str, float]:
@@ -113,13 +119,13 @@ class Study:
         wrong = [edit[0] for edit in edited if edit and self.check(edit[0])]
         texts = [*self.held_out, *wrong]
         real_n = np.arange(len(texts)) < len(self.held_out)
-        return {arm: self._auroc(self._critic(arm, others, 0), texts, real_n) for arm in ARMS}
+        return {arm: self._auroc(arm, others, 0, texts, real_n) for arm in ARMS}
 
     def _critic(self, arm: str, kinds: Sequence[str], seed: int) -> Critic:
         rng = np.random.default_rng([3, seed])
-        make = self._maker(arm, kinds, rng)
         examples, held_out = (
-            Examples(texts, [make(text) for text in texts]) for texts in (self.train, self.held_out)
+            Examples(texts, [self.negatives.wrong(text, rng, ARMS[arm], kinds) for text in texts])
+            for texts in (self.train, self.held_out)
         )
         loop = LoopSettings(steps=self.options.steps, lr=5e-4, evaluations=4, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
@@ -127,19 +133,19 @@ class Study:
                 self.reference, self.model.base, examples, held_out, loop, Path(folder)
             )
 
-    def _maker(
-        self, arm: str, kinds: Sequence[str], rng: np.random.Generator
-    ) -> Callable[[str], str]:
-        def make(text: str) -> str:
-            edit = None
-            if arm == "edits" or (arm == "both" and rng.random() < 0.5):
-                edit = self.negatives.edited(text, rng, kinds)
-            return self.negatives.corrupted(text, rng) if edit is None else edit[0]
-
-        return make
-
-    def _auroc(self, critic: Critic, texts: Sequence[str], real_n: Any) -> float:  # noqa: ANN401
-        return float(roc_auc_score(real_n, critic.logits(self.model.tokens(texts))))
+    def _auroc(
+        self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str], real_n: Any,  # noqa: ANN401
+    ) -> float:  # fmt: skip
+        """Of one critic; kept in `--out`, so that a study goes on."""
+        o = self.options
+        made_from = digest(self.made_from, arm, *kinds, str((seed, o.steps, o.texts, METHOD)),
+                           *texts)  # fmt: skip
+        kept: Path = o.out / f"{made_from}.json"
+        if not kept.exists():
+            log.info("critic of %s, seed %d: %s", arm, seed, ", ".join(kinds))
+            logits_n = self._critic(arm, kinds, seed).logits(self.model.tokens(texts))
+            write_json(kept, {"auroc": float(roc_auc_score(real_n, logits_n))})
+        return float(read_json(kept)["auroc"])
 
 
 def _interval(values_S: np.ndarray[Any, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from cllm import pipeline, writing
-from cllm.arms import Autoencoder, Vectors, Written, write_all
+from cllm.arms import Vectors, write_all
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
@@ -37,6 +37,7 @@ from cllm.plausibility import SURPRISE, Plausibility
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import ARMS
 from cllm.settings import overridden
+from cllm.settling import Autoencoder, Written
 from cllm.sphere import ExactIndex, prefix, require_unit
 from cllm.unaided import unaided
 from cllm.voids import VoidSettings, find_voids

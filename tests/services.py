@@ -52,8 +52,11 @@ def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], d
 class Load:
     """Visitors who ask one thing again and again; what they got, and what went wrong."""
 
-    def __init__(self, client: Client, asked: Generate, visitors: int = 2) -> None:
+    def __init__(
+        self, client: Client, asked: Generate, visitors: int = 2, patient: bool = False
+    ) -> None:
         self.client, self.asked, self.visitors = client, asked, visitors
+        self.patient = patient  # they go on asking where something went wrong
         self.failed, self.texts, self.notes = list[str](), list[list[str]](), list[str]()
         self._done = threading.Event()
 
@@ -71,7 +74,7 @@ class Load:
     def more(self, count: int) -> None:
         """Waits until so many more requests were answered."""
         wanted = len(self.texts) + count
-        while len(self.texts) < wanted and not self.failed:
+        while len(self.texts) < wanted and (self.patient or not self.failed):
             time.sleep(0.01)
 
     def _ask(self) -> None:
@@ -80,6 +83,8 @@ class Load:
                 *items, end = self.client.generate(self.asked)
             except Exception as error:
                 self.failed.append(repr(error))
+                if self.patient:
+                    continue
                 return
             assert isinstance(end, End)
             self.notes += end.notes

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from cllm.arms import (
-    Written,
     between_near,
     from_prior,
     near_copies,
@@ -19,6 +18,7 @@ from cllm.arms import (
     write_from_voids,
 )
 from cllm.field import Field
+from cllm.settling import Written
 from cllm.sphere import ExactIndex, angle, prefix, unit
 
 Vectors = np.ndarray

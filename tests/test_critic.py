@@ -13,11 +13,12 @@ from sklearn.metrics import roc_auc_score
 
 from cllm.base import BaseLM
 from cllm.corpus import built_in_corpus
-from cllm.critic import Critic, Examples, are_real, train_critic
+from cllm.critic import Critic, Examples, are_real, make_critic, train_critic
 from cllm.errors import InputError
 from cllm.reference import ReferenceLM
 from cllm.run import SHIPPED, RunFolder
-from cllm.settings import LoopSettings
+from cllm.settings import LoopSettings, overridden
+from cllm.writing import make_judge
 
 TEXTS = [text[:60] for text in built_in_corpus("plain", 300, 0).texts]
 WRONG = [" ".join(reversed(text.split())) for text in TEXTS]
@@ -61,12 +62,13 @@ def test_it_tells_real_texts_from_wrong_ones_and_comes_back(
 
 @pytest.mark.chain
 def test_the_study_measures_each_arm_on_what_none_was_trained_on(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from studies import critic
 
-    critic.main(["--seeds", "2", "--steps", "3", "--decodes", "60", "--texts", "600",
-                 "--left-out", "swap"])  # fmt: skip
+    words = ["--seeds", "2", "--steps", "3", "--decodes", "60", "--texts", "600",
+             "--left-out", "swap", "--out", str(tmp_path)]  # fmt: skip
+    critic.main(words)
     told = json.loads(capsys.readouterr().out)
     assert told["decodes"] == 60
     assert 0 < told["wrong"] < 60
@@ -76,14 +78,52 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
     difference = float((seeds["edits"] - seeds["random"]).mean())
     assert told["edits_less_random"]["mean"] == pytest.approx(difference)
 
+    def never(*_: object) -> None:
+        raise AssertionError("it was trained before")
 
-def test_texts_without_a_checker_are_no_subject_of_the_study(tmp_path: Path) -> None:
-    from studies import critic
+    monkeypatch.setattr(critic, "train_critic", never)
+    critic.main(words)
+    assert json.loads(capsys.readouterr().out) == told
 
+
+@pytest.fixture
+def unchecked(tmp_path: Path) -> RunFolder:
+    """The shipped run, as if nobody knew what makes its texts right."""
     run = RunFolder(tmp_path / "run")
     shutil.copytree(SHIPPED, run.path)
     corpus = run.load_corpus()
     info = {name: value for name, value in corpus.info.items() if name != "richness"}
     replace(corpus, info=info).save(run.corpus)
+    return run
+
+
+def test_texts_without_a_checker_are_no_subject_of_the_study(unchecked: RunFolder) -> None:
+    from studies import critic
+
     with pytest.raises(SystemExit, match="2"):
-        critic.main(["--run", str(run.path)])
+        critic.main(["--run", str(unchecked.path)])
+
+
+@pytest.mark.chain
+def test_where_there_is_no_checker_a_critic_judges(unchecked: RunFolder) -> None:
+    settings = overridden("quick", steps=40, changes=["train.loop.batch=16"])
+    make_critic(unchecked, settings)
+    weights = (unchecked.critic / "model.safetensors").read_bytes()
+    make_critic(unchecked, settings, reuse=True)
+    assert (unchecked.critic / "model.safetensors").read_bytes() == weights
+    model, corpus = unchecked.load_model(), unchecked.load_trained_corpus()
+    judge = make_judge(unchecked, model, corpus)
+    real = list(corpus.select("validation").texts)
+    limit = judge.validator.least_real
+    real_n = judge.validator.critic(real)
+    assert (real_n >= limit).mean() == pytest.approx(0.99, abs=0.005)
+    (verdict,) = judge.judge([real[int(np.argmin(real_n))]])
+    assert not verdict.valid
+    assert any("a critic gives it" in reason for reason in verdict.reasons)
+
+
+def test_texts_with_a_checker_need_none(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED, run.path)
+    make_critic(run, overridden("quick", steps=1))
+    assert not run.critic.exists()

@@ -129,6 +129,19 @@ def test_without_a_checker_real_texts_pass_and_odd_ones_fail(corpus):
     assert {verdict.validity for verdict in fresh if not verdict.valid} == {0.0}
 
 
+def test_a_critic_finds_what_is_nearly_real(corpus):
+    def critic(texts):
+        """How real a text seems: less with every zero in it."""
+        return np.array([5.0 - text.count("0") for text in texts])
+
+    judge = Judge.calibrate(ids(corpus["train"]), corpus["train"], corpus["held"], critic=critic)
+    fresh = shopping(np.random.default_rng(2), 300)
+    assert np.mean([verdict.valid for verdict in judge.judge(fresh)]) > 0.95
+    (verdict,) = judge.judge([re.sub(r"\d+", "2000000", fresh[0])])
+    assert not verdict.valid
+    assert "a critic gives it" in verdict.reasons[0]
+
+
 def test_the_band_rejects_both_unlikely_and_too_predictable(corpus):
     held = noisy_cost(corpus["held"])
 

@@ -125,12 +125,12 @@ def test_equal_vectors_still_give_a_finite_gradient() -> None:
 
 
 def test_negative_term_is_lower_for_matching_views() -> None:
-    clean_BD = unit_noise(32, DIM)
+    clean_BD, none_BD = unit_noise(32, DIM), torch.zeros(32, DIM)
     near_BD = F.normalize(clean_BD + 0.1 * unit_noise(32, DIM, seed=1), dim=-1)
-    matching = float(negative_term(near_BD, clean_BD, 0.1))
-    assert matching < 0.8 * float(negative_term(near_BD.roll(1, 0), clean_BD, 0.1))
+    matching = float(negative_term(near_BD, clean_BD, none_BD, 0.1))
+    assert matching < 0.8 * float(negative_term(near_BD.roll(1, 0), clean_BD, none_BD, 0.1))
     alike = clean_BD[:1].expand(32, -1)
-    assert float(negative_term(alike, alike, 0.1)) == pytest.approx(np.log(32), abs=1e-4)
+    assert float(negative_term(alike, alike, alike, 0.1)) == pytest.approx(np.log(33), abs=1e-4)
 
 
 def test_a_low_temperature_looks_at_the_nearest_confusable_text() -> None:
@@ -141,11 +141,36 @@ def test_a_low_temperature_looks_at_the_nearest_confusable_text() -> None:
 
     def share_of_near(temperature: float) -> float:
         leaf = views.clone().requires_grad_(True)
-        negative_term(a.expand(1, -1), leaf, temperature).backward()
+        negative_term(a, leaf, torch.zeros_like(a), temperature).backward()
         size = leaf.grad.norm(dim=-1)
         return float(size[1] / size[1:].sum())
 
     assert share_of_near(0.05) > 0.99 > share_of_near(1.0)
+
+
+def test_a_text_is_told_from_its_own_edit_and_not_from_another_ones() -> None:
+    clean_BD = unit_noise(8, DIM)
+    near_BD = F.normalize(clean_BD + 0.05 * unit_noise(8, DIM, seed=1), dim=-1)
+    none = float(negative_term(clean_BD, clean_BD, torch.zeros(8, DIM), 0.1))
+    assert float(negative_term(clean_BD, clean_BD, near_BD, 0.1)) > none + 0.3
+    others = float(negative_term(clean_BD, clean_BD, near_BD.roll(1, 0), 0.1))
+    assert others == pytest.approx(none, abs=0.05)
+
+
+def test_edits_are_found_by_the_names_of_texts(
+    new_cllm: Callable[..., CLLM], texts: TokenTexts, batch: Batch
+) -> None:
+    model = new_cllm()  # each text's edit is the one before it
+    edits = TokenTexts(batch.names[1:], texts.rows[: len(batch) - 1], texts.pad, 0)
+    how = TrainSettings(token_noise=0.1, negative_weight=1.0)
+    task = Restoring(model, how, texts, edits=edits)
+    edited_BD = task._edited(batch)
+    assert not edited_BD[0].any(), "the first text has none"
+    alone_BD = torch.from_numpy(model.encode_tokens(texts))[: len(batch) - 1]
+    torch.testing.assert_close(edited_BD[1:].detach(), alone_BD, rtol=1e-3, atol=1e-4)
+    copies = TokenTexts(batch.names, texts.rows[: len(batch)], texts.pad, 0)
+    with_copies, without = Restoring(model, how, texts, edits=copies), Restoring(model, how, texts)
+    assert parts(with_copies, batch)["negative"] > parts(without, batch)["negative"] + 0.3
 
 
 # ---- the weighted sum ----------------------------------------------------------------

@@ -25,6 +25,7 @@ from cllm.run import SHIPPED, RunFolder
 from serve.client import Client
 from serve.generation import GONE
 from serve.hosts import is_loopback
+from serve.local import LocalHands, written
 from serve.main import parser, settings_of
 from serve.runs import name_of, run_of
 from serve.schemas import End, Generate, Item
@@ -33,6 +34,7 @@ from serve.settings import ServeSettings
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
 README = FOLDER.parent / "README.md"
+KNOWN = tuple(RunFolder(SHIPPED).load_trained_corpus().select("train").texts[:2])
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,11 @@ def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict
     """A process that serves the shipped run, and what it told of itself."""
     with served(tmp_path_factory.mktemp("serve"), "--run", str(SHIPPED)) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def hands() -> LocalHands:
+    return LocalHands.load(RunFolder(SHIPPED))
 
 
 @pytest.mark.slow
@@ -58,7 +65,7 @@ def test_no_request_fails_where_a_part_is_killed(
     assert not load.failed
     assert all(texts == right for texts in load.texts)
     assert set(load.notes) <= {GONE}  # where the store takes long: said, and texts all the same
-    assert client.ready()
+    assert eventually(client.ready, 30)
     assert client.neighbours(right, 1)
 
 
@@ -69,14 +76,45 @@ def test_where_the_api_is_killed_only_what_it_worked_on_fails(
 ) -> None:
     process, told = service
     client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1)
-    with Load(client, asked, visitors=3) as load:
+    with Load(client, asked, visitors=3, patient=True) as load:
         load.more(3)
-        kill(process, "api")  # each visitor has one request in work at most, and then leaves
-    eventually(client.ready, 30)
-    with Load(client, asked, visitors=3) as again:
-        again.more(6)
-    assert not again.failed
-    assert len({tuple(texts) for texts in load.texts + again.texts}) == 1
+        kill(process, "api")
+        load.more(6)
+        eventually(client.ready, 30)
+    assert len(load.failed) <= load.visitors  # each has one request in work at most
+    assert len({tuple(texts) for texts in load.texts}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"void": 8}, {"near": KNOWN[0]}, {"between": KNOWN}, {"min_radius": 0.3},
+        {"min_score": 1.2}, {"novel": True}, {"valid": True}, {"hit": True, "novel": True},
+    ],
+    ids=lambda asked: "-".join(asked),
+)  # fmt: skip
+def test_texts_come_from_where_they_are_asked_for_as_the_library_writes_them(
+    service: tuple[subprocess.Popen[str], dict[str, str]], hands: LocalHands, asked: dict[str, Any]
+) -> None:
+    _, told = service
+    wanted = Generate(n=2, seed=3, neighbours=1, vectors=True, **asked)
+    *items, end = Client(told["url"]).generate(wanted)
+    *alone, alone_end = written(hands, wanted)
+    assert end == alone_end
+    assert items
+    for item, library in zip(items, alone, strict=True):
+        assert isinstance(item, Item)
+        assert isinstance(library, Item)
+        assert item.text == library.text
+        np.testing.assert_allclose(item.place.vector, library.place.vector, atol=1e-5)
+        assert item.place.radius >= wanted.min_radius
+        assert item.place.score >= wanted.min_score
+        assert asked.get("void") in (None, item.place.void)
+        assert not wanted.novel or item.verdict == "novel"
+        assert not wanted.valid or item.valid
+        assert not wanted.hit or item.hit
 
 
 @pytest.mark.slow

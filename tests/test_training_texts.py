@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from cllm.base import BaseLM
@@ -41,3 +42,20 @@ def test_what_is_trained_on_and_what_scores_do_not_meet(tiny_base: BaseLM, corpu
     assert len(texts.both) == len(texts.real) + len(texts.copies)
     assert set(texts.held_out.names) <= set(corpus.select("validation").ids)
     assert max(map(len, texts.both.rows)) <= texts.context <= 128
+    assert texts.edits is None
+
+
+def test_the_negative_term_gets_a_nearly_real_copy_of_each_text(
+    tiny_base: BaseLM, corpus: Corpus
+) -> None:
+    how = ["train.negative_weight=0.1", "train.token_noise=0.1", "train.swaps=0.25"]
+    settings = overridden("quick", changes=how).train
+    texts = TrainingTexts.of(tiny_base, corpus, settings, 128)
+    assert texts.edits is not None
+    assert set(texts.edits.names) <= set(texts.both.names)
+    assert len(texts.edits) > 0.9 * len(texts.both)
+    real = dict(zip(texts.both.names, texts.both.rows, strict=True))
+    pairs = [(real[name].tolist(), row.tolist())
+             for name, row in zip(texts.edits.names, texts.edits.rows, strict=True)]  # fmt: skip
+    assert all(a != b for a, b in pairs)
+    assert np.median([len(set(a) ^ set(b)) for a, b in pairs]) <= 4, "one edit away"

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from cllm.arms import Written
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.judge import Judge, Verdict
+from cllm.settling import Written
 from cllm.sphere import unit
 from studies import voidbench
 from studies.pooling import summary

@@ -1,0 +1,231 @@
+"""Settling places: decoded, encoded again, taken where they arrive, and put right where they stray.
+
+settling = Settling(model, field, budget=2000, plausible=None, how=Correction(steps=3))
+settled_nD = settling.settle(starts_SD, field.is_void)
+settling.keep(settled_nD); written = settling.write("void", rng)
+"""
+
+# Shapes: D coordinates, J of the cloud's subspace, S places of a turn, n that settled or were kept.
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.field import Field
+from cllm.sphere import angle, slerp, unit
+from cllm.words import WORD
+
+if TYPE_CHECKING:
+    from cllm.base import Generation
+
+Vectors = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Plausible = Callable[[list[str]], Mask]  # which texts are worth writing; knows no arm
+Fits = Callable[[Vectors], Mask]  # which places are where an arm writes from
+
+BACK = 0.25  # share of the way to its nearest text that a place retreats at a time
+DROPPED = 0.1  # share of coordinates that a pass leaves out
+ASSURED = 0.99  # share of known texts whose passes agree as much as is asked for
+KNOWN = 200  # of them that say how much that is
+
+
+class Autoencoder(Protocol):
+    """Anything that turns texts into unit vectors and back can be put to the test."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, (N, D)."""
+
+    def decode(self, vectors_ND: Vectors, how: Generation = ...) -> list[str]:
+        """Texts of unit vectors."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is done beyond one decode of a place; every decode of it counts. Off as it stands.
+
+    `steps` is the feedback of vec2text (Morris et al. 2023), without a model of its own.
+    """
+
+    steps: int = 0  # a place whose text lies elsewhere moves the other way, so many times at most
+    retreat: int = 0  # one whose text is implausible moves towards its nearest text
+    best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
+    passes: int = 0  # decodes of a kept place with coordinates dropped: texts have to agree
+    temperature: float = 0.5  # of samples
+
+
+@dataclass(frozen=True)
+class Written:
+    """One arm's texts, the places they were written from, and what that cost."""
+
+    arm: str
+    texts: tuple[str, ...]
+    points_nD: Vectors | None  # None: an arm without places
+    decodes: int  # those of settling included
+    starts: int = 0  # places begun with
+    likely: int = 0  # texts met on the way that are plausible
+
+    def only(self, plausible: Plausible | None) -> Written:
+        """Without the implausible texts and their places; they have cost what they cost."""
+        if plausible is None or not self.texts:
+            return self
+        return self.of_rows(plausible(filled(self.texts)))
+
+    def of_rows(self, chosen_n: Mask) -> Written:
+        """Some of its texts, at the same cost."""
+        texts = tuple(text for text, good in zip(self.texts, chosen_n, strict=True) if good)
+        points_nD = None if self.points_nD is None else self.points_nD[chosen_n]
+        return replace(self, texts=texts, points_nD=points_nD)
+
+    def patches(self, field: Field) -> list[str]:
+        """The patch of the cloud that each text was written from.
+
+        Texts of one patch are not independent. Without a place a text stands for itself.
+        """
+        if self.points_nD is None or not self.texts:
+            return list(self.texts)
+        return [f"patch {patch}" for patch in field.patch_rows(self.points_nD)]
+
+
+class Settling:
+    """Settles places and writes from those kept; counts decodes."""
+
+    def __init__(
+        self, model: Autoencoder, field: Field, budget: int, plausible: Plausible | None = None,
+        how: Correction = Correction(),
+    ) -> None:  # fmt: skip
+        self.model, self.field, self.budget = model, field, budget
+        self.plausible, self.how = plausible, how
+        self.starts = self.likely = self._settled = 0
+        self._kept: list[Vectors] = []
+        self._arrived: dict[str, Vectors | None] = {}  # of each text that was told; None: no good
+
+    @property
+    def spent(self) -> int:
+        """Decodes, those that kept places will cost included."""
+        each = self.how.best_of + self.how.passes
+        return self._settled + each * sum(map(len, self._kept))
+
+    @property
+    def kept_nD(self) -> Vectors:
+        """Places to write from, (n, D)."""
+        return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
+
+    def settle(self, points_SD: Vectors, fits: Fits | None = None) -> Vectors:
+        """Where texts of places lie that are plausible, fit, and did not come before, (n, D)."""
+        self.starts += len(points_SD)
+        at_SD, aim_SD, found = points_SD, points_SD, [points_SD[:0]]
+        for turn in range(1 + max(self.how.steps, self.how.retreat)):
+            if turn:  # half of what is left is for what is written
+                room = max(0, (self.budget - self.spent) // 2)
+                at_SD, aim_SD = at_SD[:room], aim_SD[:room]
+            if not len(at_SD):
+                break
+            new_S, likely_S, arrived_SD = self._told(at_SD)
+            fits_S = likely_S.copy()
+            if fits and likely_S.any():
+                fits_S[likely_S] = fits(arrived_SD[likely_S])
+            found.append(arrived_SD[new_S & fits_S])
+            astray_S = likely_S & ~fits_S & (turn < self.how.steps)
+            stepped_SD = self._against(at_SD[astray_S], aim_SD[astray_S], arrived_SD[astray_S])
+            nearer_SD = self._nearer(at_SD[~likely_S & (turn < self.how.retreat)])
+            if fits and len(nearer_SD):
+                nearer_SD = nearer_SD[fits(nearer_SD)]
+            at_SD = np.concatenate([stepped_SD, nearer_SD])
+            aim_SD = np.concatenate([aim_SD[astray_S], nearer_SD])
+        return np.concatenate(found)
+
+    def keep(self, points_nD: Vectors) -> None:
+        """Write from these, as far as the budget allows."""
+        each = self.how.best_of + self.how.passes
+        self._kept.append(points_nD[: max(0, (self.budget - self.spent) // each)])
+
+    def write(self, arm: str, rng: np.random.Generator) -> Written:
+        """A text of each kept place, where it is plausible and its passes agree."""
+        points_nD = self.kept_nD
+        texts = self.model.decode(points_nD) if len(points_nD) else []
+        if texts and self.how.best_of > 1:
+            texts = self._best(points_nD, texts, rng)
+        written = Written(arm, tuple(texts), points_nD, self.spent, self.starts, self.likely)
+        if texts and self.how.passes:
+            known_MD = self.field.cloud_ND[rng.permutation(len(self.field.cloud_ND))[:KNOWN]]
+            least = self._agreement(known_MD, self.model.decode(known_MD), rng)
+            agreed_n = self._agreement(points_nD, texts, rng)
+            written = written.of_rows(agreed_n >= np.quantile(least, 1 - ASSURED))
+        return written.only(self.plausible)
+
+    def _told(self, points_SD: Vectors) -> tuple[Mask, Mask, Vectors]:
+        """Which places tell a new text, which a plausible one, and where that lies, else zero."""
+        self._settled += len(points_SD)
+        texts = filled(self.model.decode(points_SD))
+        first = {text: row for row, text in reversed([*enumerate(texts)])}
+        new = [text for text in dict.fromkeys(texts) if text not in self._arrived]
+        good = self.plausible(new) if self.plausible and new else np.ones(len(new), bool)
+        likely = [text for text, good in zip(new, good, strict=True) if good]
+        self.likely += len(likely)
+        self._arrived.update(dict.fromkeys(new))
+        if likely:
+            self._arrived.update(zip(likely, self.model.encode(likely), strict=True))
+        new_S = np.zeros(len(texts), bool)
+        new_S[[first[text] for text in new]] = True
+        arrived = [self._arrived[text] for text in texts]
+        likely_S = np.array([one is not None for one in arrived])
+        none_D = np.zeros_like(points_SD[0])
+        return new_S, likely_S, np.array([none_D if one is None else one for one in arrived])
+
+    def _against(self, at_SD: Vectors, aim_SD: Vectors, arrived_SD: Vectors) -> Vectors:
+        """Places moved by as much as their texts missed the aim, the other way."""
+        if not len(at_SD):
+            return at_SD
+        own = self.field.own
+        return self.field.lifted(unit(own(at_SD) + own(aim_SD) - own(arrived_SD)))
+
+    def _nearer(self, points_SD: Vectors) -> Vectors:
+        """Places moved towards the text nearest to each, along the great circle."""
+        if not len(points_SD):
+            return points_SD
+        own_SJ = self.field.own(points_SD)
+        nearest_SJ = self.field.index.cloud_ND[self.field.index.ids(own_SJ, 1)[:, 0]]
+        return self.field.lifted(slerp(own_SJ, nearest_SJ, BACK))
+
+    def _best(self, points_nD: Vectors, texts: list[str], rng: np.random.Generator) -> list[str]:
+        """Of each place's texts that which comes back nearest to it."""
+        import torch
+
+        from cllm.base import Generation
+
+        how = Generation(sample=True, temperature=self.how.temperature)
+        torch.manual_seed(int(rng.integers(1 << 31)))
+        drawn = [texts, *(self.model.decode(points_nD, how) for _ in range(self.how.best_of - 1))]
+        own_nJ = self.field.own(points_nD)
+        away_Bn = np.stack([
+            angle(self.field.own(self.model.encode(filled(some))), own_nJ) for some in drawn
+        ])  # fmt: skip
+        return [drawn[row][place] for place, row in enumerate(away_Bn.argmin(0))]
+
+    def _agreement(
+        self, points_nD: Vectors, texts: Sequence[str], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Share of words that a place's text has in common with those of its passes, (n,)."""
+        shared_n = np.zeros(len(texts))
+        for _ in range(self.how.passes):
+            kept_nD = rng.random(points_nD.shape) >= DROPPED
+            kept_nD[np.arange(len(texts)), np.abs(points_nD).argmax(1)] = True  # a direction stays
+            others = self.model.decode(unit(points_nD * kept_nD))
+            shared_n += [_in_common(*pair) for pair in zip(texts, others, strict=True)]
+        return shared_n / self.how.passes
+
+
+def filled(texts: Sequence[str]) -> list[str]:
+    """Empty texts made encodable."""
+    return [text or " " for text in texts]
+
+
+def _in_common(a: str, b: str) -> float:
+    """Words that both have, of all words of the longer one."""
+    left, right = (Counter(WORD.findall(text.lower())) for text in (a, b))
+    return (left & right).total() / max(1, left.total(), right.total())

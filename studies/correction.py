@@ -1,0 +1,140 @@
+"""What each part of correction buys and costs: `cllm study correction --json`.
+
+The void arm is written with each part alone, with all and with none, at equal decode budget, for
+each run and seed; what counts is how many new texts, sound and in place, come of it. Goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cllm.arms import OFF, write_from_voids
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.files import digest, read_json, write_json
+from cllm.ideas import judge_written
+from cllm.metrics import bootstrap_of, few
+from cllm.run import SHIPPED_VOIDS, RunFolder
+from cllm.settling import Correction
+from cllm.sphere import ExactIndex, prefix
+from cllm.writing import field_of, make_judge, make_plausible
+
+log = logging.getLogger(__name__)
+
+PARTS = {
+    "none": OFF,
+    "steps": Correction(steps=5),
+    "one step": Correction(steps=1),
+    "retreat": Correction(retreat=3),
+    "best of": Correction(best_of=3),
+    "passes": Correction(passes=2),
+    "all": Correction(steps=5, retreat=3, best_of=3, passes=2),
+}
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write, count, and print one JSON object."""
+    p = argparse.ArgumentParser(
+        prog="cllm study correction", description=(__doc__ or "").split("\n")[0]
+    )
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--runs", nargs="+", type=Path, default=[SHIPPED_VOIDS], help="with voids")
+    p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    p.add_argument("--seeds", type=int, default=3, help="of what is drawn, for each run")
+    p.add_argument("--decodes", type=int, default=2000, help="of each arm")
+    p.add_argument("--out", type=Path, default=Path("runs/correction"), help="a folder")
+    options = p.parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        if options.seeds < 1 or options.decodes < 2:
+            raise InputError("--seeds must be 1 or more, and --decodes 2 or more")
+        rows = [row for run in options.runs for row in rows_of(RunFolder(run), options)]
+        told = {
+            "decodes": options.decodes, "seeds": options.seeds, "runs": [*map(str, options.runs)],
+            "parts": {part: of_part(rows, part) for part in options.parts},
+        }  # fmt: skip
+        write_json(options.out / "correction.json", told)
+        print(json.dumps(told))
+
+
+def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
+    """Counts of each part and seed, of one run: those kept in `--out`, and those that lack."""
+    model, corpus = run.load_model(), run.load_trained_corpus()
+    latents, judge = run.load_latents(model), make_judge(run, model, corpus)
+    field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=False)
+    if not np.isfinite(field.least_score):
+        raise InputError(f"voids were not sought in {run.path}; run `cllm voids`")
+    plausible = make_plausible(run, model, corpus, keep=False)
+    index = ExactIndex(prefix(latents.select("train").vectors_ND, field.void_dim))
+    rows = []
+    for seed in range(options.seeds):
+        for part in options.parts:
+            how = PARTS[part]
+            made_from = digest(model.hash, corpus.hash, str((how, seed, options.decodes, field.rest,
+                               field.least_score)))  # fmt: skip
+            kept = options.out / f"{made_from}.json"
+            if not kept.exists():
+                log.info("%s, seed %d: %s", run.path.name, seed, part)
+                rng = np.random.default_rng([seed, 6])
+                written = write_from_voids(model, field, options.decodes, rng, plausible, how)
+                ideas = judge_written(model, judge, written, index)
+                new = {idea.text for idea in ideas if idea.yields}
+                withheld = "withheld" in corpus.info
+                write_json(kept, {
+                    "decodes": written.decodes, "starts": written.starts, "texts": len(ideas),
+                    "distinct": len({idea.text for idea in ideas}), "new": len(new),
+                    "valid": sum(idea.verdict.valid for idea in ideas),
+                    "hit": sum(bool(idea.hit) for idea in ideas),
+                    "duplicate": sum(idea.verdict.duplicate for idea in ideas),
+                    "yields": sum(idea.yields for idea in ideas),
+                    "patches": len(set(written.patches(field))),
+                    "withheld": sum(corpus.withheld_pair(text) is not None for text in new)
+                    if withheld else None,
+                })  # fmt: skip
+            rows.append({"run": str(run.path), "part": part, "seed": seed} | read_json(kept))
+    return rows
+
+
+def of_part(rows: Sequence[Row], part: str) -> Row:
+    """Its counts over runs and seeds, and its new texts over those of none at the same budget."""
+    mine = [row for row in rows if row["part"] == part]
+    none = {(row["run"], row["seed"]): row for row in rows if row["part"] == "none"}
+    summed = {
+        name: sum(row[name] for row in mine)
+        for name in ("decodes", "starts", "texts", "distinct", "new", "valid", "hit", "yields")
+    }
+    told = summed | {"yield": summed["yields"] / max(1, summed["texts"]), "each": mine}
+    if part == "none" or not none:
+        return told
+    pairs_U2 = np.array([[row["new"], none[row["run"], row["seed"]]["new"]] for row in mine], float)
+    return told | {"new_over_none": _ratio(pairs_U2)}
+
+
+def _ratio(pairs_U2: np.ndarray[Any, Any]) -> Row | None:
+    """Of sums over units (runs and seeds), its interval stretched as few units are."""
+    if not pairs_U2[:, 1].all():
+        return None  # a unit without any new text has no ratio
+    units = len(pairs_U2)
+
+    def score(rows: np.ndarray[Any, Any]) -> float:
+        with_part, without = pairs_U2[rows].sum(0)
+        return float(np.log(max(with_part, 0.5) / without))
+
+    found = bootstrap_of(score, units, np.random.default_rng(0))
+    wider = few(units)
+    low, high = (found.mean + wider * (end - found.mean) for end in (found.low, found.high))
+    return {"ratio": float(np.exp(found.mean)), "ci": [float(np.exp(x)) for x in (low, high)],
+            "units": units}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Correction: places whose texts stray are put right, and every decode of that counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from cllm.arms import write_arms, write_from_voids
+from cllm.field import Field
+from cllm.run import SHIPPED_VOIDS
+from cllm.settling import Correction, Settling
+from cllm.sphere import angle, unit
+from studies import correction
+
+Vectors = np.ndarray
+POLE = np.array([[0.0, 0.0, 1.0]])
+
+
+class Spelled:
+    """An autoencoder that loses nothing: a vector's text is its coordinates."""
+
+    decodes = 0
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        return unit(np.array([[float(x) for x in text.split()] for text in texts]))
+
+    def decode(self, vectors_ND: Vectors, how: object = None) -> list[str]:
+        self.decodes += len(vectors_ND)
+        return [" ".join(f"{x:.5f}" for x in row) for row in vectors_ND]
+
+
+class Pulled(Spelled):
+    """Whatever it is given, it tells what lies nearer to the equator, as texts there are known."""
+
+    def decode(self, vectors_ND: Vectors, how: object = None) -> list[str]:
+        return super().decode(unit(vectors_ND * [1, 1, 0.6]))
+
+
+class Rough(Spelled):
+    """It misses its place, by more if it samples; the first time each sample is exact."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+        self.sampled = 0
+
+    def decode(self, vectors_ND: Vectors, how: object = None) -> list[str]:
+        if getattr(how, "sample", False):
+            self.sampled += 1
+            if self.sampled == 1:
+                return super().decode(vectors_ND)
+        away = 0.03 * self.rng.standard_normal(vectors_ND.shape)
+        return super().decode(unit(vectors_ND + away))
+
+
+class Loose(Spelled):
+    """Near the pole its texts depend on every coordinate, elsewhere on none."""
+
+    def decode(self, vectors_ND: Vectors, how: object = None) -> list[str]:
+        near_N = angle(vectors_ND, POLE) < 0.2
+        return [
+            text if near else "0.1 0.2 0.3"
+            for near, text in zip(near_N, super().decode(vectors_ND), strict=True)
+        ]
+
+
+def ringed(seed: int, count: int) -> Vectors:
+    cloud = unit(np.random.default_rng(seed).standard_normal((count, 3)))
+    return cloud[cloud[:, 2] < 0.8]
+
+
+@pytest.fixture(scope="module")
+def field() -> Field:
+    return Field.of(ringed(1, 1500), ringed(2, 300), 3, 1.8, np.random.default_rng(0))
+
+
+@pytest.fixture
+def starts(field: Field) -> Vectors:
+    pool_SD = field.proposals(9000, np.random.default_rng(1))
+    return pool_SD[field.is_void(pool_SD)][:40]
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_steps_bring_back_what_a_decoder_pulls_away(field: Field, starts: Vectors) -> None:
+    plain = Settling(Pulled(), field, 1000)
+    stepped = Settling(Pulled(), field, 1000, how=Correction(steps=4))
+    plain_nD, stepped_nD = (one.settle(starts, field.is_void) for one in (plain, stepped))
+    assert field.is_void(stepped_nD).all()
+    assert len(stepped_nD) > 1.5 * len(plain_nD)
+    assert stepped.spent == stepped.model.decodes > plain.spent == plain.model.decodes == 40
+    assert stepped.starts == plain.starts == 40
+
+
+def test_a_place_with_an_implausible_text_retreats_towards_its_nearest_text(
+    field: Field, starts: Vectors
+) -> None:
+    def low(texts: list[str]) -> np.ndarray:
+        """Plausible is what lies off the pole."""
+        return angle(Spelled().encode(texts), POLE) > 0.35
+
+    plain = Settling(Spelled(), field, 1000, low)
+    back = Settling(Spelled(), field, 1000, low, Correction(retreat=3))
+    plain_nD, back_nD = (one.settle(starts, field.is_void) for one in (plain, back))
+    assert (angle(back_nD, POLE) > 0.35).all()
+    assert field.is_void(back_nD).all()
+    assert len(back_nD) > len(plain_nD)
+    assert back.spent == back.model.decodes
+
+
+def test_of_several_texts_the_one_that_comes_back_nearest_is_taken(
+    field: Field, starts: Vectors
+) -> None:
+    made = Settling(Rough(), field, 120, how=Correction(best_of=3))
+    made.keep(starts)
+    written = made.write("void", rng())
+    assert written.decodes == made.model.decodes == 120
+    np.testing.assert_allclose(Spelled().encode(written.texts), written.points_nD, atol=1e-4)
+    poor = Settling(Rough(), field, 120)
+    poor.keep(starts)
+    away = angle(Spelled().encode(poor.write("void", rng()).texts), starts)
+    assert np.median(away) > 0.01
+
+
+def test_texts_whose_passes_disagree_are_left_out(field: Field) -> None:
+    wanted = unit(np.array([[0.1, 0.02 * i + 0.02, 1.0] for i in range(5)]
+                           + [[1.0, 0.0, 0.01 * i] for i in range(5)]))  # fmt: skip
+    made = Settling(Loose(), field, 310, how=Correction(passes=30))
+    made.keep(wanted)
+    assert len(made.kept_nD) == 10, "31 decodes each"
+    kept_nD = made.write("void", rng()).points_nD
+    assert (angle(kept_nD, POLE) > 0.2).all()
+    assert len(kept_nD) == 5
+
+
+def test_no_arm_spends_more_than_its_budget_however_it_is_corrected(field: Field) -> None:
+    how = Correction(steps=3, retreat=2, best_of=2, passes=1)
+    written = write_arms(Pulled(), field, 300, np.random.default_rng(3), None, how)
+    assert {"void", "density"} <= written.keys()
+    for arm in written.values():
+        assert arm.decodes <= 300
+    alone = write_from_voids(Pulled(), field, 300, np.random.default_rng(3), None, how)
+    assert alone.texts == written["void"].texts
+    assert len(set(alone.texts)) == len(alone.texts) > 0
+
+
+def test_what_is_switched_off_changes_nothing(field: Field) -> None:
+    texts = [
+        write_from_voids(Spelled(), field, 200, np.random.default_rng(3), None, how).texts
+        for how in (Correction(), Correction(temperature=9.0))
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.chain
+def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
+    tmp_path: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--runs", str(SHIPPED_VOIDS), "--parts", "none", "steps", "--seeds", "1",
+             "--decodes", "60", "--out", str(tmp_path), "--json"]  # fmt: skip
+    correction.main(words)
+    told = json.loads(capsys.readouterr().out)
+    assert told["parts"].keys() == {"none", "steps"}
+    for part in told["parts"].values():
+        assert part["decodes"] <= 60
+        assert part["new"] <= part["yields"] <= part["texts"] <= part["decodes"]
+
+    def never(*_: object) -> None:
+        raise AssertionError("it was counted before")
+
+    monkeypatch.setattr(correction, "write_from_voids", never)
+    correction.main(words)
+    assert json.loads(capsys.readouterr().out) == told
+
+
+def test_a_ratio_needs_something_to_divide_by() -> None:
+    rows = [
+        {"run": "a", "part": part, "seed": seed, "new": new, "decodes": 9, "starts": 9, "texts": 9,
+         "distinct": 9, "valid": 9, "hit": 9, "yields": new}
+        for part, found in (("none", (10, 20, 12)), ("steps", (20, 40, 24)))
+        for seed, new in enumerate(found)
+    ]  # fmt: skip
+    told = correction.of_part(rows, "steps")["new_over_none"]
+    assert told["ratio"] == pytest.approx(2)
+    assert told["ci"] == pytest.approx([2, 2])
+    rows[0]["new"] = 0
+    assert correction.of_part(rows, "steps")["new_over_none"] is None
