@@ -19,9 +19,11 @@ import numpy as np
 from cllm.retrieval import TfidfIndex
 from cllm.swaps import SwapTable, words
 
-KINDS = ("swap", "same", "number", "order", "repeat", "span", "negation")  # methods of `Negatives`
+# methods of `Negatives`
+KINDS = ("swap", "same", "far", "number", "order", "repeat", "span", "negation")
 CHANGED = 0.15  # share of a text's words that `corrupted` changes
 PHRASE = (3, 7)  # words of a phrase that is repeated, or taken from a neighbour: least and most
+TRIES = 20  # draws of a word that stands for another's likes
 NEAREST = 20  # a neighbour is one of that many
 TIMES = (10, 0.1)  # what a number is multiplied by
 VERBS = "is|are|was|were|do|does|did|can|could|will|would|should|has|have"
@@ -84,8 +86,7 @@ class Negatives:
         if not twice:
             return None
         row = twice[int(rng.integers(len(twice)))]
-        others, share_W = self.table.others[parts[row]]
-        parts[row] = others[int(rng.choice(len(others), p=share_W))]
+        parts[row] = self.table.other(parts[row], rng)
         return "".join(parts)
 
     def same(self, text: str, rng: np.random.Generator) -> str | None:
@@ -98,6 +99,17 @@ class Negatives:
             return None
         old, new = pairs[int(rng.integers(len(pairs)))]
         return "".join(new if part == old else part for part in parts)
+
+    def far(self, text: str, rng: np.random.Generator) -> str | None:
+        """A word gives way, wherever it stands, to one that stands for its likes, never for it."""
+        parts = words(text)
+        known = [part for part in dict.fromkeys(parts) if part in self.table.others]
+        for _ in range(TRIES if known else 0):
+            old = known[int(rng.integers(len(known)))]
+            new = self.table.other(self.table.other(old, rng), rng)
+            if new not in self.table.others[old][0] and new not in parts:
+                return "".join(new if part == old else part for part in parts)
+        return None
 
     def number(self, text: str, rng: np.random.Generator) -> str | None:
         """A number is ten times what it was, or a tenth."""

@@ -50,6 +50,11 @@ class SwapTable:
                 found[b][a] += 1
         return cls({word: _shares(counts) for word, counts in found.items()})
 
+    def other(self, word: str, rng: np.random.Generator) -> str:
+        """One that stood in the word's place, as often as it did; KeyError where none did."""
+        others, share_W = self.others[word]
+        return others[int(rng.choice(len(others), p=share_W))]
+
     def swap(self, text: str, rng: np.random.Generator) -> str:
         """The text with one word replaced wherever it stands, rather an early one.
 
@@ -62,8 +67,7 @@ class SwapTable:
         chance_W = np.exp([-spelled.index(word) / (2 * FRONT) for word in known]) + FLOOR
         for _ in range(TRIES):
             word = known[int(rng.choice(len(known), p=chance_W / chance_W.sum()))]
-            others, share_W = self.others[word]
-            new = others[int(rng.choice(len(others), p=share_W))]
+            new = self.other(word, rng)
             if new not in spelled:
                 return "".join(new if part == word else part for part in spelled)
         return text

@@ -2,7 +2,8 @@
 
 Critics learn real texts from small edits, from random corruption, and from half of each, at equal
 budget. The checker of the built-in recipes is the truth: on what decoders get wrong, which none
-was trained on, and on each kind of edit that was left out of a training. Goes on where it stopped.
+was trained on, beside recipes of combinations that no text has and that are right; and on each kind
+of edit that was left out of a training. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from cllm.arms import from_prior
@@ -26,6 +28,7 @@ from cllm.files import digest, file_digest, read_json, write_json
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
+from cllm.recipes import Grammar
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import LoopSettings
 from cllm.settling import filled
@@ -34,10 +37,13 @@ from cllm.writing import checker_of
 
 log = logging.getLogger(__name__)
 
+Scores = NDArray[np.float64]
+
 RECIPES = tuple(kind for kind in KINDS if kind != "negation")  # which recipes have none of
 ARMS = {"edits": 1.0, "random": 0.0, "both": 0.5}  # share of edits among what is wrong
 HELD_OUT = 400
-METHOD = 1  # raised when the same critic would be trained or measured otherwise
+ALARMS = 0.01  # of held-out texts that a limit refuses
+METHOD = 2  # raised when the same critic would be trained or measured otherwise
 PREFIXES = (8, 16)  # of held-out vectors, whose decodes go wrong
 
 
@@ -76,6 +82,9 @@ class Study:
         self.made_from = digest(corpus.hash, self.model.hash, weights)
         self.train = corpus.select("train").sample(options.texts).texts
         self.held_out = corpus.select("validation").sample(HELD_OUT).texts
+        grammar = Grammar(corpus.info["richness"], corpus.info.get("fold", 0))
+        draw = np.random.default_rng(4)
+        self.withheld = [grammar.sample(draw, withheld=True) for _ in range(HELD_OUT)]
         rng = np.random.default_rng(0)
         self.negatives = Negatives.of(self.train, rng)
         latents = run.load_latents(self.model)
@@ -96,30 +105,61 @@ class Study:
         return filled(self.model.decode(np.concatenate(places)))
 
     def told(self) -> dict[str, Any]:
-        """AUROC of each arm over seeds, differences of the same seed, and edits left out."""
-        failures = {arm: self._over_seeds(arm) for arm in ARMS}
+        """Each arm over seeds, differences of the same seed, and edits left out."""
+        arms = {arm: [self._on_failures(arm, seed) for seed in range(self.options.seeds)]
+                for arm in ARMS}  # fmt: skip
+        auroc = {arm: np.array([one["auroc"] for one in some]) for arm, some in arms.items()}
         rng = np.random.default_rng(1)
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
             "steps": self.options.steps, "seeds": self.options.seeds,
-            "failures": {arm: _interval(values, rng) for arm, values in failures.items()},
-            "edits_less_random": _interval(failures["edits"] - failures["random"], rng),
-            "both_less_random": _interval(failures["both"] - failures["random"], rng),
+            "failures": {
+                arm: {name: _interval(np.array([one[name] for one in some]), rng)
+                      for name in some[0]}
+                for arm, some in arms.items()
+            },
+            "edits_less_random": _interval(auroc["edits"] - auroc["random"], rng),
+            "both_less_random": _interval(auroc["both"] - auroc["random"], rng),
             "left_out": {kind: self._left_out(kind) for kind in self.options.left_out},
         }  # fmt: skip
 
-    def _over_seeds(self, arm: str) -> np.ndarray[Any, Any]:
-        return np.array([self._auroc(arm, RECIPES, seed, self.decodes, ~self.wrong_n)
-                         for seed in range(self.options.seeds)])  # fmt: skip
+    def _on_failures(self, arm: str, seed: int) -> dict[str, float]:
+        """AUROC on decodes; and what a limit lets through that 99 of 100 held-out texts pass."""
+        texts = [*self.decodes, *self.withheld, *self.held_out]
+        decoded_n, withheld_n, held_out_n = np.split(
+            self._logits(arm, RECIPES, seed, texts),
+            np.cumsum([len(self.decodes), len(self.withheld)]),
+        )
+        least, wrong_n = np.quantile(held_out_n, ALARMS), decoded_n[self.wrong_n]
+        return {
+            "auroc": float(roc_auc_score(~self.wrong_n, decoded_n)),
+            "auroc_withheld": _auroc(withheld_n, wrong_n),
+            "failures_passed": float((wrong_n >= least).mean()),
+            "withheld_passed": float((withheld_n >= least).mean()),
+        }
 
     def _left_out(self, kind: str) -> dict[str, float]:
         """AUROC on edits of one kind, of critics that have seen none of it; one seed."""
         rng, others = np.random.default_rng(2), tuple(one for one in RECIPES if one != kind)
         edited = [self.negatives.edited(text, rng, [kind]) for text in self.held_out]
         wrong = [edit[0] for edit in edited if edit and self.check(edit[0])]
-        texts = [*self.held_out, *wrong]
-        real_n = np.arange(len(texts)) < len(self.held_out)
-        return {arm: self._auroc(arm, others, 0, texts, real_n) for arm in ARMS}
+        found = {}
+        for arm in ARMS:
+            logits_n = self._logits(arm, others, 0, [*self.held_out, *wrong])
+            found[arm] = _auroc(*np.split(logits_n, [len(self.held_out)]))
+        return found
+
+    def _logits(self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str]) -> Scores:
+        """Of one critic; kept in `--out`, so that a study goes on."""
+        o = self.options
+        made_from = digest(self.made_from, arm, *kinds, str((seed, o.steps, o.texts, METHOD)),
+                           *texts)  # fmt: skip
+        kept: Path = o.out / f"{made_from}.json"
+        if not kept.exists():
+            log.info("critic of %s, seed %d: %s", arm, seed, ", ".join(kinds))
+            logits_n = self._critic(arm, kinds, seed).logits(self.model.tokens(texts))
+            write_json(kept, {"logits": logits_n.tolist()})
+        return np.array(read_json(kept)["logits"])
 
     def _critic(self, arm: str, kinds: Sequence[str], seed: int) -> Critic:
         rng = np.random.default_rng([3, seed])
@@ -133,19 +173,11 @@ class Study:
                 self.reference, self.model.base, examples, held_out, loop, Path(folder)
             )
 
-    def _auroc(
-        self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str], real_n: Any,  # noqa: ANN401
-    ) -> float:  # fmt: skip
-        """Of one critic; kept in `--out`, so that a study goes on."""
-        o = self.options
-        made_from = digest(self.made_from, arm, *kinds, str((seed, o.steps, o.texts, METHOD)),
-                           *texts)  # fmt: skip
-        kept: Path = o.out / f"{made_from}.json"
-        if not kept.exists():
-            log.info("critic of %s, seed %d: %s", arm, seed, ", ".join(kinds))
-            logits_n = self._critic(arm, kinds, seed).logits(self.model.tokens(texts))
-            write_json(kept, {"auroc": float(roc_auc_score(real_n, logits_n))})
-        return float(read_json(kept)["auroc"])
+
+def _auroc(real_n: Scores, wrong_n: Scores) -> float:
+    """Of two samples: how often a real text has the higher logit."""
+    real = np.arange(len(real_n) + len(wrong_n)) < len(real_n)
+    return float(roc_auc_score(real, np.concatenate([real_n, wrong_n])))
 
 
 def _interval(values_S: np.ndarray[Any, Any], rng: np.random.Generator) -> dict[str, Any]:

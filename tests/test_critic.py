@@ -73,7 +73,7 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
     assert told["decodes"] == 60
     assert 0 < told["wrong"] < 60
     assert set(told["failures"]) == set(told["left_out"]["swap"]) == set(critic.ARMS)
-    seeds = {arm: np.array(of["seeds"]) for arm, of in told["failures"].items()}
+    seeds = {arm: np.array(of["auroc"]["seeds"]) for arm, of in told["failures"].items()}
     assert all(((of > 0) & (of < 1)).all() for of in seeds.values())
     difference = float((seeds["edits"] - seeds["random"]).mean())
     assert told["edits_less_random"]["mean"] == pytest.approx(difference)

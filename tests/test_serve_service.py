@@ -21,7 +21,7 @@ from services import Load, eventually, kill, served
 
 from bench._rubbish import answers, fault, rubbish
 from cllm.errors import InputError
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED_VOIDS, RunFolder
 from serve.client import Client
 from serve.generation import GONE
 from serve.hosts import is_loopback
@@ -34,19 +34,19 @@ from serve.settings import ServeSettings
 pytestmark = [pytest.mark.serve, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 FOLDER = Path(__file__).parents[1] / "serve"
 README = FOLDER.parent / "README.md"
-KNOWN = tuple(RunFolder(SHIPPED).load_trained_corpus().select("train").texts[:2])
+KNOWN = tuple(RunFolder(SHIPPED_VOIDS).load_trained_corpus().select("train").texts[:2])
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A process that serves the shipped run, and what it told of itself."""
-    with served(tmp_path_factory.mktemp("serve"), "--run", str(SHIPPED)) as one:
+    with served(tmp_path_factory.mktemp("serve"), "--run", str(SHIPPED_VOIDS)) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def hands() -> LocalHands:
-    return LocalHands.load(RunFolder(SHIPPED))
+    return LocalHands.load(RunFolder(SHIPPED_VOIDS))
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ def test_where_the_api_is_killed_only_what_it_worked_on_fails(
 @pytest.mark.parametrize(
     "asked",
     [
-        {"void": 8}, {"near": KNOWN[0]}, {"between": KNOWN}, {"min_radius": 0.3},
-        {"min_score": 1.2}, {"novel": True}, {"valid": True}, {"hit": True, "novel": True},
+        {"void": 8}, {"near": KNOWN[0]}, {"between": KNOWN}, {"min_radius": 0.06},
+        {"min_score": 2.2}, {"novel": True}, {"valid": True}, {"hit": True, "novel": True},
     ],
     ids=lambda asked: "-".join(asked),
 )  # fmt: skip
@@ -145,7 +145,7 @@ from serve import running
 from serve.settings import ServeSettings
 running.get_dashboard_url = lambda: {told["dashboard"].removeprefix("http://")!r}
 print(running.Service.running("{told["dashboard"]}").told().address)
-with running.Service.started(ServeSettings(run={str(SHIPPED)!r}), "127.0.0.1", 1):
+with running.Service.started(ServeSettings(run={str(SHIPPED_VOIDS)!r}), "127.0.0.1", 1):
     pass
 """
     env = os.environ | {"RAY_AUTH_MODE": "token"}  # which Ray reads once a process
@@ -182,7 +182,7 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     assert len(texts) == 2
 
     other = RunFolder(tmp_path / "other")
-    shutil.copytree(SHIPPED, other.path)
+    shutil.copytree(SHIPPED_VOIDS, other.path)
     other.ideas.unlink()  # the same model, another outcome
     other.note("corpus", other.notes()["corpus"] | {"source": "elsewhere"})
     reload = [str(Path(sys.executable).parent / "cllm"), "serve", "--reload", "--json",
@@ -234,7 +234,7 @@ def _end_under_load(process: subprocess.Popen[str], client: Client) -> None:
 
 def test_a_run_has_a_name_that_changes_with_what_it_holds(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    shutil.copytree(SHIPPED, run.path)
+    shutil.copytree(SHIPPED_VOIDS, run.path)
     name = name_of(run)
     assert run_of(name).path == run.path
     run.ideas.unlink()
@@ -253,7 +253,7 @@ def test_a_run_has_a_name_that_changes_with_what_it_holds(tmp_path: Path) -> Non
 )  # fmt: skip
 def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: Path) -> None:
     assert is_loopback(host) == inside
-    words = ["--run", str(SHIPPED), "--host", host]
+    words = ["--run", str(SHIPPED_VOIDS), "--host", host]
     keys = tmp_path / "keys.json"
     if inside:
         assert settings_of(parser().parse_args(words)).keys is None
@@ -270,7 +270,7 @@ def test_a_machine_gives_its_cores_to_models_and_a_cluster_what_it_is_told(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def models(*words: str) -> int:
-        return settings_of(parser().parse_args(["--run", str(SHIPPED), *words])).models
+        return settings_of(parser().parse_args(["--run", str(SHIPPED_VOIDS), *words])).models
 
     assert models() == 3
     assert models("--models", "7") == 7
