@@ -114,9 +114,11 @@ def _settled_voids(
         walked_SD = steps_off(field, void.kept_nD, int(WALKED * count), rng)
         drawn_SD = _void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
-        starts_SD = np.concatenate([walked_SD, drawn_SD])
-        if len(starts_SD):
-            void.keep(void.settle(starts_SD, field.is_void))
+        # beside a kept place another step is likelier to stay than one that is put right
+        settled = [void.settle(walked_SD, field.is_void, corrected=False)] if len(walked_SD) else []
+        settled += [void.settle(drawn_SD, field.is_void)] if len(drawn_SD) else []
+        for settled_nD in settled:
+            void.keep(settled_nD)
     if not void.starts:
         log.warning("no place is empty enough to start from: the void arm is empty")
     elif not void.likely:

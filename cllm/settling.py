@@ -115,11 +115,14 @@ class Settling:
         """Places to write from, (n, D)."""
         return np.concatenate(self._kept) if self._kept else np.empty((0, 0), np.float32)
 
-    def settle(self, points_SD: Vectors, fits: Fits | None = None) -> Vectors:
+    def settle(
+        self, points_SD: Vectors, fits: Fits | None = None, *, corrected: bool = True
+    ) -> Vectors:
         """Where texts of places lie that are plausible, fit, and did not come before, (n, D)."""
+        steps, retreat = (self.how.steps, self.how.retreat) if corrected else (0, 0)
         self.starts += len(points_SD)
         at_SD, aim_SD, found = points_SD, points_SD, [points_SD[:0]]
-        for turn in range(1 + max(self.how.steps, self.how.retreat)):
+        for turn in range(1 + max(steps, retreat)):
             if turn:  # half of what is left is for what is written
                 room = max(0, (self.budget - self.spent) // 2)
                 at_SD, aim_SD = at_SD[:room], aim_SD[:room]
@@ -130,9 +133,9 @@ class Settling:
             if fits and likely_S.any():
                 fits_S[likely_S] = fits(arrived_SD[likely_S])
             found.append(arrived_SD[new_S & fits_S])
-            astray_S = likely_S & ~fits_S & (turn < self.how.steps)
+            astray_S = likely_S & ~fits_S & (turn < steps)
             stepped_SD = self._against(at_SD[astray_S], aim_SD[astray_S], arrived_SD[astray_S])
-            nearer_SD = self._nearer(at_SD[~likely_S & (turn < self.how.retreat)])
+            nearer_SD = self._nearer(at_SD[~likely_S & (turn < retreat)])
             if fits and len(nearer_SD):
                 nearer_SD = nearer_SD[fits(nearer_SD)]
             at_SD = np.concatenate([stepped_SD, nearer_SD])
