@@ -113,7 +113,8 @@ def written(page: Any) -> list[str]:
 
 def test_it_opens_with_the_map_and_the_voids_and_says_what_to_make_of_them(visit: Any) -> None:
     page = visit()
-    assert "texts in 32 coordinates; voids sought in" in page.inner_text("#about")
+    about = page.inner_text("#about")
+    assert about.startswith("built-in recipes (plain): 17,939 texts in 32 coordinates; voids")
     caption = page.inner_text("#caption")
     assert "5,000 of " in caption
     assert "Distances here mislead" in caption
@@ -311,6 +312,19 @@ class Slow(LocalHands):
         if len(self.rounds) > 2:
             await asyncio.sleep(20)
         return await super().rewrite(points_nD[: (len(points_nD) + 1) // 2])
+
+
+@pytest.mark.parametrize(
+    ("mode", "field", "words"),
+    [("between", "first", "From this text"), ("topic", "topic", "Words that its texts have")],
+)
+def test_what_is_not_filled_in_is_asked_for(visit: Any, mode: str, field: str, words: str) -> None:
+    page = visit()
+    page.check(f"input[name=mode][value={mode}]")
+    page.click("#go")
+    shows(page, "#status", f"“{words}” is empty")
+    assert page.evaluate("document.activeElement.id") == field
+    assert not page.inner_text("#end")
 
 
 def test_a_long_writing_can_be_stopped(visit: Any, hands: LocalHands) -> None:

@@ -222,9 +222,13 @@ function request() {
   return wanted;
 }
 
+const NEEDED = { near: ["near"], between: ["first", "last"], topic: ["topic"] };
+
 async function write() {
   if (state.writing) state.writing.abort();
   if (mode() === "void" && !$("void-id").value) { say(state.voids.length ? "that void is not in this run; choose another one" : "no void stands in this run; write from elsewhere"); return; }
+  const empty = (NEEDED[mode()] || []).find((name) => !$(name).value.trim());
+  if (empty) { say(`“${document.querySelector(`label[for=${empty}]`).textContent}” is empty`); $(empty).focus(); return; }
   const mine = (state.writing = new AbortController());
   remember({ written: true });
   state.texts = [];
@@ -408,7 +412,7 @@ async function load() {
   const found = await told(() => Promise.all([json("v1/model"), json("v1/voids"), json("v1/map?points=5000")]), begin);
   if (!found) { $("caption").textContent = "The map is not there."; $("about").textContent = ""; return undefined; }
   const [facts, voids, map] = found;
-  $("about").textContent = `${facts.texts.toLocaleString("en")} texts in ${facts.model.dim} coordinates; voids sought in ${facts.void_dim}`;
+  $("about").textContent = `${facts.corpus.source ? `${facts.corpus.source}: ` : ""}${facts.texts.toLocaleString("en")} texts in ${facts.model.dim} coordinates; voids sought in ${facts.void_dim}`;
   $("n").max = facts.limits.n;
   state.map = map;
   listVoids(voids);
