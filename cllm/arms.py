@@ -1,7 +1,7 @@
 """Where texts are written from: places in voids, and the controls that voids must beat.
 
 A place is *settled* before it counts (`cllm.settling`). Every decode of that is counted, in every
-arm, and what is corrected in one is in all.
+arm.
 
     field = Field.of(cloud_ND, held_out_MD, void_dim, chance, rng)
     arms = write_arms(model, field, 2000, rng)     # void, density, open, ...
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.field import Field, Look
-from cllm.settling import Autoencoder, Correction, Fits, Plausible, Settling, Written
+from cllm.settling import OFF, Autoencoder, Correction, Fits, Plausible, Settling, Written
 from cllm.sphere import ExactIndex, any_direction, slerp, stepped, unit
 from cllm.swaps import SwapTable
 
@@ -28,7 +28,6 @@ Floats64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-OFF = Correction()
 NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
@@ -44,18 +43,17 @@ def write_arms(
     budget: int,
     rng: np.random.Generator,
     plausible: Plausible | None = None,
-    how: Correction = OFF,
 ) -> dict[str, Written]:
     """The five arms that start from places, each of at most `budget` decodes.
 
     `density` and `open` settle as many places as the void arm, and write from as many, matched.
     """
-    void = _settled_voids(model, field, budget, rng, plausible, how)
+    void = _settled_voids(model, field, budget, rng, plausible, OFF)
     places_nD = void.kept_nD
     wanted = field.look(places_nD) if len(places_nD) else None
 
     def matched(arm: str, starts_SD: Vectors, fits: Fits, like: str) -> Written:
-        control = Settling(model, field, budget, plausible, how)
+        control = Settling(model, field, budget, plausible)
         settled_SD = control.settle(starts_SD[: void.starts], fits)
         if len(settled_SD):
             offered_S = getattr(field.look(settled_SD), like)
@@ -81,7 +79,7 @@ def write_arms(
         ("interpolation", between_near(cloud_ND, budget // 2, rng)),
         ("prior", from_prior(cloud_ND, budget // 2, rng)),
     ):
-        other = Settling(model, field, budget, plausible, how)
+        other = Settling(model, field, budget, plausible)
         other.keep(other.settle(start_SD))
         arms.append(other.write(arm, rng))
     return {written.arm: written for written in arms}
@@ -136,10 +134,9 @@ def write_all(
     rng: np.random.Generator,
     plausible: Plausible | None = None,
     unaided: Callable[[int, int], Written] | None = None,
-    how: Correction = OFF,
 ) -> dict[str, Written]:
     """All seven arms; `unaided` writes the base arm, of a number of texts and a seed."""
-    written = write_arms(model, field, budget, rng, plausible, how)
+    written = write_arms(model, field, budget, rng, plausible)
     written["copy"] = near_copies(train_texts, budget, rng).only(plausible)
     if unaided:
         written["base"] = unaided(budget, int(rng.integers(1 << 31))).only(plausible)

@@ -142,7 +142,7 @@ def _ingredient(line: str) -> str:
 
 
 def _singulars(head: str) -> list[str]:
-    return [_singular(word) for word in _TOKEN.findall(head)]
+    return [singular(word) for word in _TOKEN.findall(head)]
 
 
 def _heads(line: str) -> list[str]:
@@ -160,7 +160,7 @@ def _lemmas(text: str) -> frozenset[str]:
 
 def _stem(word: str) -> str:
     """Plural, -ing and -ed removed where a stem of at least four letters stays."""
-    word = _singular(word)
+    word = singular(word)
     for suffix in ("ing", "ed"):
         stem = word.removesuffix(suffix)
         if stem != word and len(stem) >= 4 and re.search("[aeiouy]", stem):
@@ -168,7 +168,8 @@ def _stem(word: str) -> str:
     return word.removesuffix("e") if len(word) > 4 else word
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """A lower-case English word without its plural's ending."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if len(word) <= 3 or word.endswith(("ss", "us", "is", "'s", "’s")):

@@ -1,6 +1,7 @@
 """A classifier that tells real texts from nearly real ones: what a model learns is the boundary.
 
-critic = train_critic(reference, base, examples, held_out, loop, folder); critic.logits(tokens)
+critic, _ = train_critic(reference, base, examples, held_out, loop, folder)
+critic.logits(tokens)
 """
 
 # Shapes: B texts of a batch, T tokens, n texts.
@@ -25,36 +26,53 @@ from cllm import pipeline
 from cllm.base import BaseLM
 from cllm.batches import Batch, TokenTexts
 from cllm.errors import InputError
-from cllm.files import digest, file_digest, replacing
-from cllm.negatives import Negatives
+from cllm.files import digest, replacing
+from cllm.negatives import KINDS, Negatives
 from cllm.progress import training_progress
 from cllm.reference import ReferenceLM
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
-from cllm.training import Report, Task, fit
+from cllm.training import Fit, Report, Task, fit
 from cllm.writing import checker_of
 
 log = logging.getLogger(__name__)
 
 RATE = 5e-4  # of learning
-SCORED = 400  # held-out texts, as many real as wrong
-METHOD = "1"  # raised when the same texts would give another critic
+SCORED = 400  # texts that say which weights are best, as many real as wrong
+METHOD = "2"  # raised when the same texts would give another critic
 REAL, WRONG = "real ", "wrong "  # how names of texts begin
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Real texts and wrong ones; as many of each teach best."""
+    """Real texts, and each of them made wrong."""
 
     real: Sequence[str]
     wrong: Sequence[str]
 
+    @classmethod
+    def made(
+        cls, texts: Sequence[str], maker: Negatives, rng: np.random.Generator, edits: float = 1.0,
+        kinds: Sequence[str] = KINDS,
+    ) -> Examples:  # fmt: skip
+        """As `Negatives.wrong` has it."""
+        return cls(texts, [maker.wrong(text, rng, edits, kinds) for text in texts])
+
     def tokens(self, base: BaseLM, context: int) -> TokenTexts:
-        """All of them, real ones first; their names say which they are."""
-        texts = [*self.real, *self.wrong]
-        kinds = [REAL] * len(self.real) + [WRONG] * len(self.wrong)
+        """All of them, real ones first; their names say which they are.
+
+        Without those that do not differ once they are cut to the context.
+        """
+        both = [
+            TokenTexts.of([str(i) for i in range(len(texts))], base.tokenize(list(texts)), base.pad,
+                          context).rows
+            for texts in (self.real, self.wrong)
+        ]  # fmt: skip
+        pairs = [pair for pair in zip(*both, strict=True) if not np.array_equal(*pair)]
+        rows = [row.tolist() for kind in zip(*pairs, strict=True) for row in kind]
+        kinds = [REAL] * len(pairs) + [WRONG] * len(pairs)
         names = [f"{kind}{number}" for number, kind in enumerate(kinds)]
-        return TokenTexts.of(names, base.tokenize(texts), base.pad, context)
+        return TokenTexts.of(names, rows, base.pad, context)
 
 
 class Critic:
@@ -142,14 +160,16 @@ def are_real(names: Sequence[str]) -> list[float]:
 def train_critic(
     reference: ReferenceLM, base: BaseLM, examples: Examples, held_out: Examples,
     loop: LoopSettings, folder: Path, report: Report | None = None,
-) -> Critic:  # fmt: skip
+) -> tuple[Critic, Fit]:  # fmt: skip
     """Train one; the weights of the best held-out score are taken."""
     critic, context = Critic.new(reference, base, loop.seed), reference.model.config.n_positions
     critic.model.to(base.device)
-    task = Telling(critic, held_out.tokens(base, context))
-    fit(task, examples.tokens(base, context), loop, folder, report).checkpoint.remove()
+    scored, train = held_out.tokens(base, context), examples.tokens(base, context)
+    if not len(scored) or not len(train):
+        raise InputError("no text can be made wrong: they are too short, or hold no word")
+    result = fit(Telling(critic, scored), train, loop, folder, report)
     critic.model.eval().requires_grad_(False)
-    return critic
+    return critic, result
 
 
 def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
@@ -166,21 +186,21 @@ def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -
     loop = budget.model_copy(update={
         "seconds": budget.seconds / 2, "steps": max(1, budget.steps // 2), "lr": RATE,
     })  # fmt: skip
-    weights = file_digest(run.reference / "model.safetensors")
-    made_from = pipeline.identity(loop, base.hash, corpus.hash, weights, METHOD)
+    made_from = pipeline.identity(loop, base.hash, run.judged_by, METHOD)
     if reuse and pipeline.finished(run.critic, made_from):
         return
     begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
-    train = corpus.select("train").texts
-    held_out = corpus.select("validation").sample(SCORED).texts
-    maker = Negatives.of(train, rng)
-    examples, scored = (
-        Examples(texts, [maker.wrong(text, rng) for text in texts]) for texts in (train, held_out)
+    train = corpus.select("train").texts  # held-out ones say where the judge draws the line
+    maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
+    scored, examples = (
+        Examples.made([train[row] for row in rows], maker, rng)
+        for rows in np.split(chosen_N, [min(SCORED, len(train) // 10)])
     )
     with training_progress("critic") as report:
         folder = run.path / "training" / "critic"
-        critic = train_critic(reference, base, examples, scored, loop, folder, report)
+        critic, result = train_critic(reference, base, examples, scored, loop, folder, report)
     with replacing(run.critic) as new:
         critic.save(new)
-        pipeline.remember(new, made_from, loop, {})
+        pipeline.remember(new, made_from, loop, {"judged_by": run.judged_by, "steps": result.steps})
+    result.checkpoint.remove()
     run.time("critic", begun)

@@ -120,7 +120,7 @@ class Restoring(Task):
         return -float(nats_given(self.model, self.held_out, vectors_ND).mean())
 
     def _edited(self, batch: Batch) -> Tensor:
-        """Vectors (B, D) of the texts' edits; of a text without one it is zero, near to nothing."""
+        """Vectors (B, D) of the texts' edits; zero for a text without one."""
         here = [row for row, name in enumerate(batch.names) if name in self.edit_rows]
         vectors_BD = torch.zeros(len(batch), self.model.config.dim, device=self.model.device)
         if not here or self.edits is None:
@@ -129,7 +129,8 @@ class Restoring(Task):
         wrong = wrong.to(self.model.device)
         array_BTH = self.model.base.embed(wrong.ids_BT, wrong.mask_BT)  # named as what is `known`
         here_B = torch.tensor(here, device=vectors_BD.device)
-        return vectors_BD.index_copy(0, here_B, self.model.encode_array(array_BTH, wrong.mask_BT))
+        made_BD = self.model.encode_array(array_BTH, wrong.mask_BT).to(vectors_BD)
+        return vectors_BD.index_copy(0, here_B, made_BD)
 
     @torch.no_grad()
     def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -244,6 +245,7 @@ def negative_term(
     A low temperature puts the weight on the nearest confusable text (van den Oord et al. 2018).
     """
     others_BB, edit_B1 = noisy_BD @ clean_BD.T, (noisy_BD * edited_BD).sum(1, keepdim=True)
+    edit_B1 = edit_B1.masked_fill(~edited_BD.any(1, keepdim=True), -torch.inf)  # it has none
     scores_BC = torch.cat([others_BB, edit_B1], dim=1) / temperature
     return F.cross_entropy(scores_BC, torch.arange(len(noisy_BD), device=noisy_BD.device))
 

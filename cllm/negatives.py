@@ -113,7 +113,7 @@ class Negatives:
 
     def number(self, text: str, rng: np.random.Generator) -> str | None:
         """A number is ten times what it was, or a tenth."""
-        found = list(re.finditer(r"(?<![\w.])\d+(?![\w.])", text))
+        found = list(re.finditer(r"(?<![\w.])\d{1,15}(?![\w.])", text))
         if not found:
             return None
         one = found[int(rng.integers(len(found)))]

@@ -142,17 +142,29 @@ class RunFolder:
         return self.load_reference(base) if self.reference.is_dir() else None
 
     def find_critic(self, base: BaseLM) -> Critic | None:
-        """The critic that belongs to the base; None where none was trained."""
+        """The critic of these texts; None where none was trained, or one of others."""
         from cllm.critic import Critic
 
-        return Critic.load(self.critic, base) if self.critic.is_dir() else None
+        if not self.critic.is_dir():
+            return None
+        if training_facts(self.critic).get("judged_by") != self.judged_by:
+            log.warning("%s is of other texts or another reference LM, and does not judge; train "
+                        "one with `cllm pretrain`", self.critic)  # fmt: skip
+            return None
+        return Critic.load(self.critic, base)
+
+    @property
+    def judged_by(self) -> str:
+        """Which corpus and reference LM texts are judged with; changes where one does."""
+        weights = self.reference / "model.safetensors"
+        ours = file_digest(weights) if weights.exists() else ""
+        return f"{self.load_corpus().hash} {ours}"
 
     @property
     def measured_by(self) -> str:
         """Which corpus, base and reference LM gains are counted with; changes where one does."""
-        weights = self.reference / "model.safetensors"
-        ours = file_digest(weights) if weights.exists() else ""
-        return f"{self.load_corpus().hash} {self.notes()['base']['hash']} {ours}"
+        corpus, weights = self.judged_by.split(" ")
+        return f"{corpus} {self.notes()['base']['hash']} {weights}"
 
     def load_model(self) -> CLLM:
         """The CLLM with its base."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.errors import InputError
 from cllm.field import Field
 from cllm.sphere import angle, slerp, unit
 from cllm.words import WORD
@@ -30,8 +31,7 @@ Fits = Callable[[Vectors], Mask]  # which places are where an arm writes from
 
 BACK = 0.25  # share of the way to its nearest text that a place retreats at a time
 DROPPED = 0.1  # share of coordinates that a pass leaves out
-ASSURED = 0.99  # share of known texts whose passes agree as much as is asked for
-KNOWN = 200  # of them that say how much that is
+ASSURED = 0.99  # share of held-out texts whose passes agree as much as is asked for
 
 
 class Autoencoder(Protocol):
@@ -55,7 +55,18 @@ class Correction:
     retreat: int = 0  # one whose text is implausible moves towards its nearest text
     best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
     passes: int = 0  # decodes of a kept place with coordinates dropped: texts have to agree
+    least_agreement: float = 0.0  # share of words in common that they must have (`assured`)
     temperature: float = 0.5  # of samples
+
+    def __post_init__(self) -> None:
+        """InputError for numbers that mean nothing."""
+        if min(self.steps, self.retreat, self.passes, self.best_of - 1) < 0 or not (
+            self.temperature > 0
+        ):
+            raise InputError(f"{self}: best_of must be 1 or more, the others 0 or more")
+
+
+OFF = Correction()
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class Settling:
 
     def __init__(
         self, model: Autoencoder, field: Field, budget: int, plausible: Plausible | None = None,
-        how: Correction = Correction(),
+        how: Correction = OFF,
     ) -> None:  # fmt: skip
         self.model, self.field, self.budget = model, field, budget
         self.plausible, self.how = plausible, how
@@ -155,10 +166,8 @@ class Settling:
             texts = self._best(points_nD, texts, rng)
         written = Written(arm, tuple(texts), points_nD, self.spent, self.starts, self.likely)
         if texts and self.how.passes:
-            known_MD = self.field.cloud_ND[rng.permutation(len(self.field.cloud_ND))[:KNOWN]]
-            least = self._agreement(known_MD, self.model.decode(known_MD), rng)
-            agreed_n = self._agreement(points_nD, texts, rng)
-            written = written.of_rows(agreed_n >= np.quantile(least, 1 - ASSURED))
+            agreed_n = agreement(self.model, points_nD, texts, self.how.passes, rng)
+            written = written.of_rows(agreed_n >= self.how.least_agreement)
         return written.only(self.plausible)
 
     def _told(self, points_SD: Vectors) -> tuple[Mask, Mask, Vectors]:
@@ -196,7 +205,7 @@ class Settling:
         return self.field.lifted(slerp(own_SJ, nearest_SJ, BACK))
 
     def _best(self, points_nD: Vectors, texts: list[str], rng: np.random.Generator) -> list[str]:
-        """Of each place's texts that which comes back nearest to it."""
+        """Of each place's plausible texts that which comes back nearest to it."""
         import torch
 
         from cllm.base import Generation
@@ -205,22 +214,36 @@ class Settling:
         torch.manual_seed(int(rng.integers(1 << 31)))
         drawn = [texts, *(self.model.decode(points_nD, how) for _ in range(self.how.best_of - 1))]
         own_nJ = self.field.own(points_nD)
-        away_Bn = np.stack([
-            angle(self.field.own(self.model.encode(filled(some))), own_nJ) for some in drawn
-        ])  # fmt: skip
+        away_Bn = np.stack([self._away(own_nJ, filled(some)) for some in drawn])
         return [drawn[row][place] for place, row in enumerate(away_Bn.argmin(0))]
 
-    def _agreement(
-        self, points_nD: Vectors, texts: Sequence[str], rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """Share of words that a place's text has in common with those of its passes, (n,)."""
-        shared_n = np.zeros(len(texts))
-        for _ in range(self.how.passes):
-            kept_nD = rng.random(points_nD.shape) >= DROPPED
-            kept_nD[np.arange(len(texts)), np.abs(points_nD).argmax(1)] = True  # a direction stays
-            others = self.model.decode(unit(points_nD * kept_nD))
-            shared_n += [_in_common(*pair) for pair in zip(texts, others, strict=True)]
-        return shared_n / self.how.passes
+    def _away(self, own_nJ: Vectors, texts: list[str]) -> NDArray[np.float64]:
+        """How far from its place each text comes back, radians; half a turn if implausible."""
+        away_n = angle(self.field.own(self.model.encode(texts)), own_nJ)
+        return np.where(self.plausible(texts), away_n, np.pi) if self.plausible else away_n
+
+
+def agreement(
+    model: Autoencoder, points_nD: Vectors, texts: Sequence[str], passes: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Share of words that a place's text has in common with those of its passes, (n,)."""
+    shared_n = np.zeros(len(texts))
+    for _ in range(passes):
+        kept_nD = rng.random(points_nD.shape) >= DROPPED
+        kept_nD[np.arange(len(texts)), np.abs(points_nD).argmax(1)] = True  # a direction stays
+        others = model.decode(unit(points_nD * kept_nD))
+        shared_n += [_in_common(*pair) for pair in zip(texts, others, strict=True)]
+    return shared_n / passes
+
+
+def assured(
+    model: Autoencoder, held_out_MD: Vectors, passes: int, rng: np.random.Generator
+) -> float:
+    """The agreement that nearly all held-out texts' vectors have; once a model, no arm's cost."""
+    return float(np.quantile(
+        agreement(model, held_out_MD, model.decode(held_out_MD), passes, rng), 1 - ASSURED
+    ))  # fmt: skip
 
 
 def filled(texts: Sequence[str]) -> list[str]:

@@ -43,8 +43,8 @@ class TrainingTexts:
         held_out = held_out_texts(base, corpus, context)
         edits = None
         if settings.negative_weight:
-            names, texts = both.names, [*train.texts, *copies]
-            edits = edited_texts(base, names, texts, context, settings.loop.seed)
+            texts = [*train.texts, *copies]
+            edits = edited_texts(base, both, texts, context, settings.loop.seed)
         return cls(real, tuple(copies), both, held_out, context, edits)
 
 
@@ -68,13 +68,19 @@ def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context:
 
 
 def edited_texts(
-    base: BaseLM, names: Sequence[str], texts: Sequence[str], context: int, seed: int
+    base: BaseLM, real: TokenTexts, texts: Sequence[str], context: int, seed: int
 ) -> TokenTexts:
-    """A nearly real copy of each text that allows one, named as the text."""
+    """A nearly real copy, named as the text, of each that allows one within the context."""
     log.info("making a nearly real copy of each of %d texts", len(texts))
     rng = np.random.default_rng([seed, 5])
     maker = Negatives.of(texts, rng)
-    edits = [maker.edited(text, rng, KINDS) for text in texts]
-    made = [(name, edit[0]) for name, edit in zip(names, edits, strict=True) if edit]
+    found = [maker.edited(text, rng, KINDS) for text in texts]
+    made = [(name, edit[0]) for name, edit in zip(real.names, found, strict=True) if edit]
     rows = base.tokenize([text for _, text in made])
-    return TokenTexts.of([name for name, _ in made], rows, base.pad, context)
+    edits = TokenTexts.of([name for name, _ in made], rows, base.pad, context)
+    row_of = dict(zip(real.names, real.rows, strict=True))
+    kept = {
+        name: row for name, row in zip(edits.names, edits.rows, strict=True)
+        if not np.array_equal(row, row_of[name])  # nor was the edit beyond the context
+    }  # fmt: skip
+    return TokenTexts(tuple(kept), tuple(kept.values()), base.pad, edits.cut)

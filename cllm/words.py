@@ -15,6 +15,8 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.content import singular
+
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -26,16 +28,19 @@ class WordIndex:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> WordIndex:
-        """Words are letters and digits, whatever their case."""
+        """Words are letters and digits, whatever their case and number: a leek is leeks."""
         rows_of: dict[str, array[int]] = {}
         for row, text in enumerate(texts):
-            for word in set(WORD.findall(text.lower())):
+            for word in _words(text):
                 rows_of.setdefault(word, array("I")).append(row)
         return cls(rows_of)
 
     def rows(self, query: str) -> NDArray[np.int64]:
         """Texts that have all words of a query, in their order; none for a query without any."""
-        words = set(WORD.findall(query.lower()))
-        found = [np.array(self.rows_of.get(word, ()), np.int64) for word in words]
+        found = [np.array(self.rows_of.get(word, ()), np.int64) for word in _words(query)]
         found.sort(key=len)
         return reduce(np.intersect1d, found) if found else np.empty(0, np.int64)
+
+
+def _words(text: str) -> set[str]:
+    return {singular(word) for word in WORD.findall(text.lower())}

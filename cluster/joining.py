@@ -79,6 +79,12 @@ def guarded() -> bool:
     return bool(is_token_auth_enabled())
 
 
+def metrics_at() -> str:
+    """Where the cluster's head tells Prometheus its metrics; Ray chooses the port."""
+    head = next(node for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
+    return f"http://{head['NodeManagerAddress']}:{head['MetricsExportPort']}/metrics"
+
+
 def _init(address: str | None) -> None:
     ray.init(
         address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=HIDE_GPUS

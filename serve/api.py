@@ -6,18 +6,21 @@ Paths and shapes are those of the design; `/openapi.json` has them all, with exa
 # Shapes: n vectors or texts, D coordinates.
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from cllm import __version__
 from cllm.sphere import slerp
+from cllm.store import NoAnswer
 from serve import schemas as s
 from serve.catalogue import Near
 from serve.generation import Hands, generated, neighbour
@@ -29,10 +32,12 @@ from serve.settings import Limits
 PAGE = Path(__file__).parent / "page"
 FILES = ("page.js", "page.css")
 NDJSON = "application/x-ndjson"
+PROBLEM = {"application/problem+json": {"schema": s.ProblemDetails.model_json_schema()}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": words, "content": {"application/problem+json": {}}}
+    status: {"description": words, "content": PROBLEM}
     for status, words in {
-        401: "no key, or a wrong one", 413: "too large", 422: "not what is asked for",
+        401: "no key, or a wrong one", 403: "from elsewhere, where there are no keys",
+        408: "the body did not come in time", 413: "too large", 422: "not what is asked for",
         429: "too often; Retry-After says when", 500: "the service failed",
         503: "busy, or a part is away; Retry-After says when",
     }.items()
@@ -45,6 +50,7 @@ def make_app(now: Callable[[], Hands], limits: Limits, counts: Counts) -> FastAP
     app = FastAPI(
         title="cllm", version=__version__, docs_url=None, redoc_url=None,
         description="New texts from the empty places of a text space.",
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="where keys are"))],
     )  # fmt: skip
     answer_with_problems(app)
     _add_generate(app, now, limits, counts)
@@ -144,14 +150,25 @@ def _add_run(app: FastAPI, now: Callable[[], Hands], limits: Limits) -> None:
             raise Problem(404, "there is no such text")
         return neighbour(found)
 
+    looking: list[asyncio.Task[s.Ready]] = []  # at most one: anybody may ask, as often as they like
+
     @app.get("/v1/ready", responses=RESPONSES)
     async def ready() -> s.Ready:
-        """Whether model, index and store of the run are there."""
-        try:
-            await now().ready()
-        except Exception:
-            raise Problem(503, "not everything is there yet", 2) from None
-        return s.Ready()
+        """Whether the run is loaded; the store may be away, which costs neighbours alone."""
+        if not looking:
+            looking.append(asyncio.create_task(_looked(now())))
+            looking[0].add_done_callback(lambda _: looking.clear())
+        return await asyncio.shield(looking[0])
+
+
+async def _looked(hands: Hands) -> s.Ready:
+    try:
+        await hands.ready()
+    except NoAnswer:
+        return s.Ready(store=False)
+    except Exception:
+        raise Problem(503, "not everything is there yet", 2) from None
+    return s.Ready()
 
 
 def _add_page(app: FastAPI) -> None:

@@ -88,7 +88,7 @@ class Client:
         return s.Map.model_validate(self._got(f"/v1/map?points={points}"))
 
     def ready(self) -> bool:
-        """Whether model, index and store are there."""
+        """Whether the run is loaded; its store may be away."""
         try:
             return bool(self._got("/v1/ready")["ready"])
         except (Refused, InputError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -29,7 +30,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = ("/", "/page.js", "/page.css")  # what needs no key: the page has nothing of the run
+PROBE = "/v1/ready"
+# what needs no key, and is answered however many requests are worked on: nothing of the run
+OPEN = ("/", "/page.js", "/page.css", PROBE)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -99,7 +102,8 @@ class Guard:
             if path not in OPEN:
                 owner = self._admit(headers)
             body = await self._body(headers, receive)
-            await self._worked_on(scope, _replayed(body, receive), answer)
+            room = math.inf if path in OPEN else self.limits.in_flight
+            await self._worked_on(scope, _replayed(body, receive), answer, room)
         except Exception as error:
             if not answer.ended:  # the app's framework answers, and raises again what it met
                 await answer.fail(problem_of(error, request_id), request_id)
@@ -153,10 +157,12 @@ class Guard:
         while self.working:
             await asyncio.sleep(0.05)
 
-    async def _worked_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _worked_on(
+        self, scope: Scope, receive: Receive, answer: _Answer, room: float
+    ) -> None:
         if self.ending:
             raise Problem(503, "the service ends", 5)
-        if self.working >= self.limits.in_flight:
+        if self.working >= room:
             raise Problem(503, "too many requests are worked on; come back", 1)
         self.working += 1
         self.counts.working(self.working)

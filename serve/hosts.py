@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach it."""
-    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
+    return host.lower() == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 
 def is_address(host: str) -> bool:

@@ -139,7 +139,7 @@ def _serve(options: argparse.Namespace) -> None:
     for name, value in SWITCHES.items():  # of a cluster that is started here
         os.environ.setdefault(name, value)
     from cllm.store import require_reachable
-    from cluster.joining import guarded, joined
+    from cluster.joining import guarded, joined, metrics_at
     from serve.running import Service
 
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -154,8 +154,12 @@ def _serve(options: argparse.Namespace) -> None:
         if options.milvus:  # not before: its threads would make the start of Ray's processes abort
             require_reachable(options.milvus)
         service = stack.enter_context(Service.started(settings, options.host, options.port))
-        told = {"url": url, "run": settings.run, "dashboard": service.dashboard}
-        words = f"{url}  serves {settings.run}; Ctrl-C ends it. Ray: {service.dashboard}"
+        told = {"url": url, "run": settings.run, "dashboard": service.dashboard,
+                "metrics": metrics_at()}  # fmt: skip
+        words = (
+            f"{url}  serves {settings.run}; Ctrl-C ends it. Ray: {service.dashboard}, metrics: "
+            f"{told['metrics']}"
+        )
         emit(told, options.json, lambda: print(words))
         sys.stdout.flush()
         _until_told()

@@ -237,6 +237,17 @@ class Run(BaseModel):
 
 
 class Ready(Body):
-    """Model, index and store are there."""
+    """Model, index and the run's texts are there."""
 
     ready: Literal[True] = True
+    store: bool = Field(True, description="whether vectors can be compared: Milvus answers")
+
+
+class ProblemDetails(Body):
+    """What was wrong, and what to do (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None

@@ -10,25 +10,28 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cllm.arms import OFF, write_from_voids
+from cllm.arms import write_from_voids
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
-from cllm.files import digest, read_json, write_json
+from cllm.files import digest, file_digest, read_json, write_json
 from cllm.ideas import judge_written
 from cllm.metrics import bootstrap_of, few
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settling import Correction
+from cllm.settling import OFF, Correction, assured
 from cllm.sphere import ExactIndex, prefix
 from cllm.writing import field_of, make_judge, make_plausible
 
 log = logging.getLogger(__name__)
 
+METHOD = 2  # raised when the same model would be measured otherwise
+KNOWN = 200  # held-out texts that say how much passes agree
 PARTS = {
     "none": OFF,
     "steps": Correction(steps=5),
@@ -75,16 +78,21 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
         raise InputError(f"voids were not sought in {run.path}; run `cllm voids`")
     plausible = make_plausible(run, model, corpus, keep=False)
     index = ExactIndex(prefix(latents.select("train").vectors_ND, field.void_dim))
+    held_out_MD = latents.select("validation").vectors_ND[:KNOWN]
+    weights = [file_digest(path) for path in sorted(run.base.rglob("*.safetensors"))]
     rows = []
     for seed in range(options.seeds):
         for part in options.parts:
             how = PARTS[part]
-            made_from = digest(model.hash, corpus.hash, str((how, seed, options.decodes, field.rest,
-                               field.least_score)))  # fmt: skip
+            asked = how, seed, options.decodes, field.rest, field.least_score, METHOD
+            made_from = digest(model.hash, corpus.hash, *weights, str(asked))
             kept = options.out / f"{made_from}.json"
             if not kept.exists():
                 log.info("%s, seed %d: %s", run.path.name, seed, part)
                 rng = np.random.default_rng([seed, 6])
+                if how.passes:
+                    least = assured(model, held_out_MD, how.passes, np.random.default_rng(0))
+                    how = replace(how, least_agreement=least)
                 written = write_from_voids(model, field, options.decodes, rng, plausible, how)
                 ideas = judge_written(model, judge, written, index)
                 new = {idea.text for idea in ideas if idea.yields}
@@ -115,25 +123,34 @@ def of_part(rows: Sequence[Row], part: str) -> Row:
     told = summed | {"yield": summed["yields"] / max(1, summed["texts"]), "each": mine}
     if part == "none" or not none:
         return told
-    pairs_U2 = np.array([[row["new"], none[row["run"], row["seed"]]["new"]] for row in mine], float)
-    return told | {"new_over_none": _ratio(pairs_U2)}
+    pairs = {(row["run"], row["seed"]): (row["new"], none[row["run"], row["seed"]]["new"])
+             for row in mine}  # fmt: skip
+    return told | {"new_over_none": _ratio(pairs)}
 
 
-def _ratio(pairs_U2: np.ndarray[Any, Any]) -> Row | None:
-    """Of sums over units (runs and seeds), its interval stretched as few units are."""
+def _ratio(pairs: Mapping[tuple[str, int], tuple[int, int]]) -> Row | None:
+    """Of sums, its interval over runs, or over seeds of a single one; few of either are stretched.
+
+    None where without correction some have no new text; a single one has no interval.
+    """
+    runs = {run for run, _ in pairs}
+    units: dict[Any, list[tuple[int, int]]] = {}
+    for unit, pair in pairs.items():
+        units.setdefault(unit[0] if len(runs) > 1 else unit, []).append(pair)
+    pairs_U2 = np.array([np.sum(some, axis=0) for some in units.values()], float)
     if not pairs_U2[:, 1].all():
-        return None  # a unit without any new text has no ratio
-    units = len(pairs_U2)
+        return None
 
     def score(rows: np.ndarray[Any, Any]) -> float:
         with_part, without = pairs_U2[rows].sum(0)
         return float(np.log(max(with_part, 0.5) / without))
 
-    found = bootstrap_of(score, units, np.random.default_rng(0))
-    wider = few(units)
-    low, high = (found.mean + wider * (end - found.mean) for end in (found.low, found.high))
-    return {"ratio": float(np.exp(found.mean)), "ci": [float(np.exp(x)) for x in (low, high)],
-            "units": units}  # fmt: skip
+    found = bootstrap_of(score, len(pairs_U2), np.random.default_rng(0))
+    told: Row = {"ratio": float(np.exp(found.mean)), "units": len(pairs_U2)}
+    if len(pairs_U2) > 1:
+        ends = [found.mean + few(len(pairs_U2)) * (end - found.mean) for end in found.ci]
+        told["ci"] = np.exp(ends).tolist()
+    return told
 
 
 if __name__ == "__main__":

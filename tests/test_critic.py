@@ -39,8 +39,10 @@ def test_it_tells_real_texts_from_wrong_ones_and_comes_back(
 ) -> None:
     loop = LoopSettings(steps=24, batch=16, lr=5e-4, evaluations=2)
     examples, held_out = Examples(TEXTS[:200], WRONG[:200]), Examples(TEXTS[200:], WRONG[200:])
+    cut = Examples(["a soup of leeks"] * 2, ["a soup of leeks and", "no soup of leeks"])
+    assert len(cut.tokens(base, 4)) == 2, "what differs beyond the context is not wrong"
     before = {name: value.clone() for name, value in reference.model.state_dict().items()}
-    critic = train_critic(reference, base, examples, held_out, loop, tmp_path / "training")
+    critic, _ = train_critic(reference, base, examples, held_out, loop, tmp_path / "training")
     context = reference.model.config.n_positions
     tokens = held_out.tokens(base, context)
     real_n = np.array(are_real(tokens.names))
@@ -105,12 +107,14 @@ def test_texts_without_a_checker_are_no_subject_of_the_study(unchecked: RunFolde
 
 
 @pytest.mark.chain
-def test_where_there_is_no_checker_a_critic_judges(unchecked: RunFolder) -> None:
+def test_where_there_is_no_checker_a_critic_judges(
+    unchecked: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = overridden("quick", steps=40, changes=["train.loop.batch=16"])
     make_critic(unchecked, settings)
-    weights = (unchecked.critic / "model.safetensors").read_bytes()
-    make_critic(unchecked, settings, reuse=True)
-    assert (unchecked.critic / "model.safetensors").read_bytes() == weights
+    with monkeypatch.context() as m:
+        m.setattr("cllm.critic.train_critic", None)
+        make_critic(unchecked, settings, reuse=True)  # it is there
     model, corpus = unchecked.load_model(), unchecked.load_trained_corpus()
     judge = make_judge(unchecked, model, corpus)
     real = list(corpus.select("validation").texts)
@@ -120,6 +124,10 @@ def test_where_there_is_no_checker_a_critic_judges(unchecked: RunFolder) -> None
     (verdict,) = judge.judge([real[int(np.argmin(real_n))]])
     assert not verdict.valid
     assert any("a critic gives it" in reason for reason in verdict.reasons)
+    note = unchecked.critic / "training.json"
+    note.write_text(note.read_text().replace(corpus.hash, "0" * 16))
+    assert make_judge(unchecked, model, corpus).validator.critic is None
+    assert "is of other texts" in caplog.text
 
 
 def test_texts_with_a_checker_need_none(tmp_path: Path) -> None:

@@ -132,10 +132,10 @@ def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
         assert away.status_code == 503
         assert away.headers["retry-after"]
         assert "secret" not in away.text
-        assert client.get("/v1/ready").status_code == 503
+        assert client.get("/v1/ready").json() == {"ready": True, "store": False}
     finally:
         hands.away.clear()
-    assert client.get("/v1/ready").json() == {"ready": True}
+    assert client.get("/v1/ready").json() == {"ready": True, "store": True}
 
 
 def test_encode_decode_interpolate_neighbours(client: TestClient, hands: Here) -> None:
@@ -167,8 +167,9 @@ def test_what_the_run_is(client: TestClient, hands: Here) -> None:
     voids = client.get("/v1/voids").json()
     assert [void["id"] for void in voids["voids"]] == [void.id for void in hands.places.voids]
     assert all(void["rim"] for void in voids["voids"])
-    found = client.get("/v1/texts", params={"query": "Leek soup", "k": 4}).json()
-    assert all("soup" in near["text"] for near in found)
+    found = client.get("/v1/texts", params={"query": "Leek SOUP", "k": 4}).json()
+    assert len(found) == 4
+    assert all("soup" in near["text"] and "leeks" in near["text"] for near in found)
 
 
 REFUSED: list[tuple[str, str, Any, int, str]] = [
@@ -242,14 +243,14 @@ def test_no_call_without_a_key_that_is_known(
     assert path.stat().st_mode & 0o077 == 0
     client = new_client(KeyFile(path))
     answers = [
-        client.get("/v1/ready", headers={"authorization": words} if words else {})
+        client.get("/v1/model", headers={"authorization": words} if words else {})
         for words in (None, "", f"Basic {key}", "Bearer", "Bearer wrong", f"Bearer {key[:-1]}")
     ]
     assert {answer.status_code for answer in answers} == {401}
     alike = {json.dumps(answer.json() | {"request_id": ""}) for answer in answers}
     assert len(alike) == 1  # nothing tells them apart
     for good in (key, other):
-        told = client.get("/v1/ready", headers={"authorization": f"Bearer {good}"})
+        told = client.get("/v1/model", headers={"authorization": f"Bearer {good}"})
         assert told.status_code == 200
 
 
@@ -261,7 +262,7 @@ def test_keys_that_are_renewed_or_removed_count_no_more_at_once(
     client = new_client(KeyFile(path))
 
     def let_in(one: str) -> bool:
-        told = client.get("/v1/ready", headers={"authorization": f"Bearer {one}"})
+        told = client.get("/v1/model", headers={"authorization": f"Bearer {one}"})
         assert told.status_code in (200, 401)
         return bool(told.status_code == 200)
 
@@ -295,11 +296,23 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     assert compared == [hashed("a"), hashed("b")] * 4
 
 
+def test_probes_and_the_page_are_answered_however_much_is_worked_on(
+    new_client: Callable[..., TestClient],
+) -> None:
+    busy = new_client(Keys({"ann": hashed("key")}), in_flight=2, per_minute=1)
+    busy.app.working = 2
+    for path in ("/v1/ready", "/", "/page.js"):
+        assert {busy.get(path).status_code for _ in range(3)} == {200}
+    told = busy.get("/v1/model", headers={"authorization": "Bearer key"})
+    assert told.status_code == 503
+    assert told.headers["retry-after"]
+
+
 def test_who_asks_too_often_is_told_when_to_come_back(
     new_client: Callable[..., TestClient],
 ) -> None:
     client = new_client(per_minute=3)
-    told = [client.get("/v1/ready") for _ in range(5)]
+    told = [client.get("/v1/model") for _ in range(5)]
     assert [answer.status_code for answer in told] == [200] * 3 + [429] * 2
     assert 1 <= int(told[-1].headers["retry-after"]) <= 20
 
@@ -322,15 +335,15 @@ def test_without_keys_only_this_machine_is_answered(
     client: TestClient, new_client: Callable[..., TestClient]
 ) -> None:
     for host in ("evil.example", "10.0.0.1:8000", ""):
-        assert client.get("/v1/ready", headers={"host": host}).status_code == 403
-    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
-        assert client.get("/v1/ready", headers={"host": host}).status_code == 200
+        assert client.get("/v1/model", headers={"host": host}).status_code == 403
+    for host in ("localhost:8000", "LOCALHOST", "127.0.0.1", "[::1]:8000"):
+        assert client.get("/v1/model", headers={"host": host}).status_code == 200
     keyed = new_client(Keys({"ann": hashed("key")}))
-    told = keyed.get("/v1/ready", headers={"host": "a.example", "authorization": "Bearer key"})
+    told = keyed.get("/v1/model", headers={"host": "a.example", "authorization": "Bearer key"})
     assert told.status_code == 200
-    for path in ("/v1/ready", "/openapi.json", "/v2", "/x/v1/ready"):
+    for path in ("/v1/model", "/openapi.json", "/v2", "/x/v1/ready"):
         assert keyed.get(path).status_code == 401
-    assert TestClient(keyed.app, root_path="/x").get("/x/v1/ready").status_code == 401
+    assert TestClient(keyed.app, root_path="/x").get("/x/v1/model").status_code == 401
 
 
 def test_what_fails_inside_tells_nothing_of_it(
@@ -379,6 +392,11 @@ def test_openapi_tells_every_path_with_examples(client: TestClient) -> None:
     schemas: dict[str, Any] = told["components"]["schemas"]
     for name in ("Generate", "Texts", "Vectors", "Interpolate", "Neighbours"):
         assert schemas[name]["examples"]
+    assert told["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    asked = told["paths"]["/v1/encode"]["post"]
+    assert asked["security"] == [{"HTTPBearer": []}]
+    problem = asked["responses"]["429"]["content"]["application/problem+json"]["schema"]
+    assert {"title", "status", "detail"} <= problem["properties"].keys()
 
 
 def test_an_id_that_a_proxy_tells_is_not_told_twice(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from serve.proxy import middlewares
+
+pytestmark = pytest.mark.serve
 
 
 def test_an_answer_of_the_proxys_own_says_when_to_come_back() -> None:

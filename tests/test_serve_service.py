@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from services import Load, eventually, kill, served
 
 from bench._rubbish import answers, fault, rubbish
 from cllm.errors import InputError
-from cllm.run import SHIPPED_VOIDS, RunFolder
+from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from serve.client import Client
 from serve.generation import GONE
 from serve.hosts import is_loopback
@@ -57,6 +58,8 @@ def test_no_request_fails_where_a_part_is_killed(
 ) -> None:
     process, told = service
     client, asked = Client(told["url"]), Generate(n=2, topic="soup leeks", seed=1, neighbours=1)
+    with urlopen(f"{told['url']}/-/healthz") as answer:
+        assert answer.status == 200
     right = [line.text for line in client.generate(asked) if isinstance(line, Item)]
     with Load(client, asked) as load:
         load.more(2)
@@ -136,6 +139,22 @@ def test_what_readme_asks_of_it_is_answered(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_its_metrics_are_told_to_prometheus(
+    service: tuple[subprocess.Popen[str], dict[str, str]],
+) -> None:
+    _, told = service
+    list(Client(told["url"]).generate(Generate(n=2, topic="soup leeks", seed=1)))
+
+    def scraped() -> set[str]:
+        with urlopen(told["metrics"]) as answer:
+            return set(re.findall(r"^ray_(cllm_\w+)\{", answer.read().decode(), re.M))
+
+    shown = set(re.findall(r"ray_(cllm_\w+)", (FOLDER / "grafana.json").read_text("utf-8")))
+    eventually(lambda: shown <= scraped(), 60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_service_is_not_replaced_by_another_one(
     service: tuple[subprocess.Popen[str], dict[str, str]],
 ) -> None:
@@ -182,26 +201,29 @@ def test_a_service_goes_over_to_another_run_and_drops_no_request(
     assert len(texts) == 2
 
     other = RunFolder(tmp_path / "other")
-    shutil.copytree(SHIPPED_VOIDS, other.path)
-    other.ideas.unlink()  # the same model, another outcome
+    shutil.copytree(SHIPPED, other.path)  # another model over the same base
+    later = [line.text for line in written(LocalHands.load(other), asked) if isinstance(line, Item)]
+    assert later != texts
     other.note("corpus", other.notes()["corpus"] | {"source": "elsewhere"})
     reload = [str(Path(sys.executable).parent / "cllm"), "serve", "--reload", "--json",
               "--run", str(other.path), "--dashboard", told["dashboard"]]  # fmt: skip
     damaged = RunFolder(tmp_path / "damaged")
     shutil.copytree(other.path, damaged.path)
     (damaged.model / "model.safetensors").write_bytes(b"no weights")
-    with Load(client, asked) as load:
+    with Load(client, asked, visitors=6) as load:
         words = [str(damaged.path) if word == str(other.path) else word for word in reload]
         refused = subprocess.run(words, capture_output=True, text=True)
         load.more(2)
         ended = subprocess.run(reload, capture_output=True, text=True)
-        load.more(4)
+        load.more(12)
     assert refused.returncode == 2
     assert "model cannot be loaded" in refused.stderr.splitlines()[-1]
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["run"] == name_of(other)
     assert not load.failed
-    assert all(one == texts for one in load.texts)  # the same seed, whatever else was asked
+    assert texts in load.texts
+    assert load.texts[-1] == later
+    assert all(one in (texts, later) for one in load.texts), "of one model or the other, and whole"
     assert client.model().corpus["source"] == "elsewhere"
     assert process.poll() is None
 

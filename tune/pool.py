@@ -2,8 +2,9 @@
 
 python -m tune.pool docs/measured/choice.json docs/measured/choice-1.json
 
-Of each file (`cllm tune --choose --json`) the models of one size are taken. Texts are drawn from
-the normal distribution that each gain's interval stands for, seeds as in `metrics.bootstrap`.
+Of each file (`cllm tune --choose --json`) the models of one size are taken. Texts, the same of all
+seeds, are drawn from the normal distribution that each gain's interval stands for, of each size
+apart; seeds as in `metrics.bootstrap`.
 """
 
 # Shapes: S seeds, L sizes.
@@ -31,10 +32,14 @@ WIDE = 2 * NormalDist().inv_cdf(SURE[1])  # a 95 % interval, in standard errors
 
 def pooled(several: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     """Gains of each size and the smallest d, over seeds and texts; InputError: other sizes."""
-    if len({told["choice"]["seeds"] for told in several} - {1}):
-        raise InputError("each file is to hold one seed; those with more have their own interval")
-    rows = [told["check"]["sizes"] for told in several]
-    sizes = [[row["d"] for row in some] for some in rows]
+    try:
+        seeds_S = [{model["seed"] for model in told["trained"]} for told in several]
+        rows = [told["check"]["sizes"] for told in several]
+        sizes = [[row["d"] for row in some] for some in rows]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"a file is no choice with models of one size: it lacks {error}") from None
+    if any(len(some) != 1 for some in seeds_S) or len(set().union(*seeds_S)) != len(several):
+        raise InputError(f"each file is to hold one seed, another one each; they hold {seeds_S}")
     if len(several) < 2 or any(some != sizes[0] for some in sizes):
         raise InputError(f"two files or more with models of the same sizes, not {sizes}")
     gain_SL = np.array([[row["gain"] for row in some] for some in rows])
@@ -43,10 +48,10 @@ def pooled(several: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> di
     wide_SL = np.stack([stretched(gain_S[:, None])[:, 0] for gain_S in gain_SL.T], axis=1)
     seeds, lengths = len(rows), sizes[0]
     row_BS = rng.integers(seeds, size=(DRAWS, seeds))
-    noise_BSL = rng.standard_normal((DRAWS, seeds, len(lengths))) * error_SL
-    drawn_BL = (wide_SL[row_BS] + noise_BSL).mean(1)
+    noise_BL = rng.standard_normal((DRAWS, len(lengths))) * error_SL.mean(0)  # of all seeds alike
+    drawn_BL = wide_SL[row_BS].mean(1) + noise_BL
     gain_L = gain_SL.mean(0)
-    found = [enough_gain(lengths, one_L) for one_L in drawn_BL]
+    found = [enough_gain(lengths, one_L) for one_L in drawn_BL if one_L[-1] > 0]
     low, high = np.quantile(found, SURE, method="nearest")
     low_L, high_L = np.quantile(drawn_BL, SURE, axis=0)
     return {

@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SHADES = 64; // cells of the map's density, across
-const state = { map: null, voids: [], titles: new Map(), texts: [], kept: [], writing: null, theme: null, way: null };
+const state = { map: null, voids: [], titles: new Map(), texts: [], kept: [], writing: null, theme: null, way: null, run: null };
 
 // ---- asking ------------------------------------------------------------------------------
 
@@ -68,6 +68,7 @@ function remember(changes = {}) {
   if (!state.voids.length && before.has("void-id")) params.set("void-id", before.get("void-id")); // not listed yet
   for (const [name, usual] of Object.entries(SWITCHES)) if ($(name).checked !== usual) params.set(name, $(name).checked ? "1" : "0");
   if (state.theme) params.set("theme", state.theme);
+  if (state.run) params.set("run", state.run);
   const written = "written" in changes ? changes.written : before.has("written");
   if (written) params.set("written", "1");
   history.replaceState(null, "", params.size ? `?${params}` : location.pathname);
@@ -414,6 +415,9 @@ async function load() {
   const [facts, voids, map] = found;
   $("about").textContent = `${facts.corpus.source ? `${facts.corpus.source}: ` : ""}${facts.texts.toLocaleString("en")} texts in ${facts.model.dim} coordinates; voids sought in ${facts.void_dim}`;
   $("n").max = facts.limits.n;
+  const run = new URLSearchParams(location.search).get("run");
+  state.run = facts.model_hash;
+  if (run && run !== state.run) say("this address is of another run: its voids and texts were others");
   state.map = map;
   listVoids(voids);
   bound();

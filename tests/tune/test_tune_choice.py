@@ -88,31 +88,31 @@ def test_a_curve_that_falls_again_counts_as_level() -> None:
     assert enough_gain(LENGTHS, np.array([1.0, 10.0, 20.0, 18.0, 15.0, 19.0])) <= 8
 
 
-def told_apart(*gains: float, seeds: int = 1) -> dict[str, Any]:
+def told_apart(*gains: float, seed: int = 0) -> dict[str, Any]:
     """What one seed's command told of models of 8, 16 and 32 coordinates."""
     sizes = [
         {"d": d, "gain": gain, "ci": [gain - 0.1, gain + 0.1], "round_trip": 0.1}
         for d, gain in zip((8, 16, 32), gains, strict=True)
     ]
-    return {"choice": {"seeds": seeds}, "check": {"sizes": sizes}}
+    return {"trained": [{"seed": seed}, {"seed": seed}], "check": {"sizes": sizes}}
 
 
 def test_seeds_that_were_measured_apart_are_pooled() -> None:
     rng = np.random.default_rng(0)
-    alike = pooled([told_apart(5, 10, 20), told_apart(5, 10, 20)], rng)
+    alike = pooled([told_apart(5, 10, 20), told_apart(5, 10, 20, seed=1)], rng)
     assert alike["d"] == enough_gain([8, 16, 32], np.array([5.0, 10.0, 20.0]))
     assert alike["ci"][0] <= alike["d"] <= alike["ci"][1] <= alike["ci"][0] + 2
     half = alike["sizes"][2]["ci"][1] - 20
-    assert half == pytest.approx(0.1 / np.sqrt(2), rel=0.15), "the texts' part alone"
-    apart = pooled([told_apart(5, 9, 20), told_apart(5, 11, 20)], rng)
+    assert half == pytest.approx(0.1, rel=0.15), "the texts' part alone, the same of both seeds"
+    apart = pooled([told_apart(5, 9, 20), told_apart(5, 11, 20, seed=1)], rng)
     assert apart["ci"][1] - apart["ci"][0] > alike["ci"][1] - alike["ci"][0]
     low, high = apart["sizes"][1]["ci"]
     assert low < 2 < 18 < high, "two seeds tell little"
 
 
 @pytest.mark.parametrize(
-    "others", [[], [told_apart(5, 10, 20, seeds=2)],
-               [{"choice": {"seeds": 1}, "check": {"sizes": []}}]]
+    "others", [[], [told_apart(5, 10, 20)], [{}], [{"trained": [], "check": None}],
+               [{"trained": [{"seed": 1}], "check": {"sizes": []}}]]
 )  # fmt: skip
 def test_only_single_seeds_of_the_same_sizes_are_pooled(others: list[dict[str, Any]]) -> None:
     with pytest.raises(InputError):
