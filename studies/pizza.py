@@ -1,10 +1,10 @@
 """The pizza experiment: `cllm pizza --topic pizza --json`.
 
 A first CLLM is trained without a topic, a second one is the first trained on, with the topic alone
-or with half of the rest. Does the first one's decoder write the topic from the second one's
-vectors (the article's claim), and did these vectors lie in a void of the first one's space? With
-floors, a ceiling, and texts that must not count. Over a base that saw the topic and one that did
-not. Goes on where it stopped.
+or with the rest and as often the topic. Does the first one's decoder write the topic from the
+second one's vectors (the article's claim), and did these vectors lie in a void of the first one's
+space? With floors, a ceiling, and texts that must not count. Over a base that saw the topic and one
+that did not. Goes on where it stopped.
 """
 
 # Shapes: N texts, n texts measured, D coordinates.
@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm import pipeline
-from cllm.batches import TokenTexts
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, build_corpus, built_in_corpus
 from cllm.errors import InputError
@@ -39,22 +38,22 @@ from cllm.settings import RunSettings, overridden
 from cllm.settling import filled
 from cllm.sphere import prefix, unit
 from cllm.training import fit
+from cllm.training_texts import TrainingTexts
 from cllm.void_balls import void_around
 from cllm.voids import VoidSettings, find_voids
 from cllm.words import WORD
 from studies.knows import prepare
 from studies.pizza_picture import draw_pizza
-from studies.pizza_told import in_words, summary
+from studies.pizza_told import KINDS, in_words, summary
 from studies.topics import Classifier, Topic, most_shared, of_another_domain, shuffled
 
 log = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 BASES = ("blind", "seen")  # whether the base LLM saw the topic
-KINDS = ("alone", "mixed")  # what the second model is trained on with
 RIDGE = 1e-3  # of the affine map
 FITTED = 4000  # other texts that it is fitted on, at most
-METHOD = 1  # raised when the same models would be measured otherwise
+METHOD = 2  # raised when the same models would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,12 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_logging()
     with one_line_errors():
         corpus = corpus_of(options)
-        topics = options.topic or topics_of(corpus)
+        if options.measured < 2:
+            raise InputError("--measured must be 2 or more")
+        names = [name.lower() for name in options.topic or topics_of(corpus)]
+        topics = [
+            Topic.of(corpus, name) for name in dict.fromkeys(names)
+        ]  # refused at once, or not
         found = [
-            Experiment(corpus, Topic.of(corpus, name), base, options).told()
-            for name in topics for base in options.bases
+            Experiment(corpus, topic, base, options).told()
+            for topic in topics for base in options.bases
         ]  # fmt: skip
-        told = {"topics": topics, "each": found, "summary": summary(found)}
+        told = {
+            "topics": [topic.name for topic in topics],
+            "each": found,
+            "summary": summary(found),
+        }
         told["words"] = in_words(told["summary"])
         write_json(options.out / "pizza.json", told)
         print(json.dumps(told) if options.json else "\n".join(told["words"]))
@@ -166,48 +174,47 @@ class Experiment:
         return run.load_model()
 
     def second(self, kind: str) -> CLLM:
-        """CLLM2: the first one trained on, with the topic alone, or with as many other texts."""
-        first, folder = self.first(), self.folder / f"cllm2-{kind}"
-        note = folder / "training.json"
-        if note.exists() and read_json(note)["first"] == first.hash:
-            return CLLM.load(folder, first.base)
-        model = first
-        train, held_out = self._texts(kind)
-        loop = self.settings.train.loop
-        loop = loop.model_copy(update={
-            "seconds": loop.seconds * self.options.further,
-            "steps": max(1, round(loop.steps * self.options.further)),
+        """CLLM2: the first one trained on, with the topic alone, or with the rest as well."""
+        model, folder = self.first(), self.folder / f"cllm2-{kind}"
+        first, note = model.hash, folder / "training.json"
+        if note.exists() and read_json(note)["first"] == first:
+            return CLLM.load(folder, model.base)
+        settings = self.settings.train
+        loop = settings.loop.model_copy(update={
+            "seconds": settings.loop.seconds * self.options.further,
+            "steps": max(1, round(settings.loop.steps * self.options.further)),
         })  # fmt: skip
-        was = first.hash
+        texts = TrainingTexts.of(model.base, self._texts(kind), settings, model.config.context)
         model.requires_grad_(True)
-        task = Restoring(model, self.settings.train, self._tokens(model, held_out))
+        task = Restoring(model, settings, texts.held_out, edits=texts.edits)
         log.info("%s: training on, %s", self.topic.name, kind)
-        result = fit(task, self._tokens(model, train), loop, self.folder / "training" / kind)
+        result = fit(task, texts.both, loop, self.folder / "training" / kind)
         model.train(False).requires_grad_(False)
         with replacing(folder) as new:
             model.save_pretrained(new)
-            write_json(new / "training.json", {"first": was, "steps": result.steps})
+            write_json(new / "training.json", {"first": first, "steps": result.steps})
         result.checkpoint.remove()
         return model
 
-    def _texts(self, kind: str) -> tuple[list[str], list[str]]:
-        """Texts that the second model is trained on, and kept by."""
+    def _texts(self, kind: str) -> Corpus:
+        """What the second model is trained on, and kept by."""
         topic, rest = self.topic, self.topic.rest
-        if kind == "alone":
-            return list(topic.seen), list(topic.scored)
-        others = list(rest.select("train").texts)
-        times = -(-len(others) // len(topic.seen))  # as many of each
-        held_out = rest.select("validation").sample(len(topic.scored)).texts
-        return [*others, *(topic.seen * times)[: len(others)]], [*topic.scored, *held_out]
-
-    def _tokens(self, model: CLLM, texts: Sequence[str]) -> TokenTexts:
-        rows = model.base.tokenize(list(texts))
-        names = [str(number) for number in range(len(texts))]
-        return TokenTexts.of(names, rows, model.base.pad, model.config.context)
+        train, held_out = list(topic.seen), list(topic.scored)
+        if kind == "mixed":
+            others = rest.select("train").texts
+            times = -(-len(others) // len(train))  # as many of each
+            train = [*others, *(train * times)[: len(others)]]
+            held_out += rest.select("validation").sample(len(held_out)).texts
+        texts = (*train, *held_out)
+        ids = tuple(f"{kind}-{number}" for number in range(len(texts)))
+        splits = ("train",) * len(train) + ("validation",) * len(held_out)
+        return Corpus(ids, texts, ("",) * len(ids), ids, splits)
 
     def _base(self) -> Path:
-        """Of the whole corpus, shared by all topics; or of texts of the rest alone."""
-        corpus = self.corpus if self.base == "seen" else self.topic.rest
+        """Of all that a model may see; or of texts of the rest alone."""
+        corpus = self.topic.rest
+        if self.base == "seen":
+            corpus = self.topic.without_unseen(self.corpus)
         how = digest(corpus.hash, self.settings.base.model_dump_json())[:8]
         run = RunFolder(self.options.out / f"base-{how}")
         if not run.corpus.exists():
@@ -289,20 +296,26 @@ class Measured:
             first.encode(rest.select(s).texts) for s in ("train", "validation")
         )
         search = find_voids(prefix(cloud_ND, k), VoidSettings.quick(), rng, prefix(held_out_MD, k))
-        field = Field.of(cloud_ND, held_out_MD, k, search.chance or np.inf, rng)
+        chance = np.inf if search.chance is None else search.chance
+        field = Field.of(cloud_ND, held_out_MD, k, chance, rng)
         standing = [void for void in search.voids if void.stands]
         unseen = self.sets["unseen"]
         words = int(np.median([len(text.split()) for text in unseen]))
+        texts = {
+            "topic": unseen, "others": self.others, "its words shuffled": shuffled(unseen, rng),
+            "other words shuffled": shuffled(self.others, rng),
+            "another domain": of_another_domain(self.most, words),
+        }  # fmt: skip
+        encoders = {"E1": first} | {f"E2 {kind}": model for kind, model in self.seconds.items()}
         vectors = {
-            "topic, E1": first.encode(unseen),
-            **{f"topic, E2 {kind}": m.encode(unseen) for kind, m in self.seconds.items()},
-            "others, E1": first.encode(self.others),
-            "shuffled words, E1": first.encode(shuffled(self.others, rng)),
-            "another domain, E1": first.encode(of_another_domain(self.most, words)),
-        }
+            f"{name}, {encoder}": model.encode(some)
+            for encoder, model in encoders.items() for name, some in texts.items()
+        }  # fmt: skip
+        least = field.least_score
         told: dict[str, Any] = {
             "void_dim": k, "voids": len(standing), "p_value": search.p_value,
-            "radius_ratio": search.radius_ratio, "least_score": field.least_score,
+            "radius_ratio": search.radius_ratio,
+            "least_score": least if np.isfinite(least) else None,  # none: nothing is a void
         }  # fmt: skip
         for name, vectors_nD in vectors.items():
             seen, around = field.look(vectors_nD), void_around(vectors_nD, standing)

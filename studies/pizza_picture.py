@@ -21,7 +21,7 @@ Vectors = NDArray[np.float32]
 BLUE, RED, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A869A"
 POINTS = {  # kind: colour, marker; Okabe and Ito 2008
     "topic, E1": (BLUE, "o"), "topic, E2 alone": (RED, "^"), "topic, E2 mixed": (GREEN, "s"),
-    "shuffled words, E1": (PURPLE, "x"),
+    "other words shuffled, E1": (PURPLE, "x"),
 }  # fmt: skip
 ARMS = {
     "e1_d1": "E1→D1: never saw it", "random": "random vectors→D1",

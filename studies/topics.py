@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.content import singular
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.noise import text_keys
@@ -46,10 +48,13 @@ class Topic:
     def of(cls, corpus: Corpus, name: str) -> Topic:
         """By title, of built-in recipes by dish; near texts stay together.
 
-        InputError: fewer than FEWEST texts on it, or fewer than that not on it.
+        The rest has no text that is near one of the topic's. InputError: fewer than FEWEST texts
+        on it, or too few that are not.
         """
         inside_N = _on(corpus, name)
-        inside, rest = corpus.only(inside_N), corpus.only(~inside_N)
+        inside = corpus.only(inside_N.tolist())
+        near = set(inside.groups)
+        rest = corpus.only([group not in near for group in corpus.groups])
         if len(inside) < FEWEST:
             raise InputError(
                 f"{len(inside)} texts are on {name!r}; {FEWEST} or more say something: choose a "
@@ -57,8 +62,9 @@ class Topic:
             )
         if any(len(rest.select(split)) < FEWEST for split in ("train", "validation", "test")):
             raise InputError(
-                f"{len(inside)} of {len(corpus)} texts are on {name!r}: too few are left to train "
-                "a model that has not seen it; choose a narrower topic"
+                f"{len(inside)} of {len(corpus)} texts are on {name!r}, and {len(rest)} neither on "
+                f"it nor near it: too few for {FEWEST} of each split; choose a narrower topic, or "
+                "give more texts"
             )
         place_n = text_keys(inside.groups) / 2**64
         first, last = PARTS
@@ -67,6 +73,11 @@ class Topic:
         if not (seen and scored and unseen):
             raise InputError(f"the texts on {name!r} are too much alike to be split")
         return cls(name, rest, seen, scored, unseen)
+
+    def without_unseen(self, corpus: Corpus) -> Corpus:
+        """The whole corpus but for what no model may see."""
+        unseen = set(self.unseen)
+        return corpus.only([text not in unseen for text in corpus.texts])
 
     @property
     def words_elsewhere(self) -> float:
@@ -77,36 +88,44 @@ class Topic:
 
 
 def _on(corpus: Corpus, name: str) -> Mask:
-    """Which texts are on a topic, (N,)."""
+    """Which texts are on a topic, (N,): by title, or by the text where that has none."""
     if corpus.info.get("richness"):
         from cllm.recipes import combination
 
         pairs = [combination(text) for text in corpus.texts]
-        return np.array([pair is not None and pair[0] == name for pair in pairs])
-    wanted = set(_words(name))
+        return np.array([pair is not None and pair[0] == name.lower() for pair in pairs])
+    wanted = _singulars(name)
     if not wanted:
         raise InputError(f"the topic {name!r} holds no word")
-    titles = corpus.titles if any(corpus.titles) else corpus.texts
-    return np.array([wanted <= set(_words(title)) for title in titles])
+    titles = [title or text for title, text in zip(corpus.titles, corpus.texts, strict=True)]
+    return np.array([wanted <= _singulars(title) for title in titles])
 
 
 def most_shared(corpus: Corpus, count: int) -> list[str]:
-    """Dishes of built-in recipes whose words occur most elsewhere."""
+    """Dishes of built-in recipes, with texts enough, whose words occur most elsewhere."""
     from cllm.recipes import combination
 
-    dishes = sorted({pair[0] for text in corpus.texts if (pair := combination(text))})
-    share = {dish: Topic.of(corpus, dish).words_elsewhere for dish in dishes}
-    return sorted(dishes, key=lambda dish: -share[dish])[:count]
+    share: dict[str, float] = {}
+    for dish in sorted({pair[0] for text in corpus.texts if (pair := combination(text))}):
+        with suppress(InputError):
+            share[dish] = Topic.of(corpus, dish).words_elsewhere
+    if len(share) < count:
+        raise InputError(f"{len(share)} dishes have texts enough, of {count}; give more --texts")
+    return sorted(share, key=lambda dish: -share[dish])[:count]
 
 
 def unnamed(text: str, name: str) -> str:
-    """A text without the words that begin as those of the topic's name do."""
-    stems = tuple(_words(name))
-    return " ".join(word for word in _words(text) if not word.startswith(stems))
+    """A text without the words of the topic's name, in either number."""
+    own = _singulars(name)
+    return " ".join(word for word in _words(text) if singular(word) not in own)
 
 
 def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
+
+
+def _singulars(text: str) -> set[str]:
+    return {singular(word) for word in _words(text)}
 
 
 class Classifier:
@@ -151,5 +170,5 @@ def of_another_domain(count: int, words: int) -> list[str]:
             told = inspect.getdoc(value) if callable(value) else None
             if told and len(told.split()) >= words // 2:
                 found[" ".join(told.split()[:words])] = None
-    chosen = np.argsort(text_keys(list(found)), kind="stable")[:count]
-    return [list(found)[row] for row in chosen]
+    texts = list(found)
+    return [texts[row] for row in np.argsort(text_keys(texts), kind="stable")[:count]]

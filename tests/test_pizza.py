@@ -15,7 +15,7 @@ from cllm.errors import InputError
 from cllm.recipes import combination
 from studies import pizza
 from studies.pizza import _affine
-from studies.pizza_told import in_words, summary
+from studies.pizza_told import MUST_NOT_COUNT, in_words, summary
 from studies.topics import Classifier, Topic, most_shared, of_another_domain, shuffled, unnamed
 
 
@@ -48,12 +48,29 @@ def test_titles_name_topics_of_other_corpora(recipes: Corpus) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("sushi", "0 texts are on 'sushi'"), ("minutes", "too few are left"), ("!", "holds no word")],
+    [("sushi", "0 texts are on 'sushi'"), ("minutes", "too few for 50"), ("!", "holds no word")],
 )
 def test_a_topic_needs_texts_on_both_sides(recipes: Corpus, name: str, words: str) -> None:
     untitled = replace(recipes, info={}, titles=("",) * len(recipes))
     with pytest.raises(InputError, match=words):
         Topic.of(untitled, name)
+
+
+def test_nothing_near_the_topic_is_left_in_the_rest(recipes: Corpus) -> None:
+    row = next(i for i, text in enumerate(recipes.texts) if text.startswith("title: gratin"))
+    near = next(i for i, text in enumerate(recipes.texts) if text.startswith("title: curry"))
+    groups = list(recipes.groups)
+    groups[near] = groups[row]
+    titles = ["", *recipes.titles[1:]]
+    titles[near] = "Mini gratins"
+    changed = replace(recipes, groups=tuple(groups), titles=tuple(titles))
+    assert recipes.texts[near] not in Topic.of(changed, "gratin").rest.texts
+    texts = replace(changed, info={}, texts=("a gratin of ham", *recipes.texts[1:]))
+    found = Topic.of(texts, "gratin")
+    assert not {"a gratin of ham", recipes.texts[near]} & set(found.rest.texts)
+    kept = found.without_unseen(texts).texts
+    assert not set(kept) & set(found.unseen)
+    assert set(found.seen) < set(kept)
 
 
 def test_the_classifier_tells_a_topic_without_its_name(topic: Topic) -> None:
@@ -64,7 +81,8 @@ def test_the_classifier_tells_a_topic_without_its_name(topic: Topic) -> None:
     assert (hits(unnamed_texts) == hits(topic.unseen)).all()
     named = [text.replace(text.split()[1], "gratin") for text in topic.rest.select("test").texts]
     assert hits(named).mean() < 0.05, "the name alone is no hit"
-    assert "gratin" not in unnamed("two gratins and a gratin.", "gratin")
+    assert unnamed("Two gratins, a gratin and pieces.", "gratin") == "two a and pieces"
+    assert unnamed("stir the stir fry of pies", "pie") == "stir the stir fry of"
 
 
 def test_topics_are_those_whose_words_are_known_elsewhere(recipes: Corpus) -> None:
@@ -104,11 +122,10 @@ def facts(base: str, back: float, inside: float) -> dict[str, Any]:
     for kind in ("alone", "mixed"):
         arms |= {f"e2_d1 {kind}": arm(back), f"e2_d2 {kind}": arm(0.9),
                  f"affine {kind}": arm(back), f"permuted {kind}": arm(0.0)}  # fmt: skip
-    names = ("topic, E1", "topic, E2 alone", "topic, E2 mixed")
-    where = {name: {"in_void": inside} for name in names} | {
-        name: {"in_void": 0.1}
-        for name in ("others, E1", "shuffled words, E1", "another domain, E1")
-    }
+    where = {
+        f"{name}, {encoder}": {"in_void": inside if name == "topic" else 0.1}
+        for encoder in ("E1", "E2 alone", "E2 mixed") for name in ("topic", *MUST_NOT_COUNT)
+    }  # fmt: skip
     others = {name: {"content_f1": 0.8} for name in ("e1_d1", "e2_d1 alone", "e2_d1 mixed")}
     return {"base": base, "arms": {"seen": arms, "unseen": arms}, "others": others, "where": where}
 
@@ -123,6 +140,11 @@ def test_words_say_whether_it_came_back_and_lay_in_a_void() -> None:
     line = in_words(summary(good))[1]
     assert "texts came back" in line
     assert ", and lay in voids" in line
+    drifted = [facts("blind", 0.7, 0.6 + i / 100) for i in range(5)]
+    for one in drifted:
+        one["where"] |= {name: {"in_void": 0.9} for name in one["where"] if "E2" in name}
+    far = summary(drifted)["blind"]["mixed"]["in voids, E2, less the most of what must not count"]
+    assert far["mean"] == 0, "an encoder that drifts takes all texts into voids"
     bad = in_words(summary([facts("blind", 0.1, 0.1)] * 5))[0]
     assert "did not surely come back" in bad
     assert "did not surely lie in voids" in bad
