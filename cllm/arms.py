@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.field import Field, Look
-from cllm.settling import OFF, Autoencoder, Correction, Fits, Plausible, Settling, Written
+from cllm.settling import USUAL, Autoencoder, Correction, Fits, Plausible, Settling, Written
 from cllm.sphere import ExactIndex, any_direction, slerp, stepped, unit
 from cllm.swaps import SwapTable
 
@@ -31,7 +31,6 @@ Mask = NDArray[np.bool_]
 NEIGHBOURS = 10  # that a mid-point joins
 MATCHED = 0.05  # by which the medians of voids and of a matched control may differ
 CHUNK = 200  # starts settled at a time
-WALKED = 0.5  # share of the void arm's starts that are steps off places which settled in voids
 STEP = (0.2, 1.5)  # how far such a step goes, in d_k of the place: from and to, evenly by logarithm
 POOL = 5  # proposals drawn for each start that is wanted
 BARREN = 20  # draws of a pool without one start, after which no more are drawn
@@ -48,7 +47,7 @@ def write_arms(
 
     `density` and `open` settle as many places as the void arm, and write from as many, matched.
     """
-    void = _settled_voids(model, field, budget, rng, plausible, OFF)
+    void = _settled_voids(model, field, budget, rng, plausible, USUAL)
     places_nD = void.kept_nD
     wanted = field.look(places_nD) if len(places_nD) else None
 
@@ -91,7 +90,7 @@ def write_from_voids(
     budget: int,
     rng: np.random.Generator,
     plausible: Plausible | None = None,
-    how: Correction = OFF,
+    how: Correction = USUAL,
 ) -> Written:
     """The void arm alone: as `write_arms` writes it, without the price of the others."""
     return _settled_voids(model, field, budget, rng, plausible, how).write("void", rng)
@@ -103,13 +102,13 @@ def _settled_voids(
 ) -> Settling:  # fmt: skip
     """Starts are settled until the budget is spent; kept: those that are still voids.
 
-    What settled in a void has neighbours that do: half of the next starts are steps off it.
+    What settled in a void has neighbours that do: some of the next starts are steps off it.
     """
     void, barren = Settling(model, field, budget, plausible, how), 0
     while budget - void.spent > 1 and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
-        walked_SD = steps_off(field, void.kept_nD, int(WALKED * count), rng)
+        walked_SD = steps_off(field, void.kept_nD, int(how.walked * count), rng)
         drawn_SD = _void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
         # beside a kept place another step is likelier to stay than one that is put right

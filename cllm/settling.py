@@ -46,11 +46,14 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True)
 class Correction:
-    """What is done beyond one decode of a place; every decode of it counts. Off as it stands.
+    """How a place is put right before it counts; every decode of it counts.
 
-    `steps` is the feedback of vec2text (Morris et al. 2023), without a model of its own.
+    As it stands a place is settled, and no more: of the other parts none pays (`cllm study
+    correction`). `steps` is the feedback of vec2text (Morris et al. 2023), without its model.
     """
 
+    settled: bool = True  # it is decoded, and taken where its text lies, so that both agree
+    walked: float = 0.5  # share of a void arm's starts that step off places which settled in voids
     steps: int = 0  # a place whose text lies elsewhere moves the other way, so many times at most
     retreat: int = 0  # one whose text is implausible moves towards its nearest text
     best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
@@ -60,13 +63,12 @@ class Correction:
 
     def __post_init__(self) -> None:
         """InputError for numbers that mean nothing."""
-        if min(self.steps, self.retreat, self.passes, self.best_of - 1) < 0 or not (
-            self.temperature > 0
-        ):
-            raise InputError(f"{self}: best_of must be 1 or more, the others 0 or more")
+        counts = self.steps, self.retreat, self.passes, self.best_of - 1
+        if min(counts) < 0 or not (0 <= self.walked <= 1 and self.temperature > 0):
+            raise InputError(f"{self}: best_of must be 1 or more, other counts 0 or more")
 
 
-OFF = Correction()
+USUAL = Correction()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Settling:
 
     def __init__(
         self, model: Autoencoder, field: Field, budget: int, plausible: Plausible | None = None,
-        how: Correction = OFF,
+        how: Correction = USUAL,
     ) -> None:  # fmt: skip
         self.model, self.field, self.budget = model, field, budget
         self.plausible, self.how = plausible, how
@@ -129,9 +131,14 @@ class Settling:
     def settle(
         self, points_SD: Vectors, fits: Fits | None = None, *, corrected: bool = True
     ) -> Vectors:
-        """Where texts of places lie that are plausible, fit, and did not come before, (n, D)."""
-        steps, retreat = (self.how.steps, self.how.retreat) if corrected else (0, 0)
+        """Where texts of places lie that are plausible, fit, and did not come before, (n, D).
+
+        The places themselves where they are not to be settled.
+        """
         self.starts += len(points_SD)
+        if not self.how.settled:
+            return points_SD
+        steps, retreat = (self.how.steps, self.how.retreat) if corrected else (0, 0)
         at_SD, aim_SD, found = points_SD, points_SD, [points_SD[:0]]
         for turn in range(1 + max(steps, retreat)):
             if turn:  # half of what is left is for what is written

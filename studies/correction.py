@@ -1,8 +1,9 @@
 """What each part of correction buys and costs: `cllm study correction --json`.
 
-The void arm is written with each part alone, with all and with none, at equal decode budget, for
-each run and seed; what counts is how many new texts, sound and in place, come of it. Goes on where
-it stopped.
+The void arm at equal decode budget, for each run and seed: places decoded as they are (none),
+settled (decoded, and taken where their texts lie), as usual (half of them steps off what settled),
+and as usual with each further part, and with all. What counts is how many new texts, sound and in
+place, come of it. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cllm.files import digest, file_digest, read_json, write_json
 from cllm.ideas import judge_written
 from cllm.metrics import bootstrap_of, few
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settling import OFF, Correction, assured
+from cllm.settling import USUAL, Correction, assured
 from cllm.sphere import ExactIndex, prefix
 from cllm.writing import field_of, make_judge, make_plausible
 
@@ -33,7 +34,9 @@ log = logging.getLogger(__name__)
 METHOD = 2  # raised when the same model would be measured otherwise
 KNOWN = 200  # held-out texts that say how much passes agree
 PARTS = {
-    "none": OFF,
+    "none": Correction(settled=False, walked=0),
+    "settled": Correction(walked=0),
+    "usual": USUAL,
     "steps": Correction(steps=5),
     "one step": Correction(steps=1),
     "retreat": Correction(retreat=3),
@@ -113,19 +116,20 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
 
 
 def of_part(rows: Sequence[Row], part: str) -> Row:
-    """Its counts over runs and seeds, and its new texts over those of none at the same budget."""
+    """Its counts over runs and seeds, and its new texts over those of none and as usual."""
     mine = [row for row in rows if row["part"] == part]
-    none = {(row["run"], row["seed"]): row for row in rows if row["part"] == "none"}
     summed = {
         name: sum(row[name] for row in mine)
         for name in ("decodes", "starts", "texts", "distinct", "new", "valid", "hit", "yields")
     }
     told = summed | {"yield": summed["yields"] / max(1, summed["texts"]), "each": mine}
-    if part == "none" or not none:
-        return told
-    pairs = {(row["run"], row["seed"]): (row["new"], none[row["run"], row["seed"]]["new"])
-             for row in mine}  # fmt: skip
-    return told | {"new_over_none": _ratio(pairs)}
+    for other in ("none", "usual"):
+        of = {(row["run"], row["seed"]): row["new"] for row in rows if row["part"] == other}
+        if part != other and of:
+            pairs = {unit: (row["new"], of[unit]) for row in mine
+                     if (unit := (row["run"], row["seed"])) in of}  # fmt: skip
+            told[f"new_over_{other}"] = _ratio(pairs)
+    return told
 
 
 def _ratio(pairs: Mapping[tuple[str, int], tuple[int, int]]) -> Row | None:

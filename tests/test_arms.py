@@ -18,7 +18,7 @@ from cllm.arms import (
     write_from_voids,
 )
 from cllm.field import Field
-from cllm.settling import Written
+from cllm.settling import Correction, Written
 from cllm.sphere import ExactIndex, angle, prefix, unit
 
 Vectors = np.ndarray
@@ -164,13 +164,11 @@ class Narrow(Snapping):
         return [own if kept else known for kept, own, known in pairs]
 
 
-def test_places_near_those_that_settled_in_a_void_are_tried_first(
-    field: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_near_those_that_settled_in_a_void_are_tried_first(field: Field) -> None:
     model = Narrow(field.cloud_ND)
     walked = write_from_voids(model, field, 1200, np.random.default_rng(3))
-    monkeypatch.setattr("cllm.arms.WALKED", 0.0)
-    drawn = write_from_voids(model, field, 1200, np.random.default_rng(3))
+    alone = Correction(walked=0)
+    drawn = write_from_voids(model, field, 1200, np.random.default_rng(3), None, alone)
     assert walked.decodes <= 1200
     assert field.is_void(walked.points_nD).all()
     assert len(set(walked.texts)) == len(walked.texts) > 2 * len(drawn.texts) > 0

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cllm.arms import write_arms, write_from_voids
+from cllm.arms import write_from_voids
+from cllm.errors import InputError
 from cllm.field import Field
 from cllm.run import SHIPPED_VOIDS
-from cllm.settling import Correction, Settling
+from cllm.settling import Correction, Settling, assured
 from cllm.sphere import angle, unit
 from studies import correction
 
@@ -129,7 +130,10 @@ def test_of_several_texts_the_one_that_comes_back_nearest_is_taken(
 def test_texts_whose_passes_disagree_are_left_out(field: Field) -> None:
     wanted = unit(np.array([[0.1, 0.02 * i + 0.02, 1.0] for i in range(5)]
                            + [[1.0, 0.0, 0.01 * i] for i in range(5)]))  # fmt: skip
-    made = Settling(Loose(), field, 310, how=Correction(passes=30))
+    held_out = unit(np.array([[1.0, 0.1 * i, 0.2] for i in range(20)]))
+    least = assured(Loose(), held_out, 30, rng())
+    assert least == 1, "what is told off the pole hangs on no coordinate"
+    made = Settling(Loose(), field, 310, how=Correction(passes=30, least_agreement=least))
     made.keep(wanted)
     assert len(made.kept_nD) == 10, "31 decodes each"
     kept_nD = made.write("void", rng()).points_nD
@@ -137,34 +141,41 @@ def test_texts_whose_passes_disagree_are_left_out(field: Field) -> None:
     assert len(kept_nD) == 5
 
 
-def test_no_arm_spends_more_than_its_budget_however_it_is_corrected(field: Field) -> None:
+def test_no_more_is_spent_than_the_budget_however_it_is_corrected(field: Field) -> None:
     how = Correction(steps=3, retreat=2, best_of=2, passes=1)
-    written = write_arms(Pulled(), field, 300, np.random.default_rng(3), None, how)
-    assert {"void", "density"} <= written.keys()
-    for arm in written.values():
-        assert arm.decodes <= 300
-    alone = write_from_voids(Pulled(), field, 300, np.random.default_rng(3), None, how)
-    assert alone.texts == written["void"].texts
-    assert len(set(alone.texts)) == len(alone.texts) > 0
+    model = Pulled()
+    written = write_from_voids(model, field, 300, np.random.default_rng(3), None, how)
+    assert written.decodes == model.decodes <= 300
+    assert len(set(written.texts)) == len(written.texts) > 0
 
 
-def test_what_is_switched_off_changes_nothing(field: Field) -> None:
-    texts = [
-        write_from_voids(Spelled(), field, 200, np.random.default_rng(3), None, how).texts
-        for how in (Correction(), Correction(temperature=9.0))
-    ]
-    assert texts[0] == texts[1]
+def test_places_may_be_decoded_as_they_are(field: Field) -> None:
+    raw = Correction(settled=False, walked=0)
+    model = Pulled()
+    written = write_from_voids(model, field, 60, np.random.default_rng(3), None, raw)
+    assert 50 < written.decodes == model.decodes == len(written.texts) == written.starts <= 60
+    assert field.is_void(written.points_nD).all()
+    away = angle(Spelled().encode(written.texts), written.points_nD)
+    assert np.median(away) > 0.05, "their texts lie elsewhere"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"best_of": 0}, {"steps": -1}, {"passes": -1}, {"walked": 1.5}, {"temperature": 0}]
+)
+def test_numbers_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Correction(**wrong)
 
 
 @pytest.mark.chain
 def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
     tmp_path: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--runs", str(SHIPPED_VOIDS), "--parts", "none", "steps", "--seeds", "1",
+    words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
              "--decodes", "60", "--out", str(tmp_path), "--json"]  # fmt: skip
     correction.main(words)
     told = json.loads(capsys.readouterr().out)
-    assert told["parts"].keys() == {"none", "steps"}
+    assert told["parts"].keys() == {"usual", "steps"}
     for part in told["parts"].values():
         assert part["decodes"] <= 60
         assert part["new"] <= part["yields"] <= part["texts"] <= part["decodes"]
@@ -187,5 +198,12 @@ def test_a_ratio_needs_something_to_divide_by() -> None:
     told = correction.of_part(rows, "steps")["new_over_none"]
     assert told["ratio"] == pytest.approx(2)
     assert told["ci"] == pytest.approx([2, 2])
+    alone = [row for row in rows if row["seed"] == 0]
+    assert "ci" not in correction.of_part(alone, "steps")["new_over_none"]
+    others = [row | {"run": "b", "new": row["new"] * (3 if row["part"] == "steps" else 1)}
+              for row in rows]  # fmt: skip
+    both = correction.of_part([*rows, *others], "steps")["new_over_none"]
+    assert both["units"] == 2, "seeds of one run are no runs of their own"
+    assert both["ci"][0] < 1 < 4 < both["ci"][1]
     rows[0]["new"] = 0
     assert correction.of_part(rows, "steps")["new_over_none"] is None
