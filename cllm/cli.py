@@ -135,7 +135,7 @@ def run_(
 ) -> None:
     """The whole chain on your texts; trains a small base first unless --base names one."""
     from cllm import pipeline
-    from cllm.critic import make_critic
+    from cllm.critics import make_critic
     from cllm.store import require_reachable
 
     settings = settings_of(

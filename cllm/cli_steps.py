@@ -53,7 +53,7 @@ def pretrain(
 ) -> None:
     """Train a small base LLM (with reference LM and critic) on the run's corpus."""
     from cllm import pipeline
-    from cllm.critic import make_critic
+    from cllm.critics import make_critic
 
     folder = output_run(run)
     if reference_seconds:
@@ -79,7 +79,7 @@ def adapt(
 ) -> None:
     """Fine-tune a hub model until it restores the run's texts, then freeze it."""
     from cllm import pipeline
-    from cllm.critic import make_critic
+    from cllm.critics import make_critic
 
     folder = output_run(run)
     settings = settings_of(

@@ -249,7 +249,7 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
 def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
     """A model that was trained on another base is trained again by the next stage."""
     from cllm import pipeline
-    from cllm.critic import make_critic
+    from cllm.critics import make_critic
 
     if base == SHIPPED_BASE:
         pipeline.borrow_base(run, SHIPPED / "base")

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from cllm.base import BaseLM
 from cllm.corpus import built_in_corpus
-from cllm.critic import Critic, Examples, are_real, make_critic, train_critic
+from cllm.critic import Critic, Examples, are_real, train_critic
+from cllm.critics import make_critic
 from cllm.errors import InputError
 from cllm.reference import ReferenceLM
 from cllm.run import SHIPPED, RunFolder
@@ -113,7 +114,7 @@ def test_where_there_is_no_checker_a_critic_judges(
     settings = overridden("quick", steps=40, changes=["train.loop.batch=16"])
     make_critic(unchecked, settings)
     with monkeypatch.context() as m:
-        m.setattr("cllm.critic.train_critic", None)
+        m.setattr("cllm.critics.train_critic", None)
         make_critic(unchecked, settings, reuse=True)  # it is there
     model, corpus = unchecked.load_model(), unchecked.load_trained_corpus()
     judge = make_judge(unchecked, model, corpus)

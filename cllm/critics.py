@@ -1,0 +1,60 @@
+"""The step that trains a run's critic, where its texts have no checker.
+
+make_critic(run, settings)   # writes base/critic
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from cllm import pipeline
+from cllm.critic import Examples, train_critic
+from cllm.files import replacing
+from cllm.negatives import Negatives
+from cllm.progress import training_progress
+from cllm.run import RunFolder
+from cllm.settings import RunSettings
+from cllm.writing import checker_of
+
+log = logging.getLogger(__name__)
+
+RATE = 5e-4  # of learning
+SCORED = 400  # texts that say which weights are best, as many real as wrong
+METHOD = "2"  # raised when the same texts would give another critic
+
+
+def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
+    """Train the critic that judges texts without a checker; kept inside the base's folder.
+
+    It learns real texts from small edits of them, for half the time that the CLLM has.
+    """
+    corpus = run.load_corpus()
+    if checker_of(corpus):
+        log.info("these texts have a checker, and need no critic")
+        return
+    base = run.load_base()
+    reference, budget = run.load_reference(base), settings.train.loop
+    loop = budget.model_copy(update={
+        "seconds": budget.seconds / 2, "steps": max(1, budget.steps // 2), "lr": RATE,
+    })  # fmt: skip
+    made_from = pipeline.identity(loop, base.hash, run.judged_by, METHOD)
+    if reuse and pipeline.finished(run.critic, made_from):
+        return
+    begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
+    train = corpus.select("train").texts  # held-out ones say where the judge draws the line
+    maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
+    scored, examples = (
+        Examples.made([train[row] for row in rows], maker, rng)
+        for rows in np.split(chosen_N, [min(SCORED, len(train) // 10)])
+    )
+    with training_progress("critic") as report:
+        folder = run.path / "training" / "critic"
+        critic, result = train_critic(reference, base, examples, scored, loop, folder, report)
+    with replacing(run.critic) as new:
+        critic.save(new)
+        pipeline.remember(new, made_from, loop, {"judged_by": run.judged_by, "steps": result.steps})
+    result.checkpoint.remove()
+    run.time("critic", begun)
