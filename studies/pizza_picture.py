@@ -69,8 +69,8 @@ def _draw_space(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(
-        f"grey: texts that it learnt from; {cloud_NK.shape[1]} coordinates pressed flat, "
-        f"{share:.0%} of how they differ: distances mislead"
+        f"grey: what it learnt from; {share:.0%} of how {cloud_NK.shape[1]} coordinates differ: "
+        "distances mislead"
     )
     axes.legend(loc="best", fontsize=11, framealpha=0.9)
 
