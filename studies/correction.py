@@ -65,11 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("--seeds must be 1 or more, and --decodes 2 or more")
         rows = [row for run in options.runs for row in rows_of(RunFolder(run), options)]
         told = {
-            "decodes": options.decodes, "seeds": options.seeds, "runs": [*map(str, options.runs)],
+            "decodes": options.decodes, "seeds": options.seeds,
+            "runs": [named(RunFolder(run)) for run in options.runs],
             "parts": {part: of_part(rows, part) for part in options.parts},
         }  # fmt: skip
         write_json(options.out / "correction.json", told)
         print(json.dumps(told))
+
+
+def named(run: RunFolder) -> str:
+    """As it was named, or which of those that ship."""
+    return f"shipped: {run.path.name}" if run.shipped else str(run.path)
 
 
 def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
@@ -111,7 +117,7 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
                     "withheld": sum(corpus.withheld_pair(text) is not None for text in new)
                     if withheld else None,
                 })  # fmt: skip
-            rows.append({"run": str(run.path), "part": part, "seed": seed} | read_json(kept))
+            rows.append({"run": named(run), "part": part, "seed": seed} | read_json(kept))
     return rows
 
 
