@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 
 RATE = 5e-4  # of learning
 SCORED = 400  # texts that say which weights are best, as many real as wrong
-METHOD = "2"  # raised when the same texts would give another critic
+EDITS = 0.5  # share of edits among what is wrong, the rest is rubbish: `cllm study critic`
+METHOD = "3"  # raised when the same texts would give another critic
 
 
 def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
     """Train the critic that judges texts without a checker; kept inside the base's folder.
 
-    It learns real texts from small edits of them, for half the time that the CLLM has.
+    It learns real texts from small edits and from rubbish, for half the time that the CLLM has.
     """
     corpus = run.load_corpus()
     if checker_of(corpus):
@@ -47,7 +48,7 @@ def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -
     train = corpus.select("train").texts  # held-out ones say where the judge draws the line
     maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
     scored, examples = (
-        Examples.made([train[row] for row in rows], maker, rng)
+        Examples.made([train[row] for row in rows], maker, rng, EDITS)
         for rows in np.split(chosen_N, [min(SCORED, len(train) // 10)])
     )
     with training_progress("critic") as report:
