@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cllm.errors import InputError
 
 ENDS = "ends"  # in what the API is told while it runs: answer what was accepted, and no more
 
@@ -49,3 +51,14 @@ class ServeSettings(BaseModel):
     stores: int = Field(1, ge=1, description="replicas that ask Milvus, or search the latents")
     apis: int = Field(1, ge=1, description="replicas that answer requests")
     batch: int = Field(64, ge=1, description="vectors or texts that are worked on together")
+
+    @field_validator("milvus")
+    @classmethod
+    def _is_a_server(cls, uri: str | None) -> str | None:
+        """InputError for a file: parts on several nodes cannot share one."""
+        if uri is not None and "://" not in uri:
+            raise InputError(
+                f"{uri} is no URI of a Milvus server, like http://host:19530; without one a "
+                "service searches the run's own latents, exactly: leave --milvus out"
+            )
+        return uri

@@ -285,6 +285,13 @@ def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: P
     assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
 
 
+def test_a_file_of_milvus_lite_is_no_store_of_a_service() -> None:
+    words = ["--run", str(SHIPPED_VOIDS), "--milvus"]
+    with pytest.raises(InputError, match="no URI of a Milvus server"):
+        settings_of(parser().parse_args([*words, "./milvus.db"]))
+    assert settings_of(parser().parse_args([*words, "http://h:1"])).milvus == "http://h:1"
+
+
 def test_a_machine_gives_its_cores_to_models_and_a_cluster_what_it_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
