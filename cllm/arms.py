@@ -112,10 +112,9 @@ def _settled_voids(
         drawn_SD = _void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
         # beside a kept place another step is likelier to stay than one that is put right
-        settled = [void.settle(walked_SD, field.is_void, corrected=False)] if len(walked_SD) else []
-        settled += [void.settle(drawn_SD, field.is_void)] if len(drawn_SD) else []
-        for settled_nD in settled:
-            void.keep(settled_nD)
+        found = [void.settle(walked_SD, field.is_void, corrected=False),
+                 void.settle(drawn_SD, field.is_void)]  # fmt: skip
+        void.keep(np.concatenate(found))
     if not void.starts:
         log.warning("no place is empty enough to start from: the void arm is empty")
     elif not void.likely:

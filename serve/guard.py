@@ -30,9 +30,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PROBE = "/v1/ready"
 # what needs no key, and is answered however many requests are worked on: nothing of the run
-OPEN = ("/", "/page.js", "/page.css", PROBE)
+OPEN = ("/", "/page.js", "/page.css", "/v1/ready")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "

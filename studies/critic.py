@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from cllm.arms import from_prior
 from cllm.console import one_line_errors, set_up_logging
@@ -33,6 +32,7 @@ from cllm.run import SHIPPED, RunFolder
 from cllm.settings import LoopSettings
 from cllm.settling import filled
 from cllm.sphere import prefix
+from cllm.unseen import auroc
 from cllm.writing import checker_of
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Study:
         """Each arm over seeds, differences of the same seed, and edits left out."""
         arms = {arm: [self._on_failures(arm, seed) for seed in range(self.options.seeds)]
                 for arm in ARMS}  # fmt: skip
-        auroc = {arm: np.array([one["auroc"] for one in some]) for arm, some in arms.items()}
+        scores = {arm: np.array([one["auroc"] for one in some]) for arm, some in arms.items()}
         rng = np.random.default_rng(1)
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
@@ -119,8 +119,8 @@ class Study:
                       for name in some[0]}
                 for arm, some in arms.items()
             },
-            "edits_less_random": _interval(auroc["edits"] - auroc["random"], rng),
-            "both_less_random": _interval(auroc["both"] - auroc["random"], rng),
+            "edits_less_random": _interval(scores["edits"] - scores["random"], rng),
+            "both_less_random": _interval(scores["both"] - scores["random"], rng),
             "left_out": {kind: self._left_out(kind) for kind in self.options.left_out},
         }  # fmt: skip
 
@@ -133,8 +133,8 @@ class Study:
         )
         least, wrong_n = np.quantile(unseen_n, ALARMS), decoded_n[self.wrong_n]
         return {
-            "auroc": float(roc_auc_score(~self.wrong_n, decoded_n)),
-            "auroc_withheld": _auroc(withheld_n, wrong_n),
+            "auroc": auroc(wrong_n, decoded_n[~self.wrong_n]),
+            "auroc_withheld": auroc(wrong_n, withheld_n),
             "failures_passed": float((wrong_n >= least).mean()),
             "withheld_passed": float((withheld_n >= least).mean()),
         }
@@ -147,7 +147,8 @@ class Study:
         found = {}
         for arm in ARMS:
             logits_n = self._logits(arm, others, 0, [*self.unseen, *wrong])
-            found[arm] = _auroc(*np.split(logits_n, [len(self.unseen)]))
+            real_n, wrong_n = np.split(logits_n, [len(self.unseen)])
+            found[arm] = auroc(wrong_n, real_n)
         return found
 
     def _logits(self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str]) -> Scores:
@@ -174,12 +175,6 @@ class Study:
             return train_critic(
                 self.reference, self.model.base, examples, held_out, loop, Path(folder)
             )[0]
-
-
-def _auroc(real_n: Scores, wrong_n: Scores) -> float:
-    """Of two samples: how often a real text has the higher logit."""
-    real = np.arange(len(real_n) + len(wrong_n)) < len(real_n)
-    return float(roc_auc_score(real, np.concatenate([real_n, wrong_n])))
 
 
 def _interval(values_S: np.ndarray[Any, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -65,18 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.measured < 2:
             raise InputError("--measured must be 2 or more")
         names = [name.lower() for name in options.topic or topics_of(corpus)]
-        topics = [
-            Topic.of(corpus, name) for name in dict.fromkeys(names)
-        ]  # refused at once, or not
+        topics = [Topic.of(corpus, name) for name in dict.fromkeys(names)]
         found = [
             Experiment(corpus, topic, base, options).told()
             for topic in topics for base in options.bases
         ]  # fmt: skip
-        told = {
-            "topics": [topic.name for topic in topics],
-            "each": found,
-            "summary": summary(found),
-        }
+        told = {"topics": [topic.name for topic in topics], "each": found}
+        told["summary"] = summary(found)
         told["words"] = in_words(told["summary"])
         write_json(options.out / "pizza.json", told)
         print(json.dumps(told) if options.json else "\n".join(told["words"]))

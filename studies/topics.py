@@ -20,7 +20,7 @@ from cllm.content import singular
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.noise import text_keys
-from cllm.words import WORD
+from cllm.words import WORD, words_of
 
 Mask = NDArray[np.bool_]
 
@@ -94,11 +94,11 @@ def _on(corpus: Corpus, name: str) -> Mask:
 
         pairs = [combination(text) for text in corpus.texts]
         return np.array([pair is not None and pair[0] == name.lower() for pair in pairs])
-    wanted = _singulars(name)
+    wanted = words_of(name)
     if not wanted:
         raise InputError(f"the topic {name!r} holds no word")
     titles = [title or text for title, text in zip(corpus.titles, corpus.texts, strict=True)]
-    return np.array([wanted <= _singulars(title) for title in titles])
+    return np.array([wanted <= words_of(title) for title in titles])
 
 
 def most_shared(corpus: Corpus, count: int) -> list[str]:
@@ -116,16 +116,12 @@ def most_shared(corpus: Corpus, count: int) -> list[str]:
 
 def unnamed(text: str, name: str) -> str:
     """A text without the words of the topic's name, in either number."""
-    own = _singulars(name)
+    own = words_of(name)
     return " ".join(word for word in _words(text) if singular(word) not in own)
 
 
 def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
-
-
-def _singulars(text: str) -> set[str]:
-    return {singular(word) for word in _words(text)}
 
 
 class Classifier:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from toys import Spelled, ringed, ringed_field
 
 from cllm.arms import (
     between_near,
@@ -24,16 +24,6 @@ from cllm.sphere import ExactIndex, angle, prefix, unit
 Vectors = np.ndarray
 
 
-class Spelled:
-    """An autoencoder that loses nothing: a vector's text is its coordinates."""
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        return unit(np.array([[float(x) for x in text.split()] for text in texts]))
-
-    def decode(self, vectors_ND: Vectors) -> list[str]:
-        return [" ".join(f"{x:.6f}" for x in row) for row in vectors_ND]
-
-
 class Snapping(Spelled):
     """Whatever it is given, it tells the nearest text it knows."""
 
@@ -44,15 +34,9 @@ class Snapping(Spelled):
         return super().decode(self.index.cloud_ND[self.index.ids(vectors_ND, 1)[:, 0]])
 
 
-def ringed(seed: int, count: int) -> Vectors:
-    """Points evenly over S² but for a cap, which is the void."""
-    cloud = unit(np.random.default_rng(seed).standard_normal((count, 3)))
-    return cloud[cloud[:, 2] < 0.8]
-
-
 @pytest.fixture(scope="module")
 def field() -> Field:
-    return Field.of(ringed(1, 1500), ringed(2, 300), 3, 1.8, np.random.default_rng(0))
+    return ringed_field()
 
 
 def test_the_void_arm_writes_from_voids_and_the_controls_are_matched(field: Field) -> None:

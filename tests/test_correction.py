@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from toys import Spelled, ringed_field
 
 from cllm.arms import write_from_voids
 from cllm.errors import InputError
@@ -18,19 +18,6 @@ from studies import correction
 
 Vectors = np.ndarray
 POLE = np.array([[0.0, 0.0, 1.0]])
-
-
-class Spelled:
-    """An autoencoder that loses nothing: a vector's text is its coordinates."""
-
-    decodes = 0
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        return unit(np.array([[float(x) for x in text.split()] for text in texts]))
-
-    def decode(self, vectors_ND: Vectors, how: object = None) -> list[str]:
-        self.decodes += len(vectors_ND)
-        return [" ".join(f"{x:.5f}" for x in row) for row in vectors_ND]
 
 
 class Pulled(Spelled):
@@ -67,14 +54,9 @@ class Loose(Spelled):
         ]
 
 
-def ringed(seed: int, count: int) -> Vectors:
-    cloud = unit(np.random.default_rng(seed).standard_normal((count, 3)))
-    return cloud[cloud[:, 2] < 0.8]
-
-
 @pytest.fixture(scope="module")
 def field() -> Field:
-    return Field.of(ringed(1, 1500), ringed(2, 300), 3, 1.8, np.random.default_rng(0))
+    return ringed_field()
 
 
 @pytest.fixture

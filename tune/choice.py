@@ -66,8 +66,8 @@ def choose(curves: Sequence[Curve], rng: np.random.Generator) -> Choice:
     d, gain_d = _one(lengths, gain_L, trip_L)
     enough = [one for one, _ in drawn if one is not None]
     return Choice(
-        d=d, d_ci=_bounds(enough) if enough else None,
-        gain_d=gain_d, gain_ci=_bounds([gain for _, gain in drawn]),
+        d=d, d_ci=bounds(enough) if enough else None,
+        gain_d=gain_d, gain_ci=bounds([gain for _, gain in drawn]),
         d_max=lengths[-1], lengths=lengths, gain_L=tuple(map(float, gain_L)),
         round_trip_L=tuple(map(float, trip_L)), undecided=1 - len(enough) / DRAWS,
         seeds=len(curves), texts=gain_LSN.shape[2],
@@ -117,6 +117,7 @@ def _draws(gain_LSN: Floats, moved_LSN: Floats, rng: np.random.Generator) -> Any
         yield gain_L, centre_L + few(seeds) * (median_LS[:, seeds_S].mean(1) - centre_L)
 
 
-def _bounds(values: Sequence[int]) -> tuple[int, int]:
+def bounds(values: Sequence[int]) -> tuple[int, int]:
+    """The 95 % interval of drawn sizes, which are among them."""
     low = np.quantile(values, 0.025, method="lower")
     return int(low), int(np.quantile(values, 0.975, method="higher"))

@@ -24,7 +24,7 @@ from cllm.console import one_line_errors
 from cllm.errors import InputError
 from cllm.files import read_json
 from cllm.metrics import few, stretched
-from tune.choice import DRAWS, NEAR, SHARE, enough_gain
+from tune.choice import DRAWS, NEAR, SHARE, bounds, enough_gain
 
 SURE = (0.025, 0.975)
 WIDE = 2 * NormalDist().inv_cdf(SURE[1])  # a 95 % interval, in standard errors
@@ -52,10 +52,9 @@ def pooled(several: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> di
     drawn_BL = wide_SL[row_BS].mean(1) + noise_BL
     gain_L = gain_SL.mean(0)
     found = [enough_gain(lengths, one_L) for one_L in drawn_BL if one_L[-1] > 0]
-    low, high = np.quantile(found, SURE, method="nearest")
     low_L, high_L = np.quantile(drawn_BL, SURE, axis=0)
     return {
-        "d": enough_gain(lengths, gain_L), "ci": [int(low), int(high)], "share": SHARE,
+        "d": enough_gain(lengths, gain_L), "ci": bounds(found), "share": SHARE,
         "seeds": seeds, "stretched_by": few(seeds),
         "sizes": [
             {"d": d, "gain": float(gain_L[i]), "ci": [float(low_L[i]), float(high_L[i])],
