@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -211,8 +212,8 @@ def _is_about_tokens(error: BaseException | None) -> bool:
 
 
 def last_line(error: BaseException) -> str:
-    """An error's last line: what comes before is where it was raised, on another machine."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """An error's last line with words: what comes before is where it was raised, elsewhere."""
+    lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)]
     return lines[-1][:300] if lines else type(error).__name__
 
 

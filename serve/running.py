@@ -90,7 +90,13 @@ class Service:
             "logging_config": LOGGING,
             "applications": [application],
         }
-        service.client.deploy_applications(config)
+        try:
+            service.client.deploy_applications(config)
+        except RuntimeError as error:
+            raise WorkError(
+                f"Ray Serve did not start ({last_line(error)}); on a busy machine it may in a "
+                "second try"
+            ) from error
         try:
             service.wait({"run": run})  # with one model, so that it answers soon
             if settings.models > 1:

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from services import Load, eventually, kill, served
 
+from bench._load import free_port
 from bench._rubbish import answers, fault, rubbish
-from cllm.errors import InputError
+from cllm.errors import InputError, WorkError
 from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from serve.client import Client
 from serve.generation import GONE
@@ -283,6 +284,26 @@ def test_only_loopback_is_open_without_keys(host: str, inside: bool, tmp_path: P
         settings_of(parser().parse_args([*words, "--keys", str(keys)]))
     keys.write_text(json.dumps({"keys": {"ann": "0" * 64}}))
     assert settings_of(parser().parse_args([*words, "--keys", str(keys)])).keys == keys
+
+
+def test_a_serve_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def get_serve_details(self) -> dict[str, Any]:
+            return {"applications": {}}
+
+        def deploy_applications(self, config: dict[str, Any]) -> None:
+            raise RuntimeError("Request failed with status code 500: Traceback\nThe actor is dead\n.")
+
+    from serve.running import Service
+
+    monkeypatch.setattr("serve.running.get_dashboard_url", lambda: "127.0.0.1:1")
+    monkeypatch.setattr("serve.running.ServeSubmissionClient", lambda _: Client())
+    settings = settings_of(parser().parse_args(["--run", str(SHIPPED_VOIDS)]))
+    with (
+        pytest.raises(WorkError, match=r"did not start \(.*The actor is dead"),
+        Service.started(settings, "127.0.0.1", free_port()),
+    ):
+        pass
 
 
 def test_a_file_of_milvus_lite_is_no_store_of_a_service() -> None:
