@@ -292,7 +292,7 @@ def test_a_serve_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.Mon
             return {"applications": {}}
 
         def deploy_applications(self, config: dict[str, Any]) -> None:
-            raise RuntimeError("Request failed with status code 500: Traceback\nThe actor is dead\n.")
+            raise RuntimeError("Request failed: Traceback\nThe actor is dead\n.")
 
     from serve.running import Service
 
