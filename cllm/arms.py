@@ -117,7 +117,7 @@ def _settled_voids(
         void.keep(np.concatenate(found))
     if not void.starts:
         log.warning("no place is empty enough to start from: the void arm is empty")
-    elif not void.likely:
+    elif how.settled and not void.likely:
         log.warning("no text written from a void is plausible: the void arm is empty")
     elif not len(void.kept_nD):
         log.warning("no place in a void stays one when it is decoded: the void arm is empty")

@@ -227,10 +227,10 @@ def generate(
     from cllm.scorer import Scorer
 
     folder = trained_run(run)
+    other = Scorer(scorer, scorer_model, scorer_key) if scorer else None
     ideas = discovery.write_ideas(folder, seed, n or 100)
     arms = folder.notes()["ideas"]
-    if scorer:
-        other = Scorer(scorer, scorer_model, scorer_key)
+    if other:
         ideas = discovery.let_choose(folder, ideas, other, candidates)
     rows = discovery.idea_rows(best_first(ideas), {})
     emit({"arms": arms, "ideas": rows}, json, lambda: print_arms(arms, rows))

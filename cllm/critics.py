@@ -49,7 +49,7 @@ def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -
     maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
     scored, examples = (
         Examples.made([train[row] for row in rows], maker, rng, EDITS)
-        for rows in np.split(chosen_N, [min(SCORED, len(train) // 10)])
+        for rows in np.split(chosen_N, [max(1, min(SCORED, len(train) // 10))])
     )
     with training_progress("critic") as report:
         folder = run.path / "training" / "critic"

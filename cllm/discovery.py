@@ -293,8 +293,13 @@ def report_run(run: RunFolder, seed: int | None = None) -> dict[str, Any]:
 
 
 def idea_rows(ideas: Sequence[Idea], text_of: dict[str, str]) -> list[IdeaRow]:
-    """Ideas as they are shown: what another model chose, then the void arm; with nearest texts."""
-    ordered = sorted(ideas, key=lambda idea: (idea.chosen is None, idea.arm != "void"))
+    """Ideas, best first, as they are shown; of good ones and of the rest, those from voids first.
+
+    What another model chose comes before all of them. With their nearest texts.
+    """
+    ordered = sorted(
+        ideas, key=lambda idea: (idea.chosen is None, not idea.yields, idea.arm != "void")
+    )
     return [
         IdeaRow(
             text=idea.text,

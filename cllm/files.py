@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; InputError where it is missing or holds none."""
     try:
         value = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(_damaged(path, error)) from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no JSON object; {_make_again(path)}")

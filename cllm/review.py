@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MARKS = ("valid", "new", "useful")
 PAGE, SHEET, FOLDER = "review.html", "review.json", "reviews"
 SURE = (0.025, 0.975)
+DRAWS = 1000  # of the bootstrap
+Answers = NDArray[np.float64]  # 1 yes, 0 no, NaN none
 
 
 class Marks(BaseModel):
@@ -83,6 +85,9 @@ def write_page(run: RunFolder, sheet: Sheet) -> Path:
          "known": [text_of[one] for one, _ in idea.verdict.nearest[:1] if one in text_of]}
         for name, idea in sheet.ideas.items()
     ]  # fmt: skip
+    begun = read_json(run.path / SHEET)["id"] if (run.path / SHEET).exists() else sheet.id
+    if begun != sheet.id and any((run.path / FOLDER / str(begun)).glob("*.json")):
+        log.warning("marks of the review before this one (%s) are kept, and count no more", begun)
     page = page_template("review.html.j2", "cllm").render(review=sheet.id, items=items)
     write_json(run.path / SHEET, {"id": sheet.id, "n": sheet.n, "seed": sheet.seed})
     path = run.path / PAGE
@@ -104,7 +109,7 @@ def take_marks(run: RunFolder, files: Sequence[Path]) -> Sheet:
         )
     read = [_read(file, sheet) for file in files]
     for marks in read:
-        name = re.sub(r"\W", "_", marks.rater)
+        name = re.sub(r"\W", "_", marks.rater) + "-" + digest(marks.rater)[:8]
         write_json(run.path / FOLDER / sheet.id / f"{name}.json", marks.model_dump())
     return sheet
 
@@ -130,6 +135,8 @@ def _read(file: Path, sheet: Sheet) -> Marks:
     )
     if strange is not None:
         raise InputError(f"{file}: {strange!r} is no text of that review with its three marks")
+    if not marks.marks:
+        raise InputError(f"{file} marks no text; save it once some are marked")
     return marks
 
 
@@ -166,10 +173,8 @@ def outcome(sheet: Sheet, raters: Sequence[Marks], rng: np.random.Generator) -> 
             )
             for arm, names in arms.items()
         },
-        "agreement": {
-            mark: kappa for mark in MARKS if (kappa := _between(raters, mark)) is not None
-        },
-        "with_judge": _with_judge(sheet, raters),
+        "agreement": _between(raters, seen, rng),
+        "with_judge": _with_judge(sheet, raters, seen, rng),
     }  # fmt: skip
     if "void" in arms:
         told["preference"] = {
@@ -187,8 +192,9 @@ def _counts(names: Sequence[str], raters: Sequence[Marks], mark: str) -> NDArray
 
 def _share(mark: str, counts_n2: NDArray[np.int64], rng: np.random.Generator) -> dict[str, Any]:
     said, asked = counts_n2.sum(0)
+    share = float(said / asked)
     low, high = np.quantile(share_draws(counts_n2, rng), SURE)
-    return {mark: float(said / asked), f"{mark}_ci": [float(low), float(high)]}
+    return {mark: share, f"{mark}_ci": [min(float(low), share), max(float(high), share)]}
 
 
 def _less(
@@ -200,32 +206,70 @@ def _less(
     return {"useful": a - b, "useful_ci": [float(low), float(high)]}
 
 
-def _between(raters: Sequence[Marks], mark: str) -> float | None:
-    """Mean of Cohen's kappa over pairs of people, of texts that both marked; None without any."""
-    pairs = [
-        [(a.marks[name][mark], b.marks[name][mark]) for name in a.marks.keys() & b.marks.keys()]
-        for a, b in combinations(raters, 2)
-    ]
-    kappas = [kappa for both in pairs if (kappa := _kappa(both)) is not None]
-    return float(np.mean(kappas)) if kappas else None
+def _between(
+    raters: Sequence[Marks], names: Sequence[str], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Of each mark, the mean kappa over pairs of people, of texts that both marked."""
+    told: dict[str, Any] = {}
+    for mark in MARKS:
+        said_Rn = _said(raters, names, mark)
+
+        def mean(rows: NDArray[np.int64], said_Rn: Answers = said_Rn) -> float:
+            pairs = combinations(said_Rn[:, rows], 2)
+            kappas = [kappa for a, b in pairs if not np.isnan(kappa := _kappa(a, b))]
+            return float(np.mean(kappas)) if kappas else np.nan
+
+        told |= _with_interval(mark, mean, len(names), rng)
+    return told
 
 
-def _with_judge(sheet: Sheet, raters: Sequence[Marks]) -> dict[str, float]:
-    """Cohen's kappa of people, all their marks together, with the judge's validity and novelty."""
-    told: dict[str, list[tuple[bool, bool]]] = {"valid": [], "new": []}
-    for one in raters:
-        for name, marks in one.marks.items():
-            verdict = sheet.ideas[name].verdict
-            told["valid"].append((marks["valid"], verdict.valid))
-            told["new"].append((marks["new"], not verdict.duplicate))
-    return {mark: kappa for mark, both in told.items() if (kappa := _kappa(both)) is not None}
+def _with_judge(
+    sheet: Sheet, raters: Sequence[Marks], names: Sequence[str], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Kappa of people, all their marks together, with the judge's validity and novelty."""
+    verdicts = [sheet.ideas[name].verdict for name in names]
+    judged = {
+        "valid": np.array([float(one.valid) for one in verdicts]),
+        "new": np.array([float(not one.duplicate) for one in verdicts]),
+    }
+    told: dict[str, Any] = {}
+    for mark, judge_n in judged.items():
+        said_Rn = _said(raters, names, mark)
+
+        def together(
+            rows: NDArray[np.int64], said_Rn: Answers = said_Rn, judge_n: Answers = judge_n
+        ) -> float:
+            return _kappa(said_Rn[:, rows].ravel(), np.tile(judge_n[rows], len(said_Rn)))
+
+        told |= _with_interval(mark, together, len(names), rng)
+    return told
 
 
-def _kappa(both: Sequence[tuple[bool, bool]]) -> float | None:
-    """Cohen's kappa (1960); None where there is nothing to agree on: all is one answer."""
-    from sklearn.metrics import cohen_kappa_score
+def _said(raters: Sequence[Marks], names: Sequence[str], mark: str) -> Answers:
+    """What each said of each text, (R, n); NaN where nothing."""
+    return np.array([
+        [float(one.marks[name][mark]) if name in one.marks else np.nan for name in names]
+        for one in raters
+    ])  # fmt: skip
 
-    if len({answer for pair in both for answer in pair}) < 2:
-        return None
-    first, second = zip(*both, strict=True)
-    return float(cohen_kappa_score(first, second))
+
+def _kappa(first_n: Answers, second_n: Answers) -> float:
+    """Cohen's kappa (1960) of what both answered; NaN where all is one answer."""
+    both = ~np.isnan(first_n + second_n)
+    first_n, second_n = first_n[both], second_n[both]
+    if len(np.unique([first_n, second_n])) < 2:
+        return np.nan
+    a, b = first_n.mean(), second_n.mean()
+    chance = a * b + (1 - a) * (1 - b)
+    return float(((first_n == second_n).mean() - chance) / (1 - chance))
+
+
+def _with_interval(
+    mark: str, kappa: Callable[[NDArray[np.int64]], float], texts: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """A kappa and its interval over texts; nothing where there is none."""
+    if np.isnan(found := kappa(np.arange(texts))):
+        return {}
+    drawn = np.array([kappa(rng.integers(texts, size=texts)) for _ in range(DRAWS)])
+    low, high = np.nanquantile(drawn, SURE)
+    return {mark: found, f"{mark}_ci": [float(low), float(high)]}

@@ -229,8 +229,13 @@ def agreement_in_words(report: Numbers) -> str:
     people = "1 person" if found["raters"] == 1 else f"{found['raters']} people"
     told = [f"{people} marked {number(found['texts'])} texts"]
     for name, who in (("agreement", "each other"), ("with_judge", "the judge")):
-        kappas = [f"{mark} {kappa:.2f}" for mark, kappa in found.get(name, {}).items()]
-        told += [f"agreement with {who} (Cohen's kappa): {', '.join(kappas)}"] if kappas else []
+        kappas = found.get(name, {})
+        each = [
+            f"{mark} {kappas[mark]:.2f} [{low:.2f}, {high:.2f}]"
+            for mark in ("valid", "new", "useful") if mark in kappas
+            for low, high in [kappas[f"{mark}_ci"]]
+        ]  # fmt: skip
+        told += [f"agreement with {who} (Cohen's kappa): {', '.join(each)}"] if each else []
     return "; ".join(told) + "."
 
 

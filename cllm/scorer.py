@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from cllm.errors import InputError, WorkError
@@ -30,16 +33,24 @@ class Scorer:
     url: str  # as `http://host/v1`
     model: str | None = None
     key: str | None = None
-    seconds: float = 120
+    seconds: float = 120  # to wait for an answer, all of it
+
+    def __post_init__(self) -> None:
+        """InputError: the URL is none."""
+        try:
+            parts = urlsplit(self.url)
+            fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            fits = False
+        if not fits or re.search(r"\s", self.url):
+            raise InputError(f"{self.url!r} is no address of a scorer; write http://host/v1")
 
 
 def choose(scorer: Scorer, texts: Sequence[str]) -> list[int]:
     """Rows of the texts that it chose, best first.
 
-    InputError: the URL is none. WorkError: it does not answer, or no list of these numbers.
+    WorkError: it does not answer, or no list of these numbers.
     """
-    if not scorer.url.startswith(("http://", "https://")):
-        raise InputError(f"{scorer.url!r} is no address of a scorer; write http://host/v1")
     if not texts:
         return []
     model = scorer.model or _first_model(scorer)
@@ -67,8 +78,8 @@ def _first_model(scorer: Scorer) -> str:
 
 def _rows(scorer: Scorer, words: str, count: int) -> list[int]:
     """Of an answer, which may stand in a fence or a sentence."""
-    lists = re.findall(r"\[[\d,\s]*\]", words)
-    numbers = json.loads(lists[-1]) if lists and lists[-1].strip("[] \n,") else []
+    lists = re.findall(r"\[[\d,\s]*\]", words, re.ASCII)
+    numbers = [int(digits[:9]) for digits in re.findall(r"\d+", lists[-1])] if lists else []
     fits = len(set(numbers)) == len(numbers) and all(1 <= number <= count for number in numbers)
     if not numbers or not fits:
         raise _no_use(scorer, f"{words[:80]!r} is no list of different numbers from 1 to {count}")
@@ -82,15 +93,27 @@ def _asked(scorer: Scorer, path: str, body: Any) -> Any:  # noqa: ANN401 - JSON
     if scorer.key:  # which no redirect takes elsewhere
         request.add_unredirected_header("Authorization", f"Bearer {scorer.key}")
     try:
+        until = time.monotonic() + scorer.seconds
         with urlopen(request, timeout=scorer.seconds) as answer:
-            return json.loads(answer.read(MOST_BYTES))
+            return json.loads(_read(answer, until))
     except HTTPError as error:
         with error:
             raise _no_use(scorer, f"status {error.code}") from None
-    except (URLError, OSError) as error:
-        raise _no_use(scorer, f"no answer ({getattr(error, 'reason', error)})") from error
-    except ValueError as error:
+    except (OSError, HTTPException) as error:
+        why = str(getattr(error, "reason", error)) or type(error).__name__
+        raise _no_use(scorer, f"no answer ({why})") from error
+    except (ValueError, RecursionError) as error:
         raise _no_use(scorer, "no JSON") from error
+
+
+def _read(answer: HTTPResponse, until: float) -> bytes:
+    """All of it; one that drips is cut off, as one that says nothing is."""
+    told = b""
+    while part := answer.read1(MOST_BYTES - len(told)):
+        told += part
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    return told
 
 
 def _no_use(scorer: Scorer, why: str) -> WorkError:

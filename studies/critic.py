@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from cllm.arms import from_prior
 from cllm.console import one_line_errors, set_up_logging
 from cllm.critic import Critic, Examples, train_critic
 from cllm.errors import InputError
-from cllm.files import digest, file_digest, read_json, write_json
-from cllm.metrics import bootstrap
+from cllm.files import digest, file_digest, replacing, write_json
+from cllm.metrics import few
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
 from cllm.recipes import Grammar
@@ -37,14 +36,18 @@ from cllm.writing import checker_of
 
 log = logging.getLogger(__name__)
 
+# Shapes: N, M and n texts, S seeds, D coordinates.
 Scores = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 
 RECIPES = tuple(kind for kind in KINDS if kind != "negation")  # which recipes have none of
 ARMS = {"edits": 1.0, "random": 0.0, "both": 0.5}  # share of edits among what is wrong
 HELD_OUT = 400
 ALARMS = 0.01  # of held-out texts that a limit refuses
-METHOD = 3  # raised when the same critic would be trained or measured otherwise
-PREFIXES = (8, 16)  # of held-out vectors, whose decodes go wrong
+METHOD = 4  # raised when the same critic would be trained otherwise
+PREFIXES = (8, 16)  # of test texts' vectors, whose decodes go wrong
+DRAWS = 500  # of the bootstrap
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--texts", type=int, default=20_000, help="real ones that a critic sees at most")
     p.add_argument("--decodes", type=int, default=1500, help="that failures are looked for in")
     p.add_argument("--left-out", nargs="*", default=list(RECIPES), choices=RECIPES, help="kinds")
+    p.add_argument("--left-out-seeds", type=int, default=1)
     p.add_argument("--out", type=Path, default=Path("runs/critic"), help="a folder")
     options = p.parse_args(arguments)
     set_up_logging()
     with one_line_errors():
+        if min(options.seeds, options.left_out_seeds, options.steps) < 1 or options.decodes < 9:
+            raise InputError("--seeds and --steps must be 1 or more, and --decodes 9 or more")
         told = Study(RunFolder(options.run), options).told()
         write_json(options.out / "critic.json", told)
         print(json.dumps(told))
@@ -86,17 +92,16 @@ class Study:
         grammar = Grammar(corpus.info["richness"], corpus.info.get("fold", 0))
         draw = np.random.default_rng(4)
         self.withheld = [grammar.sample(draw, withheld=True) for _ in range(HELD_OUT)]
-        rng = np.random.default_rng(0)
-        self.negatives = Negatives.of(self.train, rng)
+        self.negatives = Negatives.of(self.train, np.random.default_rng(0))
         latents = run.load_latents(self.model)
-        self.decodes = self._decodes(latents.select("train").vectors_ND,
-                                     latents.select("validation").vectors_ND, rng)  # fmt: skip
+        self.decodes = self._decodes(*(latents.select(s).vectors_ND for s in ("train", "test")))
         self.wrong_n = np.array([bool(self.check(text)) for text in self.decodes])
         if not 0 < self.wrong_n.sum() < len(self.wrong_n):
             raise InputError("decodes are all right, or all wrong: there is nothing to tell apart")
 
-    def _decodes(self, train_ND: Any, held_out_MD: Any, rng: np.random.Generator) -> list[str]:  # noqa: ANN401
-        """Texts of random places and of the first coordinates of held-out vectors."""
+    def _decodes(self, train_ND: Vectors, held_out_MD: Vectors) -> list[str]:
+        """Texts of random places and of the first coordinates of test texts' vectors."""
+        rng = np.random.default_rng(5)  # places that no kind of edit was thought of by
         each = self.options.decodes // (1 + len(PREFIXES))
         places = [from_prior(train_ND, each, rng)]
         for k in PREFIXES:
@@ -107,80 +112,121 @@ class Study:
 
     def told(self) -> dict[str, Any]:
         """Each arm over seeds, differences of the same seed, and edits left out."""
-        arms = {arm: [self._on_failures(arm, seed) for seed in range(self.options.seeds)]
-                for arm in ARMS}  # fmt: skip
-        scores = {arm: np.array([one["auroc"] for one in some]) for arm, some in arms.items()}
-        rng = np.random.default_rng(1)
+        texts = [*self.decodes, *self.withheld, *self.unseen]
+        logits = {
+            arm: np.stack([self._logits(arm, RECIPES, seed, texts)
+                           for seed in range(self.options.seeds)])
+            for arm in ARMS
+        }  # fmt: skip
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
             "steps": self.options.steps, "seeds": self.options.seeds,
-            "failures": {
-                arm: {name: _interval(np.array([one[name] for one in some]), rng)
-                      for name in some[0]}
-                for arm, some in arms.items()
-            },
-            "edits_less_random": _interval(scores["edits"] - scores["random"], rng),
-            "both_less_random": _interval(scores["both"] - scores["random"], rng),
+            "failures": self._on_failures(logits),
+            "left_out_seeds": self.options.left_out_seeds,
             "left_out": {kind: self._left_out(kind) for kind in self.options.left_out},
         }  # fmt: skip
 
-    def _on_failures(self, arm: str, seed: int) -> dict[str, float]:
-        """AUROC on decodes; and what a limit lets through that 99 of 100 held-out texts pass."""
-        texts = [*self.decodes, *self.withheld, *self.unseen]
-        decoded_n, withheld_n, unseen_n = np.split(
-            self._logits(arm, RECIPES, seed, texts),
-            np.cumsum([len(self.decodes), len(self.withheld)]),
-        )
-        least, wrong_n = np.quantile(unseen_n, ALARMS), decoded_n[self.wrong_n]
+    def _on_failures(self, logits: Mapping[str, Scores]) -> dict[str, Any]:
+        """Of each arm's logits (S, n) of decodes, withheld and unseen: over seeds and texts.
+
+        AUROC on decodes; what a limit lets through that 99 of 100 held-out texts pass; and the
+        arms less random corruption, of the same seeds and texts.
+        """
+        sizes = {"wrong": int(self.wrong_n.sum()), "right": int((~self.wrong_n).sum()),
+                 "withheld": len(self.withheld), "unseen": len(self.unseen)}  # fmt: skip
+        ends = np.cumsum([len(self.decodes), len(self.withheld)])
+        parts: dict[str, dict[str, Scores]] = {}
+        for arm, logits_Sn in logits.items():
+            decoded_Sn, withheld_Sn, unseen_Sn = np.split(logits_Sn, ends, axis=1)
+            parts[arm] = {
+                "wrong": decoded_Sn[:, self.wrong_n], "right": decoded_Sn[:, ~self.wrong_n],
+                "withheld": withheld_Sn, "unseen": unseen_Sn,
+            }  # fmt: skip
+
+        def measured(rows: Mapping[str, Ints], seeds_S: Ints) -> dict[str, dict[str, Scores]]:
+            found: dict[str, dict[str, Scores]] = {}
+            for arm, part in parts.items():
+                each = [_told_apart({k: part[k][s][rows[k]] for k in sizes}) for s in seeds_S]
+                found[arm] = {name: np.array([one[name] for one in each]) for name in each[0]}
+            for arm in ("edits", "both"):
+                found[f"{arm}_less_random"] = {
+                    name: found[arm][name] - found["random"][name] for name in found[arm]
+                }
+            return found
+
+        seeds, rng = self.options.seeds, np.random.default_rng(1)
+        whole = measured({k: np.arange(n) for k, n in sizes.items()}, np.arange(seeds))
+        draws = [
+            measured({k: rng.integers(n, size=n) for k, n in sizes.items()},
+                     rng.integers(seeds, size=seeds))
+            for _ in range(DRAWS)
+        ]  # fmt: skip
         return {
-            "auroc": auroc(wrong_n, decoded_n[~self.wrong_n]),
-            "auroc_withheld": auroc(wrong_n, withheld_n),
-            "failures_passed": float((wrong_n >= least).mean()),
-            "withheld_passed": float((withheld_n >= least).mean()),
+            arm: {
+                name: _interval(values_S, np.array([draw[arm][name].mean() for draw in draws]))
+                for name, values_S in by_name.items()
+            }
+            for arm, by_name in whole.items()
         }
 
-    def _left_out(self, kind: str) -> dict[str, float]:
-        """AUROC on edits of one kind, of critics that have seen none of it; one seed."""
+    def _left_out(self, kind: str) -> dict[str, Any]:
+        """AUROC on edits of one kind, of critics that have seen none of it; by arm and seed."""
         rng, others = np.random.default_rng(2), tuple(one for one in RECIPES if one != kind)
         edited = [self.negatives.edited(text, rng, [kind]) for text in self.unseen]
         wrong = [edit[0] for edit in edited if edit and self.check(edit[0])]
-        found = {}
+        found: dict[str, Any] = {"wrong": len(wrong)}
         for arm in ARMS:
-            logits_n = self._logits(arm, others, 0, [*self.unseen, *wrong])
-            real_n, wrong_n = np.split(logits_n, [len(self.unseen)])
-            found[arm] = auroc(wrong_n, real_n)
+            found[arm] = []
+            for seed in range(self.options.left_out_seeds):
+                logits_n = self._logits(arm, others, seed, [*self.unseen, *wrong])
+                real_n, wrong_n = np.split(logits_n, [len(self.unseen)])
+                found[arm].append(auroc(wrong_n, real_n))
         return found
 
     def _logits(self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str]) -> Scores:
-        """Of one critic; kept in `--out`, so that a study goes on."""
-        o = self.options
-        kinds = kinds if ARMS[arm] else ()  # which rubbish has none of: one critic for all
-        made_from = digest(self.made_from, arm, *kinds, str((seed, o.steps, o.texts, METHOD)),
-                           *texts)  # fmt: skip
-        kept: Path = o.out / f"{made_from}.json"
-        if not kept.exists():
-            log.info("critic of %s, seed %d: %s", arm, seed, ", ".join(kinds))
-            logits_n = self._critic(arm, kinds, seed).logits(self.model.tokens(texts))
-            write_json(kept, {"logits": logits_n.tolist()})
-        return np.array(read_json(kept)["logits"])
+        """Of one critic, (n,)."""
+        return self._critic(arm, kinds, seed).logits(self.model.tokens(texts))
 
     def _critic(self, arm: str, kinds: Sequence[str], seed: int) -> Critic:
-        rng = np.random.default_rng([3, seed])
-        examples, held_out = (
-            Examples.made(texts, self.negatives, rng, ARMS[arm], kinds)
-            for texts in (self.train, self.held_out)
-        )
-        loop = LoopSettings(steps=self.options.steps, lr=5e-4, evaluations=4, seed=seed)
-        with tempfile.TemporaryDirectory() as folder:
-            return train_critic(
-                self.reference, self.model.base, examples, held_out, loop, Path(folder)
-            )[0]
+        """Trained, or from `--out`, where a training that was stopped goes on as well."""
+        o = self.options
+        kinds = kinds if ARMS[arm] else ()  # which rubbish has none of: one critic for all
+        made_from = digest(self.made_from, arm, *kinds, str((seed, o.steps, o.texts, METHOD)))
+        folder: Path = o.out / made_from
+        if not folder.exists():
+            log.info("critic of %s, seed %d: %s", arm, seed, ", ".join(kinds))
+            rng = np.random.default_rng([3, seed])
+            examples, held_out = (
+                Examples.made(texts, self.negatives, rng, ARMS[arm], kinds)
+                for texts in (self.train, self.held_out)
+            )
+            loop = LoopSettings(steps=o.steps, lr=5e-4, evaluations=4, seed=seed)
+            critic, result = train_critic(
+                self.reference, self.model.base, examples, held_out, loop,
+                o.out / "training" / made_from,
+            )  # fmt: skip
+            with replacing(folder) as new:
+                critic.save(new)
+            result.checkpoint.remove()
+        return Critic.load(folder, self.model.base)
 
 
-def _interval(values_S: np.ndarray[Any, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Over seeds; a single one has none."""
-    told: dict[str, Any] = {"mean": float(values_S.mean()), "seeds": values_S.tolist()}
-    return told if len(values_S) == 1 else told | {"ci": bootstrap(values_S, rng).ci}
+def _told_apart(logits: Mapping[str, Scores]) -> dict[str, float]:
+    """Of one critic's logits of wrong and right decodes, withheld and unseen recipes."""
+    least = np.quantile(logits["unseen"], ALARMS)
+    return {
+        "auroc": auroc(logits["wrong"], logits["right"]),
+        "auroc_withheld": auroc(logits["wrong"], logits["withheld"]),
+        "failures_passed": float((logits["wrong"] >= least).mean()),
+        "withheld_passed": float((logits["withheld"] >= least).mean()),
+    }
+
+
+def _interval(values_S: Scores, draws: Scores) -> dict[str, Any]:
+    """A mean over seeds; draws are of seeds and texts, stretched as few seeds are."""
+    mean = float(values_S.mean())
+    low, high = mean + few(len(values_S)) * (np.quantile(draws, (0.025, 0.975)) - mean)
+    return {"mean": mean, "ci": [float(low), float(high)], "seeds": values_S.tolist()}
 
 
 if __name__ == "__main__":

@@ -19,41 +19,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cllm import pipeline
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, build_corpus, built_in_corpus
 from cllm.errors import InputError
-from cllm.field import Field
 from cllm.files import digest, read_json, replacing, write_json
-from cllm.losses import Restoring, nats_given, null_nats
-from cllm.metrics import score_texts
+from cllm.losses import Restoring
 from cllm.model import CLLM
-from cllm.noise import text_keys
 from cllm.reading import read_rows
 from cllm.run import RunFolder, training_facts
 from cllm.settings import RunSettings, overridden
-from cllm.settling import filled
-from cllm.sphere import prefix, unit
 from cllm.training import fit
 from cllm.training_texts import TrainingTexts
-from cllm.void_balls import void_around
-from cllm.voids import VoidSettings, find_voids
 from cllm.words import WORD
 from studies.knows import prepare
+from studies.pizza_measured import Measured
 from studies.pizza_picture import draw_pizza
-from studies.pizza_told import KINDS, in_words, summary
-from studies.topics import Classifier, Topic, most_shared, of_another_domain, shuffled
+from studies.pizza_told import KINDS, compact, in_words, summary, table
+from studies.topics import Topic, most_shared
 
 log = logging.getLogger(__name__)
 
-Vectors = NDArray[np.float32]
 BASES = ("blind", "seen")  # whether the base LLM saw the topic
-RIDGE = 1e-3  # of the affine map
-FITTED = 4000  # other texts that it is fitted on, at most
-METHOD = 2  # raised when the same models would be measured otherwise
+METHOD = 3  # raised when the same models would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,17 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         corpus = corpus_of(options)
         if options.measured < 2:
             raise InputError("--measured must be 2 or more")
+        if not 0 < options.further <= 10:
+            raise InputError("--further must be above 0, and 10 at most")
         names = [name.lower() for name in options.topic or topics_of(corpus)]
         topics = [Topic.of(corpus, name) for name in dict.fromkeys(names)]
         found = [
             Experiment(corpus, topic, base, options).told()
-            for topic in topics for base in options.bases
+            for topic in topics for base in dict.fromkeys(options.bases)
         ]  # fmt: skip
-        told = {"topics": [topic.name for topic in topics], "each": found}
+        told: dict[str, Any] = {"topics": [topic.name for topic in topics]}
         told["summary"] = summary(found)
         told["words"] = in_words(told["summary"])
+        told["each"] = [compact(one) for one in found]
         write_json(options.out / "pizza.json", told)
-        print(json.dumps(told) if options.json else "\n".join(told["words"]))
+        lines = [*table(told["summary"]), "", *told["words"], "",
+                 *(f"{options.out / one['picture']}" for one in found)]  # fmt: skip
+        print(json.dumps(told) if options.json else "\n".join(lines))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +135,7 @@ class Experiment:
     def told(self) -> dict[str, Any]:
         """What it came to, from the folder where it is there already."""
         kept = self.folder / "told.json"
-        first = self.first()
+        first = self.first
         seconds = {kind: self.second(kind) for kind in KINDS}
         made_from = digest(first.hash, *(m.hash for m in seconds.values()),
                            str((self.options.measured, METHOD)))  # fmt: skip
@@ -150,30 +143,43 @@ class Experiment:
             return read_json(kept)
         log.info("%s over a base that %s it: measuring", self.topic.name,
                  "saw" if self.base == "seen" else "never saw")  # fmt: skip
-        told = {
-            "made_from": made_from, "topic": self.topic.name, "base": self.base,
+        about = {"topic": self.topic.name, "base": self.base, "picture": self.picture}
+
+        def draw(facts: Mapping[str, Any], *drawn: Any) -> None:  # noqa: ANN401 - as Picture says
+            draw_pizza(self.options.out / self.picture, about | dict(facts), *drawn)
+
+        measured = Measured(self.topic, first, seconds, self.options.measured, self.options.seed)
+        told = about | {
+            "made_from": made_from,
             "texts": {name: len(getattr(self.topic, name)) for name in ("seen", "scored", "unseen")}
             | {"rest": len(self.topic.rest)},
             "words_elsewhere": self.topic.words_elsewhere,
-            "restored_tokens": training_facts(self._base())["restored_tokens"],
-        } | Measured(self, first, seconds).told()  # fmt: skip
+            "restored_tokens": training_facts(self._base)["restored_tokens"],
+        } | measured.told(draw)  # fmt: skip
         write_json(kept, told)
         return told
 
+    @property
+    def picture(self) -> str:
+        """Below `--out`."""
+        return f"{self.folder.name}/pizza.png"
+
+    @cached_property
     def first(self) -> CLLM:
         """CLLM1: it never saw the topic."""
         run = RunFolder(self.folder / "cllm1")
-        prepare(run, self.topic.rest, self._base())
+        prepare(run, self.topic.rest, self._base)
         weak = self.options.allow_weak_base
         pipeline.train_model(run, self.settings, reuse=True, allow_weak=weak)
         return run.load_model()
 
     def second(self, kind: str) -> CLLM:
         """CLLM2: the first one trained on, with the topic alone, or with the rest as well."""
-        model, folder = self.first(), self.folder / f"cllm2-{kind}"
-        first, note = model.hash, folder / "training.json"
+        first, folder = self.first.hash, self.folder / f"cllm2-{kind}"
+        note = folder / "training.json"
         if note.exists() and read_json(note)["first"] == first:
-            return CLLM.load(folder, model.base)
+            return CLLM.load(folder, self.first.base)
+        model = RunFolder(self.folder / "cllm1").load_model()  # one of its own to train on
         settings = self.settings.train
         loop = settings.loop.model_copy(update={
             "seconds": settings.loop.seconds * self.options.further,
@@ -183,7 +189,7 @@ class Experiment:
         model.requires_grad_(True)
         task = Restoring(model, settings, texts.held_out, edits=texts.edits)
         log.info("%s: training on, %s", self.topic.name, kind)
-        result = fit(task, texts.both, loop, self.folder / "training" / kind)
+        result = fit(task, texts.both, loop, self.folder / "training" / f"{kind}-{first[:8]}")
         model.train(False).requires_grad_(False)
         with replacing(folder) as new:
             model.save_pretrained(new)
@@ -205,6 +211,7 @@ class Experiment:
         splits = ("train",) * len(train) + ("validation",) * len(held_out)
         return Corpus(ids, texts, ("",) * len(ids), ids, splits)
 
+    @cached_property
     def _base(self) -> Path:
         """Of all that a model may see; or of texts of the rest alone."""
         corpus = self.topic.rest
@@ -215,130 +222,7 @@ class Experiment:
         if not run.corpus.exists():
             pipeline.keep_corpus(run, corpus)
         pipeline.make_base(run, self.settings.base, reuse=True)
-        return run.base
-
-
-class Measured:
-    """Both models, their decoders, and what is measured of them."""
-
-    def __init__(self, of: Experiment, first: CLLM, seconds: Mapping[str, CLLM]) -> None:
-        self.topic, self.first, self.seconds = of.topic, first, seconds
-        self.most, self.seed = of.options.measured, of.options.seed
-        self.picture = of.folder / "pizza.png"
-        self.classifier = Classifier(of.topic)
-        rest = of.topic.rest
-        self.others = rest.select("test").sample(self.most).texts
-        self.fitted = rest.select("train").sample(FITTED).texts
-        self.sets = {"seen": _some(of.topic.seen, self.most),
-                     "unseen": _some(of.topic.unseen, self.most)}  # fmt: skip
-
-    def told(self) -> dict[str, Any]:
-        """Arms, drift, and where texts lie."""
-        test, own_nD = self.topic.rest.select("test").texts, self.first.encode(self.others)
-        arms = {name: self._arms(texts) for name, texts in self.sets.items()}
-        found: dict[str, Any] = {
-            "classifier": {
-                "hits": float(self.classifier(self.topic.unseen).mean()),
-                "false_alarms": float(self.classifier(test).mean()),
-            },
-            "arms": arms,
-            "others": {"e1_d1": self._scores(self.first, own_nD, self.others)},
-            "where": self._where(arms["unseen"]),
-        }
-        for kind, second in self.seconds.items():
-            vectors_nD = second.encode(self.others)
-            found["others"][f"e2_d1 {kind}"] = self._scores(self.first, vectors_nD, self.others)
-        return found
-
-    def _arms(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What decoders write of the topic's texts, by arm; arms of CLLM2 by its kind."""
-        first, rng = self.first, np.random.default_rng([self.seed, 8])
-        own_nD = first.encode(texts)
-        arms = {
-            "e1_d1": self._scores(first, own_nD, texts),
-            "random": self._scores(first, unit(rng.standard_normal(own_nD.shape)), texts),
-        }
-        for kind, second in self.seconds.items():
-            vectors_nD = second.encode(texts)
-            mapped_nD = _affine(second.encode(self.fitted), first.encode(self.fitted), vectors_nD)
-            mixed_nD = vectors_nD[:, rng.permutation(vectors_nD.shape[1])]
-            arms |= {
-                f"e2_d1 {kind}": self._scores(first, vectors_nD, texts),
-                f"e2_d2 {kind}": self._scores(second, vectors_nD, texts),
-                f"affine {kind}": self._scores(first, mapped_nD, texts),
-                f"permuted {kind}": self._scores(first, mixed_nD, texts),
-            }
-        return arms
-
-    def _scores(self, decoder: CLLM, vectors_nD: Vectors, texts: Sequence[str]) -> dict[str, Any]:
-        """Topic hit, content F1, BLEU, and nats over the decoder's null vector; means of n."""
-        rows = decoder.decode_tokens(vectors_nD)
-        written, tokens = decoder.base.to_text(rows), decoder.tokens(texts)
-        scores = score_texts(texts, written, [list(row) for row in tokens.rows], rows)
-        gain_n = null_nats(decoder, tokens) - nats_given(decoder, tokens, vectors_nD)
-        return {
-            "hit": float(self.classifier(filled(written)).mean()),
-            "content_f1": float(scores.content_f1_N.mean()),
-            "exact": float(scores.exact_match_N.mean()), "bleu": scores.value("bleu"),
-            "gain_nats": float(gain_n.mean()), "example": [texts[0], written[0]],
-        }  # fmt: skip
-
-    def _where(self, arms: Mapping[str, Any]) -> dict[str, Any]:
-        """Shares of texts, of each kind, that lie in voids of the first model's space; drawn."""
-        first, rng = self.first, np.random.default_rng([self.seed, 9])
-        k, rest = first.config.void_dim, self.topic.rest
-        cloud_ND, held_out_MD = (
-            first.encode(rest.select(s).texts) for s in ("train", "validation")
-        )
-        search = find_voids(prefix(cloud_ND, k), VoidSettings.quick(), rng, prefix(held_out_MD, k))
-        chance = np.inf if search.chance is None else search.chance
-        field = Field.of(cloud_ND, held_out_MD, k, chance, rng)
-        standing = [void for void in search.voids if void.stands]
-        unseen = self.sets["unseen"]
-        words = int(np.median([len(text.split()) for text in unseen]))
-        texts = {
-            "topic": unseen, "others": self.others, "its words shuffled": shuffled(unseen, rng),
-            "other words shuffled": shuffled(self.others, rng),
-            "another domain": of_another_domain(self.most, words),
-        }  # fmt: skip
-        encoders = {"E1": first} | {f"E2 {kind}": model for kind, model in self.seconds.items()}
-        vectors = {
-            f"{name}, {encoder}": model.encode(some)
-            for encoder, model in encoders.items() for name, some in texts.items()
-        }  # fmt: skip
-        least = field.least_score
-        told: dict[str, Any] = {
-            "void_dim": k, "voids": len(standing), "p_value": search.p_value,
-            "radius_ratio": search.radius_ratio,
-            "least_score": least if np.isfinite(least) else None,  # none: nothing is a void
-        }  # fmt: skip
-        for name, vectors_nD in vectors.items():
-            seen, around = field.look(vectors_nD), void_around(vectors_nD, standing)
-            told[name] = {
-                "in_void": float(field.is_void(vectors_nD).mean()),
-                "enclosed": float(field.encloses(vectors_nD).mean()),
-                "above_threshold": float((seen.score_n > field.least_score).mean()),
-                "in_found_void": float(np.mean([one is not None for one in around])),
-                "median_score": float(np.median(seen.score_n)),
-            }
-        flat = {name: prefix(vectors_nD, k) for name, vectors_nD in vectors.items()}
-        draw_pizza(self.picture, self.topic.name, prefix(cloud_ND, k), flat, standing, arms)
-        return told
-
-
-def _affine(from_ND: Vectors, to_ND: Vectors, vectors_nD: Vectors) -> Vectors:
-    """Vectors through the affine map, by ridge regression, that fits the others."""
-    with_one = [np.hstack([x, np.ones((len(x), 1))]).astype(np.float64)
-                for x in (from_ND, vectors_nD)]  # fmt: skip
-    x_NE = with_one[0]
-    square_EE = x_NE.T @ x_NE + RIDGE * np.eye(x_NE.shape[1])
-    return unit(with_one[1] @ np.linalg.solve(square_EE, x_NE.T @ to_ND))
-
-
-def _some(texts: Sequence[str], most: int) -> list[str]:
-    """At most so many, whatever their order."""
-    chosen = sorted(np.argsort(text_keys(list(texts)), kind="stable")[:most].tolist())
-    return [texts[row] for row in chosen]
+        return Path(run.base)
 
 
 if __name__ == "__main__":

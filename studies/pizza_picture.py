@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cllm.files import replacing
 from cllm.map import fit_plane
 from cllm.voids import Void
+from studies.pizza_told import summary, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,19 +34,28 @@ SHOWN = 120  # points of a kind
 
 
 def draw_pizza(
-    path: Path, topic: str, cloud_NK: Vectors, points: Mapping[str, Vectors],
-    voids: Sequence[Void], arms: Mapping[str, Mapping[str, Any]],
+    path: Path, facts: Mapping[str, Any], cloud_NK: Vectors, points: Mapping[str, Vectors],
+    voids: Sequence[Void],
 ) -> None:  # fmt: skip
-    """Write a PNG: a flat map of the first model's space, and the arms' hits and content F1."""
+    """Write a PNG: a flat map of the first model's space, the arms' scores, and the answers.
+
+    `facts`: one topic's over one base, as `Measured.told` gives them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 7), dpi=100, facecolor="white", layout="constrained")
+    topic, seen = facts["topic"], facts["base"] == "seen"
+    figure = Figure(figsize=(15, 8), dpi=100, facecolor="white", layout="constrained")
     space, bars = figure.subplots(1, 2, width_ratios=(1.1, 1))
     _draw_space(space, cloud_NK, points, voids)
     space.set_title(f"Where {topic!r} lies in a space that was learnt without it", fontsize=13)
-    _draw_arms(bars, arms)
-    bars.set_title(f"What comes back of {topic!r} texts that no model saw", fontsize=13)
+    _draw_arms(bars, facts["arms"]["unseen"])
+    texts = len(facts["arms"]["unseen"]["e1_d1"]["hit"])
+    bars.set_title(f"What comes back of {texts} {topic!r} texts that no model saw", fontsize=13)
+    (told,) = (kinds for name, kinds in summary([facts]).items() if name == facts["base"])
+    base = f"A base that {'saw' if seen else 'never saw'} the topic. "
+    figure.suptitle(base + ". ".join(verdict(kind, told[kind]) for kind in told) + ".",
+                    fontsize=12, wrap=True)  # fmt: skip
     with replacing(path) as new:
         FigureCanvasAgg(figure).print_png(new)
 
@@ -82,7 +92,7 @@ def _draw_arms(axes: Axes, arms: Mapping[str, Mapping[str, Any]]) -> None:
         (0.2, "hit", BLUE, "hits the topic, by a classifier"),
         (-0.2, "content_f1", RED, "content F1 against the true text"),
     ):
-        values = [arms[name][what] for name in names]
+        values = [float(np.mean(arms[name][what])) for name in names]
         axes.barh(rows + lift, values, height=0.38, color=colour, label=told)
         for row, value in zip(rows, values, strict=True):
             axes.text(value + 0.01, row + lift, f"{value:.2f}", va="center", fontsize=10)

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,15 +72,28 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
 
     words = ["--seeds", "2", "--steps", "3", "--decodes", "60", "--texts", "600",
              "--left-out", "swap", "--out", str(tmp_path)]  # fmt: skip
+    kinds, made, RECIPES = [], critic.Examples.made, critic.RECIPES
+
+    def seen(texts: list[str], *how: Any) -> Any:
+        kinds.extend([how[-1]] if len(texts) > 500 else [])
+        return made(texts, *how)
+
+    monkeypatch.setattr(critic.Examples, "made", seen)
     critic.main(words)
     told = json.loads(capsys.readouterr().out)
     assert told["decodes"] == 60
     assert 0 < told["wrong"] < 60
-    assert set(told["failures"]) == set(told["left_out"]["swap"]) == set(critic.ARMS)
+    assert set(told["failures"]) == {*critic.ARMS, "edits_less_random", "both_less_random"}
+    assert set(told["left_out"]["swap"]) == {*critic.ARMS, "wrong"}
     seeds = {arm: np.array(of["auroc"]["seeds"]) for arm, of in told["failures"].items()}
-    assert all(((of > 0) & (of < 1)).all() for of in seeds.values())
+    assert all(((seeds[arm] > 0) & (seeds[arm] < 1)).all() for arm in critic.ARMS)
     difference = float((seeds["edits"] - seeds["random"]).mean())
-    assert told["edits_less_random"]["mean"] == pytest.approx(difference)
+    less = told["failures"]["edits_less_random"]["auroc"]
+    assert less["mean"] == pytest.approx(difference)
+    assert less["ci"][0] < difference < less["ci"][1]
+    assert len(kinds) == 8, "random corruption knows no kinds: one critic for all"
+    assert [some for some in kinds if "swap" in some] == [RECIPES] * 4
+    assert sorted({some for some in kinds if some} - {RECIPES}) == [RECIPES[1:]]
 
     def never(*_: object) -> None:
         raise AssertionError("it was trained before")

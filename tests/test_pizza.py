@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys import ringed, ringed_field
 
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
+from cllm.losses import nats_given
 from cllm.recipes import combination
+from cllm.run import SHIPPED, RunFolder
+from cllm.sphere import unit
+from cllm.voids import VoidSettings, find_voids
 from studies import pizza
-from studies.pizza import _affine
-from studies.pizza_told import MUST_NOT_COUNT, in_words, summary
+from studies.pizza_measured import _affine, best_vectors, lying
+from studies.pizza_told import KINDS, SET_OF, in_words, summary, table, where_it_fails
 from studies.topics import Classifier, Topic, most_shared, of_another_domain, shuffled, unnamed
 
 
@@ -112,43 +117,137 @@ def test_an_affine_map_brings_turned_vectors_back() -> None:
                                atol=1e-3)  # fmt: skip
 
 
-def facts(base: str, back: float, inside: float) -> dict[str, Any]:
-    """Of one topic: so much comes back, so much lies in voids."""
+def facts(
+    topic: str, back: float, inside: float, base: str = "blind", seed: int = 0, **more: float
+) -> dict[str, Any]:
+    """Of one topic: such a share of its texts comes back, and such a one lies in voids."""
+    rng = np.random.default_rng(seed)
 
-    def arm(hit: float) -> dict[str, float]:
-        return {"hit": hit, "content_f1": hit, "gain_nats": 10 * hit}
+    def each(share: float, n: int) -> list[float]:
+        return (rng.permutation(n) < round(share * n)).astype(float).tolist()
+
+    def arm(hit: float) -> dict[str, Any]:
+        return {"hit": each(hit, 100), "content_f1": each(hit, 100), "gain_nats": each(hit, 100),
+                "bleu": hit, "example": ["a", "b"]}  # fmt: skip
 
     arms = {"e1_d1": arm(0.1), "random": arm(0.0)}
-    for kind in ("alone", "mixed"):
-        arms |= {f"e2_d1 {kind}": arm(back), f"e2_d2 {kind}": arm(0.9),
-                 f"affine {kind}": arm(back), f"permuted {kind}": arm(0.0)}  # fmt: skip
-    where = {
-        f"{name}, {encoder}": {"in_void": inside if name == "topic" else 0.1}
-        for encoder in ("E1", "E2 alone", "E2 mixed") for name in ("topic", *MUST_NOT_COUNT)
+    for kind in KINDS:
+        arms |= {f"e2_d1 {kind}": arm(back), f"e2_d2 {kind}": arm(more.get("ceiling", 0.9)),
+                 f"affine {kind}": arm(more.get("affine", back)),
+                 f"permuted {kind}": arm(0.0)}  # fmt: skip
+    where: dict[str, Any] = {
+        f"{name}, {encoder}": {
+            what: each(share, 100) for what, share in
+            (("in_void", inside if name == "topic" else 0.1), ("in_found", 0.0))
+        }
+        for encoder in ("E1", "E2 alone", "E2 mixed") for name in SET_OF
     }  # fmt: skip
-    others = {name: {"content_f1": 0.8} for name in ("e1_d1", "e2_d1 alone", "e2_d1 mixed")}
-    return {"base": base, "arms": {"seen": arms, "unseen": arms}, "others": others, "where": where}
+    where["voids"] = more.get("voids", 3)
+    others = {name: arm(0.8) for name in ("e1_d1", "e2_d1 alone", "e2_d1 mixed")}
+    return {"base": base, "topic": topic, "arms": {"seen": arms, "unseen": arms}, "others": others,
+            "where": where, "best": arm(more.get("best", 0.9)), "base_restores": 0.95}  # fmt: skip
+
+
+DISHES = ("pie", "stew", "tart", "soup", "cake")
 
 
 def test_words_say_whether_it_came_back_and_lay_in_a_void() -> None:
-    good = [facts("blind", 0.7 + i / 100, 0.6 + i / 100) for i in range(5)]
+    good = [facts(dish, 0.7 + i / 100, 0.6 + i / 100) for i, dish in enumerate(DISHES)]
     told = summary(good)["blind"]["mixed"]
     assert told["hit e2_d1 less best floor"]["mean"] == pytest.approx(0.62)
-    assert told["hit e2_d1 less best floor"]["ci"][0] > 0.5
-    assert told["content_f1 of others, e2_d1 over e1_d1"]["mean"] == 1
+    assert told["hit e2_d1 less best floor"]["ci"][0] > 0.4
+    assert told["content_f1 of others, e2_d1 over e1_d1"]["mean"] == pytest.approx(1)
     assert told["in voids, E2, less the most of what must not count"]["mean"] == pytest.approx(0.52)
+    assert told["in voids that were found, topic, E1"] == {"mean": 0, "ci": [0, 0], "topics": 5}
     line = in_words(summary(good))[1]
-    assert "texts came back" in line
-    assert ", and lay in voids" in line
-    drifted = [facts("blind", 0.7, 0.6 + i / 100) for i in range(5)]
-    for one in drifted:
-        one["where"] |= {name: {"in_void": 0.9} for name in one["where"] if "E2" in name}
-    far = summary(drifted)["blind"]["mixed"]["in voids, E2, less the most of what must not count"]
-    assert far["mean"] == 0, "an encoder that drifts takes all texts into voids"
-    bad = in_words(summary([facts("blind", 0.1, 0.1)] * 5))[0]
+    assert "texts came back, and lay in voids by E1, and in voids by E2." in line
+    bad = in_words(summary([facts(dish, 0.1, 0.1) for dish in DISHES]))[0]
     assert "did not surely come back" in bad
     assert "did not surely lie in voids" in bad
-    assert "ci" not in summary(good[:1])["blind"]["mixed"]["hit e2_d1"]
+    none = in_words(summary([facts(dish, 0.7, 0.0, voids=0) for dish in DISHES]))[0]
+    assert "no void was found that they could lie in" in none
+
+
+def test_each_encoder_is_judged_by_itself() -> None:
+    drifted = [facts(dish, 0.7, 0.6) for dish in DISHES]
+    for one in drifted:
+        one["where"] |= {name: {"in_void": [1.0] * 100, "in_found": [0.0] * 100}
+                         for name in one["where"] if "E2" in name}  # fmt: skip
+    told = summary(drifted)
+    far = told["blind"]["mixed"]["in voids, E2, less the most of what must not count"]
+    assert far["mean"] == 0, "an encoder that drifts takes all texts into voids"
+    assert "lay in voids by E1." in in_words(told)[0]
+    for one in drifted:
+        one["where"] = facts("pie", 0.7, 0.1)["where"] | {
+            name: value for name, value in facts("pie", 0.7, 0.6)["where"].items() if "E2" in name
+        }
+    assert "lay in voids by E2." in in_words(summary(drifted))[0]
+
+
+def test_one_topic_has_an_interval_over_its_texts() -> None:
+    told = summary([facts("pizza", 0.9, 0.6)])["blind"]["alone"]
+    low, high = told["hit e2_d1"]["ci"]
+    assert 0.8 < low < 0.9 < high < 1
+    assert "texts came back, and lay in voids" in in_words(summary([facts("pizza", 0.9, 0.6)]))[0]
+    assert any(line.startswith("| hit e2_d1 | 0.90 [") for line in table(
+        summary([facts("pizza", 0.9, 0.6)])))  # fmt: skip
+
+
+def test_what_the_base_buys_is_a_paired_difference() -> None:
+    both = [facts(dish, back, 0.2, base, seed) for seed, dish in enumerate(DISHES)
+            for base, back in (("blind", 0.3), ("seen", 0.5))]  # fmt: skip
+    told = summary(both)["seen − blind"]["alone"]
+    assert told["hit e2_d1"]["mean"] == pytest.approx(0.2)
+    assert told["hit e1_d1"] == {"mean": 0, "ci": [0, 0], "topics": 5}
+    assert "A base that saw the topic, less one that did not" in in_words(summary(both))[-1]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({"ceiling": 0.12, "back": 0.1}, "it learnt nothing"),
+     ({"back": 0.9}, "next to nothing is lost"),
+     ({"affine": 0.7}, "brings back 50%, which was the encoder's drift"),
+     ({"best": 0.8}, "the second encoder does not point at them"),
+     ({"best": 0.5}, "what is left is the decoder's")],
+)  # fmt: skip
+def test_where_it_fails_is_told(more: dict[str, float], words: str) -> None:
+    told = summary([facts("pizza", more.pop("back", 0.5), 0.1, **more)])
+    assert words in where_it_fails(told["blind"]["mixed"])
+
+
+def test_places_in_voids_are_told_one_by_one() -> None:
+    field, top_D = ringed_field(), np.array([0, 0, 1], np.float32)
+    search = find_voids(ringed(1, 1500), VoidSettings.quick(), np.random.default_rng(0))
+    standing = [max(search.voids, key=lambda void: void.radius)]
+    told = lying(field, standing, np.stack([top_D, -top_D]))
+    assert told["in_void"] == told["in_found"] == told["above_threshold"] == [True, False]
+    assert told["enclosed"] == [True, True]
+    assert told["score"][0] > told["score"][1]
+    assert lying(field, [], top_D[None])["in_found"] == [False], "a void, and none that was found"
+
+
+def test_the_second_model_gets_as_much_of_the_topic_as_of_the_rest(
+    recipes: Corpus, topic: Topic, tmp_path: Path
+) -> None:
+    options = pizza.parser().parse_args(["--out", str(tmp_path)])
+    experiment = pizza.Experiment(recipes, topic, "blind", options)
+    for kind, share in (("alone", 1.0), ("mixed", 0.5)):
+        texts = experiment._texts(kind)
+        assert len(set(texts.ids)) == len(texts.ids)
+        for split, own in (("train", topic.seen), ("validation", topic.scored)):
+            some = texts.select(split).texts
+            assert np.mean([text in set(own) for text in some]) == pytest.approx(share, abs=0.02)
+        assert not set(texts.texts) & set(topic.unseen)
+
+
+def test_a_search_by_gradient_betters_vectors() -> None:
+    model = RunFolder(SHIPPED).load_model()
+    tokens = model.tokens(list(built_in_corpus("plain", 200, 9).texts[:4]))
+    start_nD = unit(np.random.default_rng(0).standard_normal((4, model.config.dim)))
+    best_nD = best_vectors(model, tokens, start_nD.astype(np.float32))
+    np.testing.assert_allclose(np.linalg.norm(best_nD, axis=1), 1, atol=1e-5)
+    before, after = (nats_given(model, tokens, vectors) for vectors in (start_nD, best_nD))
+    assert (after < before - 10).all()
 
 
 @pytest.mark.slow
@@ -156,19 +255,23 @@ def test_words_say_whether_it_came_back_and_lay_in_a_void() -> None:
 def test_the_experiment_runs_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--topic", "gratin", "--bases", "blind", "--texts", "3000", "--seconds", "8",
+    words = ["--topic", "gratin", "--texts", "3000", "--seconds", "8",
              "--base-seconds", "8", "--allow-weak-base", "--measured", "20", "--json",
              "--out", str(tmp_path)]  # fmt: skip
     pizza.main(words)
     told = json.loads(capsys.readouterr().out)
-    (one,) = told["each"]
+    one, seen = told["each"]
+    assert (one["base"], seen["base"]) == ("blind", "seen")
     assert set(one["arms"]["unseen"]) == {"e1_d1", "random"} | {
         f"{arm} {kind}" for arm in ("e2_d1", "e2_d2", "affine", "permuted")
         for kind in ("alone", "mixed")
     }  # fmt: skip
     assert 0 <= one["where"]["topic, E2 mixed"]["in_void"] <= 1
-    assert len(told["words"]) == 2
-    assert next(tmp_path.glob("*/pizza.png")).stat().st_size > 10_000
+    assert 0 <= one["where"]["topic, best"]["in_void"] <= 1
+    assert one["best"]["gain_nats"] >= one["arms"]["unseen"]["e1_d1"]["gain_nats"]
+    assert len(told["words"]) == 6
+    assert (tmp_path / one["picture"]).stat().st_size > 10_000
+    assert one["picture"] != seen["picture"]
 
     def never(*_: object) -> None:
         raise AssertionError("it was there already")
@@ -177,6 +280,17 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(
     monkeypatch.setattr(pizza, "Measured", never)
     pizza.main(words)
     assert json.loads(capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize("further", ["0", "-1", "nan", "11"])
+def test_how_long_the_second_model_is_trained_is_checked_first(
+    further: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        pizza.main(["--topic", "gratin", "--texts", "3000", "--further", further,
+                    "--out", str(tmp_path)])  # fmt: skip
+    assert "--further" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_where_no_topic_is_named_the_corpus_has_to_be_built_in(tmp_path: Path) -> None:

@@ -15,8 +15,18 @@ from cllm import review
 from cllm.errors import InputError
 from cllm.ideas import Idea
 from cllm.judge import Verdict
-from cllm.review import Marks, Sheet, draw_sheet, outcome, reviewed, take_marks, write_page
+from cllm.review import (
+    Marks,
+    Sheet,
+    _kappa,
+    draw_sheet,
+    outcome,
+    reviewed,
+    take_marks,
+    write_page,
+)
 from cllm.run import SHIPPED, RunFolder
+from cllm.scoreboard import agreement_in_words
 
 
 @pytest.fixture
@@ -64,7 +74,10 @@ def test_marks_are_kept_by_name_and_reported(run: RunFolder, tmp_path: Path) -> 
     assert told is not None
     assert told["raters"] == 2
     assert told["texts"] == len(sheet.ideas)
-    assert told["agreement"] == {"new": 1.0, "useful": 1.0}, "of valid all are one answer"
+    assert told["agreement"].keys() == {"new", "new_ci", "useful", "useful_ci"}, (
+        "of valid all are one answer"
+    )
+    assert told["agreement"]["new_ci"] == [1, 1]
     run.ideas.unlink()
     assert reviewed(run, np.random.default_rng(0)) is None
 
@@ -73,7 +86,7 @@ def test_marks_are_kept_by_name_and_reported(run: RunFolder, tmp_path: Path) -> 
     ("changes", "words"),
     [({"review": "another"}, "is of another review"), ({"rater": ""}, "rater"),
      ({"rater": "../../x"}, "rater"), ({"marks": {"strange": {}}}, "'strange' is no text"),
-     ({"marks": []}, "marks"), ({"more": 1}, "more")],
+     ({"marks": []}, "marks"), ({"marks": {}}, "marks no text"), ({"more": 1}, "more")],
 )  # fmt: skip
 def test_a_file_that_is_none_of_this_review_is_refused(
     run: RunFolder, tmp_path: Path, changes: dict[str, Any], words: str
@@ -87,6 +100,19 @@ def test_a_file_that_is_none_of_this_review_is_refused(
     good.write_text("no JSON")
     with pytest.raises(InputError, match="cannot be read"):
         take_marks(run, [good])
+
+
+def test_marks_of_two_people_whose_names_look_alike_are_both_kept(
+    run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sheet = draw_sheet(run, 3, seed=0)
+    write_page(run, sheet)
+    take_marks(run, [saved(tmp_path / "a", sheet, "ann b"), saved(tmp_path / "b", sheet, "ann.b")])
+    told = reviewed(run, np.random.default_rng(0))
+    assert told is not None
+    assert told["raters"] == 2
+    write_page(run, draw_sheet(run, 4, seed=0))
+    assert "marks of the review before this one" in caplog.text
 
 
 def test_marks_of_earlier_ideas_are_left_out_and_said(
@@ -136,8 +162,24 @@ def test_preferences_are_between_arms_and_agreement_is_beyond_chance() -> None:
     assert told["agreement"]["new"] == pytest.approx(-1)
     assert told["with_judge"]["valid"] == pytest.approx(1)
     assert abs(told["with_judge"]["new"]) < 0.1
+    low, high = told["with_judge"]["new_ci"]
+    assert low <= told["with_judge"]["new"] <= high < 0.5
+    assert "valid 1.00 [1.00, 1.00], new -1.00 [" in agreement_in_words({"review": told})
     alone = outcome(sheet, [marked("a")], np.random.default_rng(0))
     assert alone["agreement"] == {}
+    assert "each other" not in agreement_in_words({"review": alone})
+
+
+def test_agreement_is_cohens_and_leaves_out_what_one_has_not_marked() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    rng = np.random.default_rng(0)
+    first, second = rng.random(60) < 0.6, rng.random(60) < 0.5
+    second[:30] = first[:30]
+    with_gaps = np.where(np.arange(60) < 50, first, np.nan)
+    expected = cohen_kappa_score(first[:50], second[:50])
+    assert _kappa(with_gaps, second.astype(float)) == pytest.approx(expected)
+    assert np.isnan(_kappa(np.ones(5), np.ones(5)))
 
 
 @pytest.mark.browser

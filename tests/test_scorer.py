@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def says(words: str) -> Reply:
     return reply
 
 
-@pytest.mark.parametrize("words", ["[3, 1]", "```json\n[3, 1]\n```", "I like [3, 1]"])
+@pytest.mark.parametrize(
+    "words", ["[3, 1]", "```json\n[3, 1]\n```", "I like [3, 1]", "[3, 1,]", "[03 1]"]
+)
 def test_its_list_is_the_order(words: str) -> None:
     with stand_in(says(words)) as (url, heard):
         assert choose(Scorer(url, key="secret"), TEXTS) == [2, 0]
@@ -82,6 +85,7 @@ def test_its_list_is_the_order(words: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [says("[]"), says("the third"), says("[4]"), says("[0]"), says("[1, 1]"), says("[-1]"),
+     says(f"[{'1' * 5000}]"), says("[²]"), lambda *_: (200, b"[" * 100_000),
      lambda *_: (200, b"rubbish"), lambda *_: (200, b'{"choices": []}'), lambda *_: (200, b"[]"),
      lambda *_: (500, b"trace"), lambda *_: (401, b"")],
 )  # fmt: skip
@@ -101,8 +105,44 @@ def test_one_that_is_late_or_away_or_no_address_is_named() -> None:
         choose(Scorer(url, model="any", seconds=0.2), TEXTS)
     with pytest.raises(WorkError, match="no answer"):
         choose(Scorer("http://127.0.0.1:1/v1"), TEXTS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "http://h:abc", "http://a b", "http://[::1", "http://", "host/v1",
+     "http://h:0/v1"],
+)  # fmt: skip
+def test_what_is_no_address_is_told_before_anything_is_written(url: str) -> None:
     with pytest.raises(InputError, match="no address of a scorer"):
-        choose(Scorer("file:///etc/passwd"), TEXTS)
+        Scorer(url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(b"SSH-2.0-OpenSSH\r\n", "no answer"),
+     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no answer"),
+     (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "no (JSON|answer)"),
+     (b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n", "no answer"), (None, "timed out")],
+)  # fmt: skip
+def test_one_that_goes_away_or_drips_or_speaks_no_http_is_named(
+    answer: bytes | None, words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as caller, suppress(OSError):
+                caller.recv(65_536)
+                caller.sendall(answer or b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+                while answer is None:  # a byte at a time, for ever
+                    caller.sendall(b" ")
+                    time.sleep(0.1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        scorer = Scorer(f"http://127.0.0.1:{server.getsockname()[1]}/v1", "any", seconds=0.5)
+        begun = time.monotonic()
+        with pytest.raises(WorkError, match=words):
+            choose(scorer, TEXTS)
+    assert time.monotonic() - begun < 10  # a dripping one would hold it for ever
 
 
 def test_what_it_chose_is_kept_and_comes_first(tmp_path: Path) -> None:
