@@ -66,6 +66,8 @@ class Correction:
         counts = self.steps, self.retreat, self.passes, self.best_of - 1
         if min(counts) < 0 or not (0 <= self.walked <= 1 and self.temperature > 0):
             raise InputError(f"{self}: best_of must be 1 or more, other counts 0 or more")
+        if (self.steps or self.retreat) and not self.settled:
+            raise InputError(f"{self}: steps and retreat correct what settles; set settled")
 
 
 USUAL = Correction()

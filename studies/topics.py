@@ -75,9 +75,11 @@ class Topic:
         return cls(name, rest, seen, scored, unseen)
 
     def without_unseen(self, corpus: Corpus) -> Corpus:
-        """The whole corpus but for what no model may see."""
+        """The whole corpus but for what no model may see, and what is near it."""
         unseen = set(self.unseen)
-        return corpus.only([text not in unseen for text in corpus.texts])
+        pairs = zip(corpus.texts, corpus.groups, strict=True)
+        near = {group for text, group in pairs if text in unseen}
+        return corpus.only([group not in near for group in corpus.groups])
 
     @property
     def words_elsewhere(self) -> float:

@@ -142,10 +142,11 @@ def test_places_may_be_decoded_as_they_are(field: Field) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"best_of": 0}, {"steps": -1}, {"passes": -1}, {"walked": 1.5}, {"temperature": 0}]
-)
+    "wrong", [{"best_of": 0}, {"steps": -1}, {"passes": -1}, {"walked": 1.5}, {"temperature": 0},
+              {"settled": False, "steps": 1}, {"settled": False, "retreat": 1}],
+)  # fmt: skip
 def test_numbers_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be"):
+    with pytest.raises(InputError, match=r"must be|set settled"):
         Correction(**wrong)
 
 

@@ -75,6 +75,10 @@ def test_nothing_near_the_topic_is_left_in_the_rest(recipes: Corpus) -> None:
     assert not {"a gratin of ham", recipes.texts[near]} & set(found.rest.texts)
     kept = found.without_unseen(texts).texts
     assert not set(kept) & set(found.unseen)
+    groups = dict(zip(texts.texts, texts.groups, strict=True))
+    groups[recipes.texts[near]] = groups[found.unseen[0]]
+    nearer = replace(texts, groups=tuple(groups[text] for text in texts.texts))
+    assert recipes.texts[near] not in found.without_unseen(nearer).texts
     assert set(found.seen) < set(kept)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toys import command
 
 from cllm import review
 from cllm.errors import InputError
@@ -180,6 +181,27 @@ def test_agreement_is_cohens_and_leaves_out_what_one_has_not_marked() -> None:
     expected = cohen_kappa_score(first[:50], second[:50])
     assert _kappa(with_gaps, second.astype(float)) == pytest.approx(expected)
     assert np.isnan(_kappa(np.ones(5), np.ones(5)))
+
+
+def test_the_commands_make_the_page_and_show_what_it_came_to(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        assert command(*words, "--run", str(run.path), "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    begun = told("review", "--n", "4")
+    assert (run.path / "review.html").exists()
+    sheet = draw_sheet(run, 4, seed=0)
+    assert begun["review"] == sheet.id
+    files = [saved(tmp_path / f"{name}.json", sheet, name) for name in ("ann", "bob")]
+    came_to = told("review", *(word for file in files for word in ("--marks", str(file))))
+    assert came_to["raters"] == 2
+    assert told("report")["review"]["agreement"] == came_to["agreement"]
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "2 people marked" in page
+    assert "agreement with each other" in page
+    assert command("review", "--run", str(run.path), "--marks", str(run.path / "report.json")) == 2
 
 
 @pytest.mark.browser

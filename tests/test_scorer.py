@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import command
 
 from cllm import discovery
 from cllm.errors import InputError, WorkError
@@ -162,3 +163,29 @@ def test_what_it_chose_is_kept_and_comes_first(tmp_path: Path) -> None:
     assert [idea.id for idea in kept[:2]] == [new[3].id, new[1].id]
     assert [idea.chosen for idea in kept[:3]] == [1, 2, None]
     assert discovery.idea_rows(kept, {})[0]["text"] == new[3].text
+
+
+def test_the_command_has_it_choose_and_refuses_an_address_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED, run.path)
+    written: list[int] = []
+
+    def write_ideas(folder: RunFolder, seed: int, n: int) -> list[Any]:
+        written.append(n)
+        return load_ideas(folder.ideas, folder.load_latents().model_hash)
+
+    monkeypatch.setattr(discovery, "write_ideas", write_ideas)
+    words = ["generate", "--run", str(run.path), "--n", "9", "--json", "--candidates", "4"]
+    assert command(*words, "--scorer", "http://a b") == 2
+    assert "no address of a scorer" in capsys.readouterr().err
+    assert not written
+    with stand_in(says("[3]")) as (url, heard):
+        assert command(*words, "--scorer", url, "--scorer-model", "mine") == 0
+    assert heard[-1]["body"]["model"] == "mine"
+    first = json.loads(capsys.readouterr().out)["ideas"][0]
+    assert first["chosen"] == 1
+    assert first["text"] in heard[-1]["body"]["messages"][1]["content"]
+    assert command(*words, "--scorer", "http://127.0.0.1:1/v1") == 1
+    assert "the ideas are kept" in capsys.readouterr().err

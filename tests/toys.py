@@ -1,11 +1,14 @@
-"""An autoencoder and a cloud with a void that are known exactly."""
+"""An autoencoder and a cloud with a void that are known exactly; a command in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
+from cllm.cli import app
+from cllm.console import one_line_errors
 from cllm.field import Field
 from cllm.sphere import unit
 
@@ -33,3 +36,10 @@ def ringed(seed: int, count: int) -> Vectors:
 
 def ringed_field() -> Field:
     return Field.of(ringed(1, 1500), ringed(2, 300), 3, 1.8, np.random.default_rng(0))
+
+
+def command(*words: str) -> int:
+    """`cllm` with these words; its exit status."""
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        app(list(words))
+    return int(ended.value.code or 0)
