@@ -241,7 +241,9 @@ cli_text.add_to(app)
 
 # ---- other parts ------------------------------------------------------------------------
 
-STUDIES = ("anywhere", "capacity", "correction", "critic", "knows", "voidbench")
+STUDIES = (
+    "anywhere", "capacity", "correction", "critic", "knows", "negation", "noise", "voidbench"
+)  # fmt: skip
 
 
 _ALL_OPTIONS: dict[str, Any] = {  # are another parser's
@@ -255,13 +257,18 @@ def study(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help=f"{', '.join(STUDIES)}; its own options follow")],
 ) -> None:
-    """Run a study of this project again: `cllm study knows --json`; `cllm study knows --help`."""
+    """Run a study of this project again: `cllm study knows --json`; `list` names them."""
     from importlib import import_module
 
     from cllm.errors import InputError
 
     if name == "--help":
         typer.echo(context.get_help())
+        return
+    if name == "list":
+        for each in STUDIES:
+            told = (import_module(f"studies.{each}").__doc__ or "").split("\n")[0]
+            typer.echo(f"{each:12}{told}")
         return
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")

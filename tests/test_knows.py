@@ -71,8 +71,11 @@ def test_a_study_is_a_command_with_options_of_its_own() -> None:
 
     wrong = run("nothing")
     assert wrong.returncode == 2
-    listed = "anywhere, capacity, correction, critic, knows, voidbench"
+    listed = "anywhere, capacity, correction, critic, knows, negation, noise, voidbench"
     assert wrong.stderr.strip() == f"cllm: there is no study 'nothing'; there are {listed}"
+    lines = run("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == listed.split(", ")
+    assert all(len(line) > 30 for line in lines), "each with what it does"
     unknown = run("knows", "--never-heard-of")
     assert unknown.returncode == 2
     assert "--never-heard-of" in unknown.stderr
