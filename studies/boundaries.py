@@ -1,8 +1,8 @@
 """Sequences one step outside a rule, and tiny LSTMs that learn the rule, many at once.
 
 Kinds of sequence: sorted, zigzag (strict alternation, first up), pivot (none below the first), and
-for each what is nearly so. An `Ensemble` trains E independent models as one: their losses are
-added, so that none's gradient has anything of another's.
+for each what is nearly so. An `Ensemble` trains E models as one, from the same first weights: their
+losses are added, so that none's gradient has anything of another's.
 """
 
 # Shapes: E models, B sequences, L numbers of each, V values, D embedding, I input, H hidden.

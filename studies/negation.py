@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,11 @@ from studies.negation_told import draw_claims, told_of
 
 log = logging.getLogger(__name__)
 
-METHOD = 1  # raised when the same seed would be measured otherwise
+METHOD = 2  # raised when the same seed would be measured otherwise
 BATCH = 32
 LENGTHS = (6, 12)  # that are trained on
-SOFT = "soft"
-CHAINS = {"0": 0.0, "0.1": 0.1, "0.2": 0.2, "0.3": 0.3, "0.5": 0.5, SOFT: 0.0}  # true examples
+SOFT, MIX = "soft", "0.3, labels of the last"  # the mix of that share, but none of it is told
+CHAINS = {"0": 0.0, "0.1": 0.1, "0.2": 0.2, "0.3": 0.3, "0.5": 0.5, SOFT: 0.0, MIX: 0.3}
 GENERATIONS = 5  # after the one that has true labels
 SHAPES = {"plain": Shape(8), "wide": Shape(16), "neighbour": Shape(8, "neighbour"),
           "anchor": Shape(8, "anchor")}  # fmt: skip
@@ -75,8 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("--seeds and --delta-seeds must be 2 or more: claims have spreads")
         if not 0 < options.share_of_steps <= 1:
             raise InputError("--share-of-steps must be above 0, and 1 at most")
+        begun = time.perf_counter()
         rows = rows_of(options)
-        told = told_of(rows) | {"seeds": {task: len(found) for task, found in rows.items()}}
+        told = told_of(rows) | {
+            "seeds": {task: len(found) for task, found in rows.items()}, "method": METHOD,
+            "steps": steps_of(options), "seconds": round(time.perf_counter() - begun),
+        }  # fmt: skip
         write_json(options.out / "negation.json", told)
         draw_claims(options.out / "negation.png", told)
         print(json.dumps(told) if options.json else "\n".join(told["words"]))
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def rows_of(options: argparse.Namespace) -> dict[str, list[Facts]]:
     """What each seed of each task came to: those kept in `--out`, and those that lack."""
     seeds = {"sorted": options.seeds, "delta": options.delta_seeds}
-    steps = {task: max(1, round(n * options.share_of_steps)) for task, n in STEPS.items()}
+    steps = steps_of(options)
     wanted = {
         (task, seed): options.out / f"{task}-{seed}-{digest(str((steps[task], METHOD)))[:8]}.json"
         for task, count in seeds.items() for seed in range(count)
@@ -97,6 +102,11 @@ def rows_of(options: argparse.Namespace) -> dict[str, list[Facts]]:
     return {
         task: [read_json(path) for (of, _), path in wanted.items() if of == task] for task in seeds
     }
+
+
+def steps_of(options: argparse.Namespace) -> dict[str, int]:
+    """Of each task."""
+    return {task: max(1, round(n * options.share_of_steps)) for task, n in STEPS.items()}
 
 
 def _over_ray(
@@ -169,20 +179,26 @@ def _chain(steps: int, rng: np.random.Generator, generator: torch.Generator, tes
 def _taught(
     teacher: Ensemble, steps: int, rng: np.random.Generator, generator: torch.Generator
 ) -> Ensemble:
-    """The next generation of every chain, on a third each of sorted, random and swapped."""
+    """The next generation of every chain, on a third each of sorted, random and swapped.
+
+    And a share of true examples; half of these are sorted, half swapped.
+    """
     shares_E1 = np.array(list(CHAINS.values()))[:, None]
     soft_E1 = torch.tensor([[name == SOFT] for name in CHAINS])
+    told_E1 = torch.tensor([[name != MIX] for name in CHAINS])
 
     def batch(_: int) -> tuple[torch.Tensor, torch.Tensor]:
         length, kind_B1 = _length(rng), rng.integers(3, size=(BATCH, 1))
         drawn = [draw(BATCH, length, rng) for draw in (in_order, out_of_order, swapped)]
         numbers_1BL = torch.from_numpy(np.choose(kind_B1, drawn))[None]
-        said_EB = teacher.says(numbers_1BL.expand(len(teacher.shapes), -1, -1))
-        labels_EB = torch.where(soft_E1, said_EB, (said_EB > 0.5).float())
         true_BL, right_B = _truth(length, rng)
         true_EB = torch.from_numpy(rng.random(BATCH) < shares_E1)
         numbers_EBL = torch.where(true_EB[..., None], torch.from_numpy(true_BL), numbers_1BL)
-        return numbers_EBL, torch.where(true_EB, torch.from_numpy(right_B).float(), labels_EB)
+        asked_EBL = numbers_EBL if len(teacher.shapes) > 1 else numbers_EBL.flatten(0, 1)[None]
+        said_EB = teacher.says(asked_EBL).reshape(true_EB.shape)
+        labels_EB = torch.where(soft_E1, said_EB, (said_EB > 0.5).float())
+        right_EB = torch.from_numpy(right_B).float()
+        return numbers_EBL, torch.where(true_EB & told_E1, right_EB, labels_EB)
 
     models = Ensemble([Shape()] * len(CHAINS), generator)
     fit_ensemble(models, batch, steps)

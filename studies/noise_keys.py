@@ -4,8 +4,8 @@ keys = Keys.drawn(5000, rng); keys.nearest(keys.digits_VP[[7]])  # array([7])
 
 A key is P random digits behind the point. How far apart two are is told digit by digit from the
 left, each weighing FACTOR of the one before: 1 where they differ, and a tenth of the difference.
-Keys with the same first digits share a bucket, or the one after it (two choices, as in cuckoo
-hashing: Pagh and Rodler 2004), so a look-up reads two buckets, whatever the number of keys.
+Keys with the same first digits share a bucket, or lie in the one after it (two choices, as in
+cuckoo hashing: Pagh and Rodler 2004): a look-up reads two, and eleven where these hold none.
 """
 
 # Shapes: V keys, N values, P digits, B buckets, S slots of a bucket, C candidates.
@@ -16,18 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Digits = NDArray[np.int8]  # (N, P)
+Digits = NDArray[np.int8]  # (N, P): of keys 0 to 9, of noise -9 to 9
 Ids = NDArray[np.int64]
 
 DIGITS = 9
 FACTOR = 0.3  # below 0.36 a digit outweighs all behind it, so that buckets miss nothing
 SLOTS = 4
 LOAD = 2.0  # keys of a bucket on average, at most
+CHUNK = 20_000  # values at a time
 _WEIGHTS = FACTOR ** np.arange(DIGITS)
 _COSTS = _WEIGHTS[:, None] * np.where(  # of a digit by place and difference
     np.arange(10) == 0, 0.0, 1 + np.arange(10) / 10
 )
 _TENS = 10 ** np.arange(DIGITS - 1, -1, -1)
+TRIED = np.arange(-9, 10, dtype=np.int8)  # digits of noise
 
 
 def costs(a_NCP: Digits, b_NCP: Digits) -> NDArray[np.float64]:
@@ -40,9 +42,14 @@ def costs(a_NCP: Digits, b_NCP: Digits) -> NDArray[np.float64]:
 
 
 def moved(digits_NP: Digits, noise_NP: Digits) -> Digits:
-    """Keys with noise added, digit by digit, without a carry."""
-    total = digits_NP + noise_NP
-    return np.where(total > 9, total - 10, total)
+    """Keys with noise added, kept between 0 and 1."""
+    value_N = (digits_NP.astype(np.int64) + noise_NP) @ _TENS
+    return _digits(value_N.clip(0, 10**DIGITS - 1))
+
+
+def _digits(value_N: Ids) -> Digits:
+    """Of numbers below 10**P, (..., P)."""
+    return (value_N[..., None] // _TENS % 10).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Keys:
             more = rng.integers(10**DIGITS, size=count - len(values_V))
             values_V = np.unique(np.concatenate([values_V, more]))
         values_V = rng.permutation(values_V)
-        return cls.of((values_V[:, None] // _TENS % 10).astype(np.int8))
+        return cls.of(_digits(values_V))
 
     @classmethod
     def of(cls, digits_VP: Digits) -> Keys:
@@ -75,6 +82,9 @@ class Keys:
 
     def nearest(self, values_NP: Digits) -> Ids:
         """The nearest key of each, (N,), by two buckets; by ten times more where none is near."""
+        if len(values_NP) > CHUNK:
+            parts = np.array_split(values_NP, -(-len(values_NP) // CHUNK))
+            return np.concatenate([self.nearest(part_NP) for part_NP in parts])
         found_N = np.full(len(values_NP), -1)
         for leading in range(self.leading, -1, -1):
             missing = np.flatnonzero(found_N < 0)
@@ -134,18 +144,24 @@ def _placed(home_V: Ids, leading: int) -> Ids | None:
 def noise_to(keys: Keys, from_NP: Digits, target_N: Ids) -> tuple[Digits, NDArray[np.int64]]:
     """Noise (N, P) with which values land on their targets, and its digits that are used, (N,).
 
-    Found by trial, digit by digit from the left: each of ten is added, and what brings the value
-    nearest to the target's key is kept, until the look-up finds the target.
+    Found by trial, digit by digit from the left: each from -9 to 9 is added, and what brings the
+    value nearest to the target's key is kept, until the look-up finds the target. As a digit that
+    fits is always among them, this is the difference of the digits, found without subtracting.
     """
     noise_NP, used_N = np.zeros_like(from_NP), np.zeros(len(from_NP), np.int64)
-    aim_NP, tried = keys.digits_VP[target_N], np.arange(10, dtype=np.int8)
+    aim_NP, away = keys.digits_VP[target_N], np.arange(len(from_NP))
     for place in range(DIGITS + 1):
-        away = np.flatnonzero(keys.nearest(moved(from_NP, noise_NP)) != target_N)
+        landed = keys.nearest(moved(from_NP[away], noise_NP[away])) != target_N[away]
+        away = away[landed]
         if not len(away) or place == DIGITS:
             break
-        trial_NCP = np.repeat(noise_NP[away, None], 10, 1)
-        trial_NCP[..., place] = tried
-        landed_NCP = moved(from_NP[away, None], trial_NCP)
-        noise_NP[away, place] = costs(landed_NCP, aim_NP[away, None]).argmin(1)
+        for some in np.array_split(away, -(-len(away) // CHUNK)):
+            trial_NCP = np.repeat(noise_NP[some, None], len(TRIED), 1)
+            trial_NCP[..., place] = TRIED
+            landed_NCP = moved(from_NP[some, None], trial_NCP)
+            digit_NC = from_NP[some, place, None] + TRIED
+            carries_NC = (digit_NC < 0) | (digit_NC > 9)  # would undo the digits before
+            cost_NC = np.where(carries_NC, np.inf, costs(landed_NCP, aim_NP[some, None]))
+            noise_NP[some, place] = TRIED[cost_NC.argmin(1)]
         used_N[away] = place + 1
     return noise_NP, used_N

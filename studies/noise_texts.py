@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from studies.noise_keys import DIGITS, Digits, Ids, Keys, costs, moved, noise_to
 
 PIECE = re.compile(r" ?[^\W\d_]+| ?\d+| ?[^\w\s]|_|\s")
 STOP = 0
+By = Literal["mean", "mean and variance", "noise"]
+_PLACES = 0.1 ** np.arange(1, DIGITS + 1)
 
 
 @dataclass(frozen=True)
@@ -124,18 +128,21 @@ class Chain:
         return found
 
     def bits(self, code: Code) -> float:
-        """What it takes to store: states and lengths by how often they come, and digits plain."""
+        """What it takes to store: states and lengths by how often they come, and digits plain.
+
+        Of a digit's nineteen values ten land on a digit, and which these are the decoder knows.
+        """
         return float(self.bits_S[code.symbols_T].sum() + code.used_T.sum() * np.log2(10))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Context and target of examples as noise, found again by the mean of the context's keys."""
+    """Context and target of examples as noise, with means and variances to find them by."""
 
     keys: Keys
     noise_ETP: Digits
-    means_E: NDArray[np.float64]  # rising
-    order_E: Ids  # which of the examples each is
+    of_context_E2: NDArray[np.float64]  # mean and variance of the context's keys
+    of_noise_E2: NDArray[np.float64]  # and of the noise
 
     @classmethod
     def learnt(
@@ -145,14 +152,21 @@ class Examples:
         length = 1 + max(len(ids) for ids in (*contexts, *targets))
         context_ET, target_ET = filled_up(contexts, length), filled_up(targets, length)
         noise_NP, _ = noise_to(keys, keys.digits_VP[context_ET.ravel()], target_ET.ravel())
-        means_E = mean_keys(keys, contexts)
-        order_E = np.argsort(means_E, kind="stable")
-        noise_ETP = noise_NP.reshape(*target_ET.shape, DIGITS)[order_E]
-        return cls(keys, noise_ETP, means_E[order_E], order_E)
+        noise_ETP = noise_NP.reshape(*target_ET.shape, DIGITS)
+        noise_ET = noise_ETP @ _PLACES
+        of_noise_E2 = np.stack([noise_ET.mean(1), noise_ET.var(1)], 1)
+        return cls(keys, noise_ETP, mean_and_variance(keys, contexts), of_noise_E2)
 
-    def nearest(self, contexts: Sequence[Sequence[int]]) -> Ids:
-        """Rows of the examples whose mean is nearest."""
-        return nearest_of(self.means_E, mean_keys(self.keys, contexts))
+    def nearest(self, contexts: Sequence[Sequence[int]], by: By) -> Ids:
+        """The example of each, (N,).
+
+        By the mean of the context's keys, by their variance as well, or by the examples' mean
+        noise: what a new text's mean is taken over, its noise not being known, is not said.
+        """
+        asked_N2 = mean_and_variance(self.keys, contexts)
+        known_E2 = self.of_noise_E2 if by == "noise" else self.of_context_E2
+        count = 2 if by == "mean and variance" else 1
+        return np.asarray(KDTree(known_E2[:, :count]).query(asked_N2[:, :count])[1])
 
     def written(self, contexts: Sequence[Sequence[int]], rows: Ids) -> list[list[int]]:
         """What these examples' noise makes of contexts, up to the stop."""
@@ -168,10 +182,11 @@ def filled_up(sequences: Sequence[Sequence[int]], length: int) -> Ids:
     return np.array([[*ids, *[STOP] * (length - len(ids))] for ids in sequences])
 
 
-def mean_keys(keys: Keys, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """The mean of each sequence's keys, (N,)."""
-    values_V = keys.digits_VP @ 0.1 ** np.arange(1, DIGITS + 1)
-    return np.array([np.sort(values_V[list(ids)]).mean() if ids else 0.0 for ids in sequences])
+def mean_and_variance(keys: Keys, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Of each sequence's keys, whatever their order, (N, 2)."""
+    values_V = keys.digits_VP @ _PLACES
+    sorted_ = [np.sort(values_V[list(ids)]) if ids else np.zeros(1) for ids in sequences]
+    return np.array([(some.mean(), some.var()) for some in sorted_])
 
 
 def nearest_of(sorted_E: NDArray[np.float64], values_N: NDArray[np.float64]) -> Ids:

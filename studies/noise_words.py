@@ -21,9 +21,10 @@ from studies.noise_texts import nearest_of
 
 Mask = NDArray[np.bool_]
 STOP, CUT, JOIN = 0, 1, 2  # tokens before the characters
-TRIED = 64  # noises a step of the search for graph tokens
-LONGEST = 40  # graph tokens in a row
-PATIENCE = 3  # steps that find nothing
+DEPTH = 4  # digits that the search for a graph token tries
+LONGEST = 60  # graph tokens in a row
+PATIENCE = 10  # steps that find nothing
+FREQUENT = 15  # characters that graph tokens count, or look for
 
 
 @dataclass(frozen=True)
@@ -60,37 +61,68 @@ class Letters:
 
 @dataclass(frozen=True)
 class Cutter:
-    """Windows' means and the noise that maps their middle character to CUT or JOIN."""
+    """Windows' means, their middle characters, and the noise that maps these to CUT or JOIN."""
 
     keys: Keys
     before: int
     after: int
-    means_E: NDArray[np.float64]
+    mean_E: Ids  # sum of a window's keys, rising; examples with the same one stand together
+    middle_E: Ids
     noise_EP: Digits
+    cut_E: Mask  # what the noise was found for
 
     @classmethod
     def learnt(cls, letters: Letters, keys: Keys, before: int, after: int) -> Cutter:
-        """Windows with the same mean are one example, and map as most of them do."""
-        means_N = _means(keys, letters.windows(before, after))
-        means_E, which_N = np.unique(means_N, return_inverse=True)
-        cuts_E, all_E = np.bincount(which_N, letters.cut_N), np.bincount(which_N)
-        middle_E = np.empty(len(means_E), np.int64)
-        middle_E[which_N] = letters.ids_N
-        target_E = np.where(2 * cuts_E > all_E, CUT, JOIN)
-        noise_EP, _ = noise_to(keys, keys.digits_VP[middle_E], target_E)
-        return cls(keys, before, after, means_E, noise_EP)
+        """Windows of the same mean and middle are one example, and map as most of them do."""
+        pair_N2 = np.stack([_sums(keys, letters.windows(before, after)), letters.ids_N], 1)
+        pair_E2, which_N = np.unique(pair_N2, axis=0, return_inverse=True)
+        cut_E = 2 * np.bincount(which_N, letters.cut_N) > np.bincount(which_N)
+        target_E = np.where(cut_E, CUT, JOIN)
+        noise_EP, _ = noise_to(keys, keys.digits_VP[pair_E2[:, 1]], target_E)
+        return cls(keys, before, after, pair_E2[:, 0], pair_E2[:, 1], noise_EP, cut_E)
 
     def cuts(self, letters: Letters) -> Mask:
         """Where the nearest example's noise lands on CUT, (N,)."""
-        means_N = _means(self.keys, letters.windows(self.before, self.after))
-        noise_NP = self.noise_EP[nearest_of(self.means_E, means_N)]
-        return self.keys.nearest(moved(self.keys.digits_VP[letters.ids_N], noise_NP)) == CUT
+        noise_NP = self.noise_EP[self.nearest(letters)]
+        landed_N = self.keys.nearest(moved(self.keys.digits_VP[letters.ids_N], noise_NP))
+        return np.asarray(landed_N == CUT)
+
+    def nearest(self, letters: Letters) -> Ids:
+        """The example whose mean is nearest; of several that with the same middle, if any."""
+        mean_N = _sums(self.keys, letters.windows(self.before, self.after))
+        nearest_N = self.mean_E[nearest_of(self.mean_E, mean_N)]
+        found_N = first_N = np.searchsorted(self.mean_E, nearest_N)
+        last_N = np.searchsorted(self.mean_E, nearest_N, side="right")
+        for step in range(int((last_N - first_N).max())):
+            at_N = np.minimum(first_N + step, last_N - 1)
+            found_N = np.where(self.middle_E[at_N] == letters.ids_N, at_N, found_N)
+        return found_N
+
+    def known(self, letters: Letters) -> float:
+        """Share of windows whose mean an example has: they hold the same characters."""
+        mean_N = _sums(self.keys, letters.windows(self.before, self.after))
+        return float(np.isin(mean_N, self.mean_E).mean())
 
 
-def _means(keys: Keys, windows_NW: Ids) -> NDArray[np.float64]:
-    """Of a window's keys, whatever their order."""
+def _sums(keys: Keys, windows_NW: Ids) -> Ids:
+    """Of a window's keys, whatever their order: its mean, times its length."""
     values_V = np.round(keys.digits_VP @ 10.0 ** np.arange(DIGITS - 1, -1, -1)).astype(np.int64)
-    return values_V[windows_NW].sum(1) / windows_NW.shape[1]
+    return np.asarray(values_V[windows_NW].sum(1))
+
+
+def pairs_cut(letters: Letters, size: int) -> tuple[Ids, Mask]:
+    """How often each pair of characters stands in a row, and whether it is mostly cut, (V, V)."""
+    inside_M = letters.text_N[1:] == letters.text_N[:-1]
+    pairs_M = (letters.ids_N[:-1] * size + letters.ids_N[1:])[inside_M]
+    all_F = np.bincount(pairs_M, minlength=size**2)
+    cuts_F = np.bincount(pairs_M, letters.cut_N[:-1][inside_M], minlength=size**2)
+    return all_F.reshape(size, size), (2 * cuts_F > all_F).reshape(size, size)
+
+
+def next_of(letters: Letters) -> Ids:
+    """The character after each in its text, else STOP, (N,)."""
+    follows_N = np.append(letters.text_N[1:] == letters.text_N[:-1], False)
+    return np.where(follows_N, np.append(letters.ids_N[1:], STOP), STOP)
 
 
 def f1_counts(cut_N: Mask, letters: Letters) -> NDArray[np.int64]:
@@ -120,12 +152,13 @@ class GraphToken:
     def run(self, letters: Letters, cut_N: Mask, usual: Mask) -> Mask:
         """The cuts after it, (N,); `usual`: pairs of characters that are mostly cut, (V, V)."""
         ids_N, found_N = letters.ids_N, cut_N.copy()
-        follows_N = np.append(letters.text_N[1:] == letters.text_N[:-1], False)
-        next_N = np.where(follows_N, np.append(ids_N[1:], STOP), STOP)
         if self.does == "substitute":  # what stands between two characters
-            found_N[(ids_N == self.letters[0]) & (next_N == self.letters[1])] = self.cut
-        elif self.does == "presence":  # of a character: what comes after it
-            found_N[ids_N == self.letters[0]] = self.cut
+            found_N[_pair(letters, *self.letters)] = self.cut
+        elif self.does == "presence":  # the same, in words that hold a third one
+            word_N = _word(letters, cut_N)
+            holds = np.zeros(word_N[-1] + 1, bool)
+            holds[word_N[ids_N == self.letters[0]]] = True
+            found_N[holds[word_N] & _pair(letters, *self.letters[1:])] = self.cut
         elif self.does == "match":  # a word: cut around it, and nowhere in it
             start_M = _places(letters, self.letters)
             size = len(self.letters)
@@ -134,22 +167,40 @@ class GraphToken:
             found_N[start_M + size - 1] = True
             before_M = start_M[start_M > 0] - 1
             found_N[before_M[letters.text_N[before_M] == letters.text_N[before_M + 1]]] = True
-        else:
-            since_N = _since(letters, found_N)
-            if self.does == "count":  # of characters since the last cut: too few to cut
-                found_N &= since_N > self.limit
-            else:  # goes on past a default length, as pairs of characters usually are
-                found_N |= (since_N > self.limit) & usual[ids_N, next_N]
+        elif self.does == "count":  # of a character in a word: cut after so many of it
+            counted_N = np.cumsum(ids_N == self.letters[0])
+            word_N = _word(letters, cut_N)
+            first_N = np.searchsorted(word_N, word_N)
+            since_N = counted_N - (counted_N - (ids_N == self.letters[0]))[first_N]
+            found_N |= (ids_N == self.letters[0]) & (since_N == self.limit)
+        else:  # goes on past a default length, as pairs of characters usually are
+            word_N = _word(letters, cut_N)
+            since_N = np.arange(len(word_N)) - np.searchsorted(word_N, word_N) + 1
+            found_N |= (since_N > self.limit) & usual[ids_N, next_of(letters)]
         return found_N
 
     def named(self, alphabet: str) -> str:
         """In words."""
-        told = "".join(alphabet[letter - JOIN - 1] for letter in self.letters)
+        told = [alphabet[letter - JOIN - 1] for letter in self.letters]
+        how = "cut" if self.cut else "join"
         if self.does == "substitute":
-            return f"{'cut' if self.cut else 'join'} {told[0]}·{told[1]}"
+            return f"{how} {told[0]}·{told[1]}"
         if self.does == "presence":
-            return f"{'cut' if self.cut else 'join'} after {told}"
-        return f"{self.does} {told or self.limit}"
+            return f"{how} {told[1]}·{told[2]} in words with {told[0]}"
+        if self.does == "count":
+            return f"cut after {self.limit} {told[0]}"
+        return f"{self.does} {''.join(told) or self.limit}"
+
+
+def _pair(letters: Letters, left: int, right: int) -> Mask:
+    """Where two characters stand in a row, (N,)."""
+    return np.asarray((letters.ids_N == left) & (next_of(letters) == right))
+
+
+def _word(letters: Letters, cut_N: Mask) -> Ids:
+    """Which word of the output each character is of, rising from 0, (N,)."""
+    begins_N = cut_N[:-1] | (letters.text_N[1:] != letters.text_N[:-1])
+    return np.concatenate([[0], np.cumsum(begins_N)])
 
 
 def _places(letters: Letters, word: Sequence[int]) -> Ids:
@@ -162,13 +213,6 @@ def _places(letters: Letters, word: Sequence[int]) -> Ids:
     start_M = np.flatnonzero(alike)
     last_M = start_M + len(word) - 1
     return start_M[letters.text_N[start_M] == letters.text_N[last_M]]
-
-
-def _since(letters: Letters, cut_N: Mask) -> Ids:
-    """Characters since the last cut or the text's beginning, this one included, (N,)."""
-    at_N = np.arange(len(cut_N))
-    begins_N = np.concatenate([[True], cut_N[:-1] | (letters.text_N[1:] != letters.text_N[:-1])])
-    return at_N - np.maximum.accumulate(np.where(begins_N, at_N, 0)) + 1
 
 
 @dataclass(frozen=True)
@@ -186,28 +230,22 @@ class Graphs:
     ) -> Graphs:
         """Common words, pairs and characters of training texts; no sequence yet."""
         size = len(alphabet) + JOIN + 1
-        ids_N, cut_N = letters.ids_N, letters.cut_N
-        inside_N = np.append(letters.text_N[1:] == letters.text_N[:-1], False)[:-1]
-        pairs_M = (ids_N[:-1] * size + ids_N[1:])[inside_N]
-        all_VV = np.bincount(pairs_M, minlength=size**2).reshape(size, size)
-        cuts_VV = np.bincount(
-            pairs_M, cut_N[:-1][inside_N], minlength=size**2
-        ).reshape(size, size)  # fmt: skip
-        usual = 2 * cuts_VV > all_VV
-        ends = np.flatnonzero(cut_N)
+        all_VV, usual = pairs_cut(letters, size)
+        ends = np.flatnonzero(letters.cut_N).tolist()
         spelt = Counter(
-            tuple(ids_N[start + 1 : end + 1].tolist())
-            for start, end in pairwise(ends.tolist())
+            tuple(letters.ids_N[start + 1 : end + 1].tolist())
+            for start, end in pairwise(ends)
             if letters.text_N[start] == letters.text_N[end]
         )
         common = [word for word, _ in spelt.most_common(words) if len(word) > 1]
         found = [GraphToken("match", word) for word in common]
+        frequent = np.bincount(letters.ids_N, minlength=size).argsort()[::-1][:FREQUENT].tolist()
         for flat in np.argsort(-all_VV, axis=None)[:words].tolist():
             pair = divmod(flat, size)
             found += [GraphToken("substitute", pair, cut) for cut in (True, False)]
-        for letter in range(JOIN + 1, size):
-            found += [GraphToken("presence", (letter,), cut) for cut in (True, False)]
-        found += [GraphToken("count", limit=n) for n in range(1, 5)]
+            some = rng.choice(frequent, 2, replace=False).tolist()
+            found += [GraphToken("presence", (one, *pair), not usual[pair]) for one in some]
+        found += [GraphToken("count", (one,), limit=n) for one in frequent for n in (1, 2, 3)]
         found += [GraphToken("continue", limit=n) for n in range(1, 16)]
         none = np.zeros((0, DIGITS), np.int8)
         return cls(tuple(found), Keys.drawn(len(found), rng), usual, none)
@@ -227,21 +265,32 @@ class Graphs:
             cut_N = token.run(letters, cut_N, self.usual)
         return cut_N
 
-    def searched(self, letters: Letters, cut_N: Mask, rng: np.random.Generator) -> Graphs:
-        """Step by step: of noises drawn, that whose token brings the output nearest to the truth.
+    def searched(self, letters: Letters, cut_N: Mask) -> Graphs:
+        """The sequence that brings an output nearest to the truth, found as noise is: by trial.
 
-        Ends where some steps in a row found nothing that does.
+        Token by token, and of each digit by digit: what brings the output nearer is kept. Ends
+        where some tokens in a row, from other keys, bring it no nearer.
         """
         best, at, found, failed = f1(f1_counts(cut_N, letters)), 0, self, 0
         while failed < PATIENCE and len(found.noise_SP) < LONGEST:
-            noise_CP = rng.integers(0, 10, (TRIED, DIGITS)).astype(np.int8)
-            landed_C = self.keys.nearest(moved(self.keys.digits_VP[at][None], noise_CP))
-            runs = [self.tokens[token].run(letters, cut_N, self.usual) for token in landed_C]
-            scores = [f1(f1_counts(run, letters)) for run in runs]
-            chosen = int(np.argmax(scores))
+            landed_P = self.keys.digits_VP[(at + failed) % len(self.tokens)].copy()
+            nearest, better = at, best
+            for place in range(DEPTH):
+                trial_CP = np.repeat(landed_P[None], 10, 0)
+                trial_CP[:, place] = np.arange(10)
+                token_C = self.keys.nearest(trial_CP)
+                scores = [self._score(token, letters, cut_N) for token in token_C.tolist()]
+                chosen = int(np.argmax(scores))
+                landed_P = trial_CP[chosen]
+                if scores[chosen] > better:
+                    nearest, better, kept_P = int(token_C[chosen]), scores[chosen], landed_P
             failed += 1
-            if scores[chosen] > best:
-                best, cut_N, at, failed = scores[chosen], runs[chosen], int(landed_C[chosen]), 0
-                noise_SP = np.concatenate([found.noise_SP, noise_CP[chosen][None]])
-                found = replace(found, noise_SP=noise_SP)
+            if better > best:
+                noise_P = kept_P - self.keys.digits_VP[at]
+                cut_N = self.tokens[nearest].run(letters, cut_N, self.usual)
+                best, at, failed = better, nearest, 0
+                found = replace(found, noise_SP=np.concatenate([found.noise_SP, noise_P[None]]))
         return found
+
+    def _score(self, token: int, letters: Letters, cut_N: Mask) -> float:
+        return f1(f1_counts(self.tokens[token].run(letters, cut_N, self.usual), letters))

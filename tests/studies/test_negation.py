@@ -140,7 +140,8 @@ def rows(seeds: int, **points: float) -> list[dict[str, Any]]:
         far = chain(*own, 0.66, 0.65, 0.64)
         kept = chain(own[0], 0.8, 0.8, 0.8, 0.8, noise["shared 5"])
         soft = chain(own[0], 0.74, noise["soft 2"], 0.7, 0.7, 0.7)
-        shares = {"0": far, "0.1": far, "0.2": kept, "0.3": kept, "0.5": kept, "soft": soft}
+        shares = {"0": far, "0.1": far, "0.2": kept, "0.3": kept, "0.5": kept, "soft": soft,
+                  negation.MIX: far}  # fmt: skip
 
         def shape(at: float) -> dict[str, float]:
             return {"best": at, "last": at - 0.01}
@@ -170,6 +171,7 @@ def test_what_is_as_claimed_is_reproduced() -> None:
 @pytest.mark.parametrize(
     ("points", "claim", "decision"),
     [({"concept hard": 95.0}, "swaps, hard", "same direction, other size"),
+     ({"anchor": 87.0}, "pivot, anchor delta − plain", "not reproduced"),
      ({"concept hard": 50.0}, "swaps, hard", "not reproduced"),
      ({"gen 2": 72.8}, "collapse, generation 2, hard", "not reproduced"),
      ({"neighbour": 90.0}, "pivot, plain − neighbour delta", "not reproduced"),
@@ -181,6 +183,100 @@ def test_claims_are_decided_by_the_rule(
     points: dict[str, float], claim: str, decision: str
 ) -> None:
     assert decided(**points)[claim] == decision
+
+
+def test_a_figure_that_is_near_but_of_no_sure_direction_is_not_reproduced() -> None:
+    rng, some = RNG(0), rows(10)
+    for row in some:  # a spread so wide that eleven points may be none
+        row["pivot"]["anchor"]["best"] = row["pivot"]["plain"]["best"] + rng.normal(0.05, 0.2)
+    (one,) = (
+        one for one in told_of({"sorted": some, "delta": some})["claims"]
+        if one["claim"] == "pivot, anchor delta − plain"
+    )  # fmt: skip
+    assert abs(one["mean"] - one["value"]) < 2 * one["error"]
+    assert one["decision"] == "not reproduced"
+
+
+def test_misses_by_chance_are_told() -> None:
+    told = told_of({"sorted": rows(20), "delta": rows(10)})
+    assert 0.5 < told["missed_by_chance"] < 1.2
+    assert told["words"][-1].startswith("16 reproduced, 0 same direction, other size, 0 not")
+
+
+Batches = list[tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[Batches]:
+    """What each ensemble would be trained on, 40 batches each; none is trained."""
+    seen: list[Batches] = []
+
+    def fit(models: Ensemble, batch: boundaries.Batch, steps: int, *_: Any) -> None:
+        drawn = [batch(step) for step in range(40)]
+        seen.append([(numbers.numpy(), labels.numpy()) for numbers, labels in drawn])
+
+    monkeypatch.setattr(negation, "fit_ensemble", fit)
+    return seen
+
+
+def falls(numbers: np.ndarray) -> np.ndarray:
+    return (np.diff(numbers) < 0).sum(-1)
+
+
+def test_arms_differ_in_their_negatives_alone(batches: list[Batches]) -> None:
+    negation.of_sorted(0, 1)
+    shares = []
+    for numbers_EBL, labels_EB in batches[0]:
+        assert 6 <= numbers_EBL.shape[2] <= 12
+        assert ((falls(numbers_EBL) == 0) == (labels_EB == 1)).all()
+        assert (labels_EB == labels_EB[:1]).all()
+        right_B = labels_EB[0] == 1
+        assert (numbers_EBL[:, right_B] == numbers_EBL[:1, right_B]).all(), "the same for all arms"
+        wrong_EBL = numbers_EBL[:, ~right_B]
+        one_swap = (falls(wrong_EBL) == 1) & (np.diff(np.sort(wrong_EBL)) > 0).all(-1)
+        shares.append(one_swap.mean(1))
+    baseline, concept, half = np.mean(shares, axis=0)
+    assert baseline < 0.04
+    assert concept == 1
+    assert half == pytest.approx(0.5, abs=0.08)
+    ((true_1BL, true_1B), *_) = batches[1]
+    assert true_1BL.shape[0] == 1
+    assert (falls(true_1BL) == 1 - true_1B).all(), "generation 0: true labels, one swap"
+
+
+def test_chains_learn_from_the_labels_of_the_last(batches: list[Batches]) -> None:
+    negation.of_sorted(0, 1)
+    assert len(batches) == 2 + negation.GENERATIONS
+    names, told = list(negation.CHAINS), batches[2]
+    numbers = {name: [x[place] for x, _ in told] for place, name in enumerate(names)}
+    labels = {name: [y[place] for _, y in told] for place, name in enumerate(names)}
+    kinds = np.concatenate([np.minimum(falls(some), 2) for some in numbers["0"]])
+    assert np.allclose(np.bincount(kinds) / len(kinds), 1 / 3, atol=0.05), "a third of each"
+    assert set(np.concatenate(labels["0"])) <= {0, 1}
+    soft, hard = np.concatenate(labels["soft"]), np.concatenate(labels["0"])
+    assert ((soft > 0) & (soft < 1)).all()
+    assert ((soft > 0.5) == (hard == 1)).all()
+    for name, share in negation.CHAINS.items():
+        other = [(a != b).any(1) for a, b in zip(numbers[name], numbers["0"], strict=True)]
+        assert np.concatenate(other).mean() == pytest.approx(share, abs=0.04), name
+        for put, some, of in zip(other, numbers[name], labels[name], strict=True):
+            assert (falls(some[put]) <= 1).all()
+            if name != negation.MIX:
+                assert ((falls(some[put]) == 0) == (of[put] == 1)).all(), "which are true"
+    truth = [falls(some) == 0 for some in numbers[negation.MIX]]
+    right = [(of == 1) == true for of, true in zip(labels[negation.MIX], truth, strict=True)]
+    put = [(a != b).any(1) for a, b in zip(numbers[negation.MIX], numbers["0"], strict=True)]
+    assert np.concatenate(right)[np.concatenate(put)].mean() < 0.8, "labels of one untrained"
+
+
+def test_tests_have_their_lengths() -> None:
+    tests = negation._sorted_tests(RNG(0))
+    assert {name: right.shape for name, (right, _) in tests.items()} == {
+        "easy": (500, 20), "hard": (500, 20), "long": (500, 40)
+    }  # fmt: skip
+    assert (falls(tests["hard"][1]) == 1).all()
+    assert (falls(tests["long"][1]) == 1).all()
+    assert falls(tests["easy"][1]).mean() > 5
 
 
 def test_claims_are_drawn(tmp_path: Path) -> None:
