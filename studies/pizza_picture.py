@@ -82,7 +82,9 @@ def _draw_space(
         f"grey: what it learnt from; {share:.0%} of how {cloud_NK.shape[1]} coordinates differ: "
         "distances mislead"
     )
-    axes.legend(loc="best", fontsize=11, framealpha=0.9)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=3, fontsize=10, frameon=False
+    )
 
 
 def _draw_arms(axes: Axes, arms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -99,4 +101,6 @@ def _draw_arms(axes: Axes, arms: Mapping[str, Mapping[str, Any]]) -> None:
     axes.set_yticks(rows, [ARMS[name] for name in names], fontsize=11)
     axes.set_xlim(0, 1.1)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=11)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.4, -0.05), ncols=2, fontsize=11, frameon=False
+    )

@@ -28,6 +28,7 @@ SET_OF = {"topic": "unseen", "others": "others", "its words shuffled": "unseen",
           "other words shuffled": "others", "another domain": "domain"}  # fmt: skip
 MUST_NOT_COUNT = tuple(name for name in SET_OF if name != "topic")
 LYING = {"in_void": "in voids", "in_found": "in voids that were found"}
+CLAIMED = 0.3  # of hits over the best floor: by less some texts came back, and not the topic
 LEARNT = 0.05  # of content F1: by less the second model restores no better
 DRAWS = 500
 SURE = (0.025, 0.975)
@@ -209,8 +210,11 @@ def in_words(told: Facts) -> list[str]:
 
 def verdict(kind: str, one: Facts) -> str:
     """The two answers in a line."""
-    claim, came = "hit e2_d1 less best floor", "content_f1 e2_d1 less e1_d1"
-    back = "came back" if _surely(one, claim) and _surely(one, came) else "did not surely come back"
+    claim, came = one["hit e2_d1 less best floor"], "content_f1 e2_d1 less e1_d1"
+    back = "did not surely come back"
+    if claim["ci"][0] > 0 and _surely(one, came):
+        share = one["hit e2_d1"]["mean"]
+        back = "came back" if claim["mean"] >= CLAIMED else f"came back in {share:.0%} of cases"
     return f"CLLM2 {kind}: its texts {back}, and {_lay(one)}"
 
 

@@ -165,6 +165,8 @@ def test_words_say_whether_it_came_back_and_lay_in_a_void() -> None:
     assert told["in voids that were found, topic, E1"] == {"mean": 0, "ci": [0, 0], "topics": 5}
     line = in_words(summary(good))[1]
     assert "texts came back, and lay in voids by E1, and in voids by E2." in line
+    some = in_words(summary([facts(dish, 0.3, 0.1) for dish in DISHES]))[0]
+    assert "texts came back in 30% of cases, and did not surely lie in voids." in some
     bad = in_words(summary([facts(dish, 0.1, 0.1) for dish in DISHES]))[0]
     assert "did not surely come back" in bad
     assert "did not surely lie in voids" in bad
