@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cllm.field import Field, Rest
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
-from cllm.metrics import share_draws
+from cllm.metrics import share_draws, share_of
 from cllm.settling import Autoencoder, Written, filled
 from cllm.sphere import ExactIndex, angle, prefix
 
@@ -149,17 +149,9 @@ def funnel(
     if ideas[0].hit is not None:
         name = "yield"
         counts["hit"] = sum(bool(idea.hit) for idea in ideas)
-    counts |= dict(zip((name, f"{name}_ci"), _share(_by_place(ideas, place_n), rng), strict=True))
-    valid_n = [idea.verdict.valid for idea in ideas]
-    return counts | {"valid_ci": _share(_by_place(ideas, place_n, valid_n), rng)[1]}
-
-
-def _share(counts_P2: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, list[float]]:
-    """Of all texts, with its interval."""
-    hits, texts = counts_P2.sum(0)
-    low, high = np.quantile(share_draws(counts_P2, rng), (0.025, 0.975))
-    share = float(hits / texts)
-    return share, [min(float(low), share), max(float(high), share)]
+    share = share_of(_by_place(ideas, place_n), rng)
+    valid = share_of(_by_place(ideas, place_n, [idea.verdict.valid for idea in ideas]), rng)
+    return counts | {name: share.mean, f"{name}_ci": share.ci, "valid_ci": valid.ci}
 
 
 def lift(

@@ -113,6 +113,14 @@ def share_draws(counts_P2: Array, rng: np.random.Generator, samples: int = 2000)
     return np.asarray(np.clip(share + few(places) * (drawn_S - share), 0, 1))
 
 
+def share_of(counts_P2: Array, rng: np.random.Generator) -> Interval:
+    """Hits of all texts, from hits and texts of each place, with its interval (`share_draws`)."""
+    hits, texts = np.asarray(counts_P2, np.float64).sum(0)
+    share = float(hits / texts)
+    low, high = np.quantile(share_draws(counts_P2, rng), (0.025, 0.975))
+    return Interval(share, min(float(low), share), max(float(high), share), int(texts))
+
+
 def jeffreys_draws(share: float, n: int, rng: np.random.Generator, samples: int) -> Floats:
     """Draws (samples,) of a share by Jeffreys' posterior (Brown, Cai & DasGupta 2001)."""
     return rng.beta(share * n + 0.5, (1 - share) * n + 0.5, samples)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cllm.errors import InputError
 from cllm.files import digest, file_digest, read_json, replacing, write_json
 from cllm.ideas import Idea, load_ideas
-from cllm.metrics import share_draws
+from cllm.metrics import share_draws, share_of
 from cllm.run import RunFolder
 
 log = logging.getLogger(__name__)
@@ -191,10 +191,8 @@ def _counts(names: Sequence[str], raters: Sequence[Marks], mark: str) -> NDArray
 
 
 def _share(mark: str, counts_n2: NDArray[np.int64], rng: np.random.Generator) -> dict[str, Any]:
-    said, asked = counts_n2.sum(0)
-    share = float(said / asked)
-    low, high = np.quantile(share_draws(counts_n2, rng), SURE)
-    return {mark: share, f"{mark}_ci": [min(float(low), share), max(float(high), share)]}
+    found = share_of(counts_n2, rng)
+    return {mark: found.mean, f"{mark}_ci": found.ci}
 
 
 def _less(
