@@ -41,6 +41,7 @@ from studies.topics import Topic, most_shared
 log = logging.getLogger(__name__)
 
 BASES = ("blind", "seen")  # whether the base LLM saw the topic
+QUICK_BASE = 240  # seconds: texts are to be restored well, and the preset's base is only begun
 METHOD = 3  # raised when the same models would be measured otherwise
 
 
@@ -81,9 +82,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bases", nargs="+", choices=BASES, default=list(BASES))
     p.add_argument("--aim", choices=("text", "voids"), default="voids", help="of the training")
     p.add_argument("--dim", type=int, default=32)
-    p.add_argument("--seconds", type=float, default=210, help="of training the first model")
+    p.add_argument("--preset", choices=("quick", "standard", "full"), default="quick")
+    p.add_argument("--seconds", type=float, help="of training the first model [default: preset's]")
     p.add_argument("--further", type=float, default=0.5, help="of that for the second one")
-    p.add_argument("--base-seconds", type=float, default=240, help="of training each base")
+    p.add_argument("--base-seconds", type=float, help="of training each base [default: preset's, "
+                   f"{QUICK_BASE} for quick]")  # fmt: skip
     p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`")
     p.add_argument("--measured", type=int, default=300, help="texts of a kind, at most")
     p.add_argument("--allow-weak-base", action="store_true")
@@ -120,8 +123,8 @@ class Experiment:
         """Of the first model and its base."""
         o = self.options
         return overridden(
-            "quick", dim=o.dim, seed=o.seed, seconds=o.seconds, base_seconds=o.base_seconds,
-            aim=o.aim, changes=o.set,
+            o.preset, dim=o.dim, seed=o.seed, seconds=o.seconds, aim=o.aim, changes=o.set,
+            base_seconds=o.base_seconds or (QUICK_BASE if o.preset == "quick" else None),
         )  # fmt: skip
 
     @cached_property
