@@ -212,9 +212,9 @@ def test_what_the_base_buys_is_a_paired_difference() -> None:
     ("more", "words"),
     [({"ceiling": 0.12, "back": 0.1}, "it learnt nothing"),
      ({"back": 0.9}, "next to nothing is lost"),
-     ({"affine": 0.7}, "brings back 50%, which was the encoder's drift"),
-     ({"best": 0.8}, "the second encoder does not point at them"),
-     ({"best": 0.5}, "what is left is the decoder's")],
+     ({"affine": 0.7}, "an affine map finds 50%"), ({"best": 0.8}, "75% and more is the encoder's"),
+     ({"best": 0.5}, " 0% and more is the encoder's"), ({"best": 0.95}, "100% and more"),
+     ({"best": 0.5}, "restores 0.95 of their tokens")],
 )  # fmt: skip
 def test_where_it_fails_is_told(more: dict[str, float], words: str) -> None:
     told = summary([facts("pizza", more.pop("back", 0.5), 0.1, **more)])
