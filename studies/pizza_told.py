@@ -276,8 +276,8 @@ def where_it_fails(one: Facts) -> str:
     encoder = min(lost, max(0.0, f1("best vector") - claim)) / lost
     affine = min(lost, max(0.0, f1("affine") - claim)) / lost
     return (
-        f"of the {lost:.2f} lost before the ceiling of {ceiling:.2f}, {encoder:.0%} and more is the "
-        "encoder's, as the first decoder has vectors for that much (an affine map finds "
+        f"of the {lost:.2f} lost before the ceiling of {ceiling:.2f}, {encoder:.0%} and more is "
+        "the encoder's, as the first decoder has vectors for that much (an affine map finds "
         f"{affine:.0%}); the rest at most is the decoder's (the base alone restores "
         f"{one['base restores']['mean']:.2f} of their tokens)"
     )
