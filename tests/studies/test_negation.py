@@ -83,6 +83,16 @@ def test_models_side_by_side_are_torchs_lstm_each() -> None:
         state_BH = lstm(read_BLD)[1][0][-1]
         expected_B = state_BH @ models.head_EH1[place, :, 0] + models.offset_E1[place, 0]
         torch.testing.assert_close(logits_EB[place], expected_B, atol=1e-5, rtol=1e-4)
+        models.zero_grad()
+        lstm.zero_grad()
+        logits_EB[place].square().sum().backward(retain_graph=True)
+        expected_B.square().sum().backward()
+        for own, torchs in (
+            (models.by_input_EIG.grad[place, :inputs].T, lstm.weight_ih_l0.grad),
+            (models.by_state_EHG.grad[place].T, lstm.weight_hh_l0.grad),
+            (models.biases_2E1G[0].grad[place, 0], lstm.bias_ih_l0.grad),
+        ):
+            torch.testing.assert_close(own[order], torchs, atol=1e-4, rtol=1e-3)
 
 
 def test_none_learns_anything_of_another() -> None:
