@@ -24,7 +24,8 @@ def set_up_logging() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("cllm").setLevel(logging.INFO)
+    for ours in ("cllm", "studies"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

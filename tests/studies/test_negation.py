@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,9 @@ def test_the_study_runs_on_ray_and_repeats_no_seed(
 def test_too_little_to_say_anything_is_refused(option: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         negation.main([option, value, "--out", str(tmp_path)])
+
+
+def test_what_a_study_does_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        negation.main(["--seeds", "1", "--out", str(tmp_path)])
+    assert logging.getLogger("studies.negation").isEnabledFor(logging.INFO)
