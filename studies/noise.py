@@ -27,7 +27,7 @@ from cllm.metrics import bootstrap, bootstrap_of, token_accuracy
 from cllm.reading import read_rows
 from cllm.run import SHIPPED, RunFolder
 from studies.noise_bits import stored
-from studies.noise_keys import DIGITS, Keys, costs
+from studies.noise_keys import DIGITS, PLACES, Keys, costs
 from studies.noise_texts import By, Examples, Vocabulary, nearest_of
 from studies.noise_told import in_words
 from studies.noise_words import (
@@ -122,8 +122,7 @@ def _looked_up(size: int, rng: np.random.Generator) -> Facts:
     cost_2N = [costs(keys.digits_VP[found], scanned_NP) for found in (near, scanned)]
     if not np.allclose(*cost_2N):
         raise AssertionError(f"buckets miss the nearest of {size} keys")
-    places = 0.1 ** np.arange(1, DIGITS + 1)
-    sorted_V, values_N = np.sort(keys.digits_VP @ places), values_NP @ places
+    sorted_V, values_N = np.sort(keys.digits_VP @ PLACES), values_NP @ PLACES
     one_by_one = values_NP[:200, None]
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
         "buckets": (len(values_NP), lambda: keys.nearest(values_NP)),

@@ -7,7 +7,6 @@ told = stored(corpus, model, most=300, seed=0)
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
@@ -20,7 +19,7 @@ from cllm.metrics import bootstrap_of
 from cllm.model import CLLM
 from cllm.sphere import unit
 from studies.noise_keys import Keys
-from studies.noise_texts import STOP, Chain, Vocabulary
+from studies.noise_texts import STOP, Chain, Vocabulary, followers
 
 COORDINATE_BITS = range(2, 9)
 PLACE = 8  # bits of a place in a text, or of a length: 255 tokens at most
@@ -47,11 +46,12 @@ def stored(corpus: Corpus, model: CLLM | None, most: int, seed: int) -> Facts:
         "log2_vocabulary": float(np.log2(len(vocabulary.pieces))), "tokens": float(size_n.mean()),
     }  # fmt: skip
     for name, texts in (("seen", seen), ("unseen", unseen)):
-        codes = [chain.encode(vocabulary.read(text)) for text in texts]
+        read = [vocabulary.read(text) for text in texts]
+        codes = [chain.encode(ids) for ids in read]
         back = [vocabulary.text(chain.decode(code)) == text
                 for code, text in zip(codes, texts, strict=True)]  # fmt: skip
         bits_n = np.array([chain.bits(code) for code in codes])
-        own_n = np.array([len(vocabulary.read(text)) for text in texts], float)
+        own_n = np.array([len(ids) for ids in read], float)
         told[name] = {"texts": len(texts), "recovered": float(np.mean(back))} | _a_token(
             bits_n, own_n)  # fmt: skip
     known = "\n".join(train).encode()[-WINDOW:]
@@ -84,12 +84,11 @@ class Pairs:
     """What counting alone comes to: a token given the last one, by Witten and Bell (1991)."""
 
     def __init__(self, sequences: Sequence[Sequence[int]], vocabulary: int) -> None:
-        self.after = [Counter[int]() for _ in range(vocabulary)]
+        self.after = followers(sequences, vocabulary)
         single_V = np.ones(vocabulary)
-        for ids in sequences:
-            for before, token in zip([STOP, *ids], [*ids, STOP], strict=True):
-                self.after[before][token] += 1
-                single_V[token] += 1
+        for after in self.after:
+            for token, count in after.items():
+                single_V[token] += count
         self.single_V = single_V / single_V.sum()
 
     def bits(self, ids: Sequence[int]) -> float:

@@ -29,6 +29,7 @@ _COSTS = _WEIGHTS[:, None] * np.where(  # of a digit by place and difference
     np.arange(10) == 0, 0.0, 1 + np.arange(10) / 10
 )
 _TENS = 10 ** np.arange(DIGITS - 1, -1, -1)
+PLACES = 0.1 ** np.arange(1, DIGITS + 1)  # what digits behind the point count
 TRIED = np.arange(-9, 10, dtype=np.int8)  # digits of noise
 
 
@@ -43,8 +44,12 @@ def costs(a_NCP: Digits, b_NCP: Digits) -> NDArray[np.float64]:
 
 def moved(digits_NP: Digits, noise_NP: Digits) -> Digits:
     """Keys with noise added, kept between 0 and 1."""
-    value_N = (digits_NP.astype(np.int64) + noise_NP) @ _TENS
-    return _digits(value_N.clip(0, 10**DIGITS - 1))
+    return _digits((numbers(digits_NP) + numbers(noise_NP)).clip(0, 10**DIGITS - 1))
+
+
+def numbers(digits_NP: Digits) -> Ids:
+    """Keys or noise as whole numbers, in units of the last digit, (N,)."""
+    return np.asarray(digits_NP.astype(np.int64) @ _TENS)
 
 
 def _digits(value_N: Ids) -> Digits:
@@ -151,8 +156,7 @@ def noise_to(keys: Keys, from_NP: Digits, target_N: Ids) -> tuple[Digits, NDArra
     noise_NP, used_N = np.zeros_like(from_NP), np.zeros(len(from_NP), np.int64)
     aim_NP, away = keys.digits_VP[target_N], np.arange(len(from_NP))
     for place in range(DIGITS + 1):
-        landed = keys.nearest(moved(from_NP[away], noise_NP[away])) != target_N[away]
-        away = away[landed]
+        away = away[keys.nearest(moved(from_NP[away], noise_NP[away])) != target_N[away]]
         if not len(away) or place == DIGITS:
             break
         for some in np.array_split(away, -(-len(away) // CHUNK)):

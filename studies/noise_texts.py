@@ -1,6 +1,6 @@
 """Texts written as noise on keys: a code that gives each back, and a map from examples to new ones.
 
-chain = Chain.learnt(sequences, vocabulary, rng); chain.decode(chain.encode(ids)) == ids
+chain = Chain.learnt(sequences, keys); chain.decode(chain.encode(ids)) == ids
 """
 
 # Shapes: T tokens of a text, V of the vocabulary, E examples, P digits.
@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from studies.noise_keys import DIGITS, Digits, Ids, Keys, costs, moved, noise_to
+from studies.noise_keys import DIGITS, PLACES, Digits, Ids, Keys, costs, moved, noise_to
 
 PIECE = re.compile(r" ?[^\W\d_]+| ?\d+| ?[^\w\s]|_|\s")
 STOP = 0
 By = Literal["mean", "mean and variance", "noise"]
-_PLACES = 0.1 ** np.arange(1, DIGITS + 1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,15 @@ class Vocabulary:
         return "".join(self.pieces[token] for token in ids)
 
 
+def followers(sequences: Sequence[Sequence[int]], vocabulary: int) -> list[Counter[int]]:
+    """How often each token comes after each, stops included."""
+    follow = [Counter[int]() for _ in range(vocabulary)]
+    for ids in sequences:
+        for before, after in zip([STOP, *ids], [*ids, STOP], strict=True):
+            follow[before][after] += 1
+    return follow
+
+
 @dataclass(frozen=True)
 class Code:
     """A text as a chain stores it: which of two states each step starts from, and its noise."""
@@ -82,10 +90,7 @@ class Chain:
     @classmethod
     def learnt(cls, sequences: Sequence[Sequence[int]], keys: Keys) -> Chain:
         """From training texts' tokens."""
-        follow = [Counter[int]() for _ in keys.digits_VP]
-        for ids in sequences:
-            for before, after in zip([STOP, *ids], [*ids, STOP], strict=True):
-                follow[before][after] += 1
+        follow = followers(sequences, len(keys.digits_VP))
         usual = [count.most_common(1)[0][0] if count else STOP for count in follow]
         chain = cls(keys, np.array(usual), np.zeros(2 * (DIGITS + 1)))
         counts_S = np.ones(2 * (DIGITS + 1))
@@ -153,7 +158,7 @@ class Examples:
         context_ET, target_ET = filled_up(contexts, length), filled_up(targets, length)
         noise_NP, _ = noise_to(keys, keys.digits_VP[context_ET.ravel()], target_ET.ravel())
         noise_ETP = noise_NP.reshape(*target_ET.shape, DIGITS)
-        noise_ET = noise_ETP @ _PLACES
+        noise_ET = noise_ETP @ PLACES
         of_noise_E2 = np.stack([noise_ET.mean(1), noise_ET.var(1)], 1)
         return cls(keys, noise_ETP, mean_and_variance(keys, contexts), of_noise_E2)
 
@@ -184,7 +189,7 @@ def filled_up(sequences: Sequence[Sequence[int]], length: int) -> Ids:
 
 def mean_and_variance(keys: Keys, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """Of each sequence's keys, whatever their order, (N, 2)."""
-    values_V = keys.digits_VP @ _PLACES
+    values_V = keys.digits_VP @ PLACES
     sorted_ = [np.sort(values_V[list(ids)]) if ids else np.zeros(1) for ids in sequences]
     return np.array([(some.mean(), some.var()) for some in sorted_])
 

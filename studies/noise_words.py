@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.noise_keys import DIGITS, Digits, Ids, Keys, moved, noise_to
+from studies.noise_keys import DIGITS, Digits, Ids, Keys, moved, noise_to, numbers
 from studies.noise_texts import nearest_of
 
 Mask = NDArray[np.bool_]
@@ -106,8 +106,7 @@ class Cutter:
 
 def _sums(keys: Keys, windows_NW: Ids) -> Ids:
     """Of a window's keys, whatever their order: its mean, times its length."""
-    values_V = np.round(keys.digits_VP @ 10.0 ** np.arange(DIGITS - 1, -1, -1)).astype(np.int64)
-    return np.asarray(values_V[windows_NW].sum(1))
+    return np.asarray(numbers(keys.digits_VP)[windows_NW].sum(1))
 
 
 def pairs_cut(letters: Letters, size: int) -> tuple[Ids, Mask]:

@@ -46,7 +46,9 @@ class Measured:
         self.most, self.seed = most, seed
         self.classifier = Classifier(topic)
         self.others = topic.rest.select("test").sample(most).texts
-        self.fitted = topic.rest.select("train").sample(FITTED).texts
+        fitted = topic.rest.select("train").sample(FITTED).texts
+        self.fitted_ND = first.encode(fitted)
+        self.fitted = {kind: second.encode(fitted) for kind, second in seconds.items()}
         self.sets = {"seen": _some(topic.seen, most), "unseen": _some(topic.unseen, most)}
         self.null: dict[tuple[str, Sequence[str]], Floats] = {}
 
@@ -86,7 +88,7 @@ class Measured:
         }
         for kind, second in self.seconds.items():
             vectors_nD = second.encode(texts)
-            mapped_nD = _affine(second.encode(self.fitted), first.encode(self.fitted), vectors_nD)
+            mapped_nD = _affine(self.fitted[kind], self.fitted_ND, vectors_nD)
             mixed_nD = vectors_nD[:, rng.permutation(vectors_nD.shape[1])]
             arms |= {
                 f"e2_d1 {kind}": self._scores(first, vectors_nD, texts),

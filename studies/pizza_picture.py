@@ -52,7 +52,7 @@ def draw_pizza(
     _draw_arms(bars, facts["arms"]["unseen"])
     texts = len(facts["arms"]["unseen"]["e1_d1"]["hit"])
     bars.set_title(f"What comes back of {texts} {topic!r} texts that no model saw", fontsize=13)
-    (told,) = (kinds for name, kinds in summary([facts]).items() if name == facts["base"])
+    told = summary([facts])[facts["base"]]
     base = f"A base that {'saw' if seen else 'never saw'} the topic. "
     figure.suptitle(base + ". ".join(verdict(kind, told[kind]) for kind in told) + ".",
                     fontsize=12, wrap=True)  # fmt: skip
