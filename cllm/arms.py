@@ -109,7 +109,7 @@ def _settled_voids(
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
         walked_SD = steps_off(field, void.kept_nD, int(how.walked * count), rng)
-        drawn_SD = _void_starts(field, count - len(walked_SD), rng)
+        drawn_SD = void_starts(field, count - len(walked_SD), rng)
         barren = 0 if len(drawn_SD) else barren + 1
         # beside a kept place another step is likelier to stay than one that is put right
         found = [void.settle(walked_SD, field.is_void, corrected=False),
@@ -163,7 +163,7 @@ def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator
     return Written("copy", tuple(copies), None, 0)
 
 
-def _void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
+def void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
     """Proposals that are themselves in voids."""
     pool_SD = field.proposals(POOL * count, rng)
     return pool_SD[field.is_void(pool_SD)][:count]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cllm import cli_steps, cli_text
+from cllm import cli_improve, cli_steps, cli_text
 from cllm.cli_corpus import corpus_app, read_corpus
 from cllm.cli_options import (
     AimName,
@@ -237,6 +237,7 @@ def generate(
 
 
 cli_text.add_to(app)
+cli_improve.add_to(app)
 
 
 # ---- other parts ------------------------------------------------------------------------

@@ -224,12 +224,15 @@ def _origin(rows: Iterable[Row], usable: int) -> dict[str, Any]:
 
 
 def _title(row: Row) -> str:
-    """The title given, or the one a text of the form "title: A pie. …" begins with."""
-    if row.title:
-        return row.title
-    if not row.text.startswith("title: "):
+    """The title given, or the text's own."""
+    return row.title or title_in(row.text)
+
+
+def title_in(text: str) -> str:
+    """The title that a text of the form "title: A pie. …" begins with; else ""."""
+    if not text.startswith("title: "):
         return ""
-    return row.text.removeprefix("title: ").partition(".")[0].strip()
+    return text.removeprefix("title: ").partition(".")[0].strip()
 
 
 def _group_names(ids: Sequence[str], groups: Sequence[int]) -> list[str]:

@@ -27,13 +27,16 @@ EDITS = 0.5  # share of edits among what is wrong, the rest is rubbish: `cllm st
 METHOD = "3"  # raised when the same texts would give another critic
 
 
-def make_critic(run: RunFolder, settings: RunSettings, *, reuse: bool = False) -> None:
+def make_critic(
+    run: RunFolder, settings: RunSettings, *, reuse: bool = False, anyway: bool = False
+) -> None:
     """Train the critic that judges texts without a checker; kept inside the base's folder.
 
     It learns real texts from small edits and from rubbish, for half the time that the CLLM has.
+    `anyway`: also of texts that have a checker.
     """
     corpus = run.load_corpus()
-    if checker_of(corpus):
+    if checker_of(corpus) and not anyway:
         log.info("these texts have a checker, and need no critic")
         return
     base = run.load_base()

@@ -82,7 +82,7 @@ class Restoring(Task):
         memory_BMH = model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
         # a prefix leaves so many nats that at full weight it would outshout the whole vector
         weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, s.prefix_weight)
-        nats_BT = model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+        nats_BT = self.nats(memory_BMH, batch)
         if s.front:
             nats_BT = nats_BT * self._fronts(kept_BD, nats_BT.shape[1])
         nats = (nats_BT * weight_B1).sum()
@@ -104,6 +104,10 @@ class Restoring(Task):
             if name in parts:
                 parts["loss"] = parts["loss"] + getattr(s, f"{name}_weight") * parts[name]
         return parts
+
+    def nats(self, memory_BMH: Tensor, batch: Batch) -> Tensor:
+        """Nats of each token (B, T), 0 where masked."""
+        return self.model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
 
     @torch.inference_mode()
     def score(self) -> float:

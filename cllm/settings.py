@@ -291,7 +291,7 @@ def overridden(
     own |= _limits("train.loop", seconds, steps)
     for stage in ("base.loop", "base.low_rank_loop"):  # half the time each
         own |= _limits(stage, base_seconds and base_seconds / 2, base_steps)
-    own |= dict(map(_change, changes))
+    own |= dict(map(change, changes))
     try:
         values = preset(name, dim=dim, seed=seed, aim=cast("Aim", aim)).model_dump()
         for place, value in own.items():
@@ -330,7 +330,8 @@ def _limits(loop: str, seconds: float | None, steps: int | None) -> dict[str, ob
     return {f"{loop}.seconds": seconds} if seconds else {}
 
 
-def _change(line: str) -> tuple[str, object]:
+def change(line: str) -> tuple[str, object]:
+    """The setting's place and value of a line like "train.cluster_weight=0.1"; InputError."""
     place, equals, value = line.partition("=")
     if not equals:
         raise InputError(f"--set {line!r} has no '='; write it like train.cluster_weight=0.1")

@@ -1,0 +1,476 @@
+"""The loop that improves itself: what a round is taught, its guards, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import command
+
+from cllm import discovery, improve, pipeline, rounds
+from cllm.corpus import Corpus
+from cllm.drift import discrepancy, distinct, spread_of, vendi
+from cllm.errors import InputError, WorkError
+from cllm.files import read_json, write_json
+from cllm.further import made_part, mixed, real_part, room_for, with_made
+from cllm.improve import Loop, settings_for
+from cllm.model import CLLM
+from cllm.recipes import Grammar, check
+from cllm.run import SHIPPED_VOIDS, RunFolder, training_facts
+from cllm.settling import Written
+from cllm.voids import VoidSettings
+
+MADE = Grammar("plain").generate(40, 9)
+SHORT = [
+    "train.loop.steps=80", "train.loop.seconds=0", "base.loop.steps=40", "base.loop.seconds=0",
+    "base.low_rank_loop.steps=40", "base.low_rank_loop.seconds=0", "base.rank=8",
+    "decodes=120", "measured=40", "further=0.1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _finds() -> Iterator[None]:
+    """Writing from voids finds something: unseen recipes stand for places in them."""
+
+    def write(
+        model: CLLM, field: object, budget: int, rng: np.random.Generator, *_: Any
+    ) -> Written:
+        unseen = Grammar("plain").generate(budget // 4, int(rng.integers(1 << 16)))
+        places = model.encode(unseen)
+        return Written("void", tuple(model.decode(places)), places, budget)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "write_from_voids", write)
+        few = VoidSettings(proposals=60, places=200, climbed=10, nulls=1)
+        patch.setattr(VoidSettings, "quick", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The shipped model for voids over 420 of its texts; not to be changed."""
+    run = RunFolder(tmp_path_factory.mktemp("improve") / "small")
+    shutil.copytree(SHIPPED_VOIDS, run.path)
+    whole = run.load_corpus()
+    corpus = Corpus.load(run.corpus)
+    parts = [whole.select(s).sample(n) for s, n in (("train", 300), ("validation", 60),
+                                                    ("test", 60))]  # fmt: skip
+    wanted = {name for part in parts for name in part.ids}
+    corpus = whole.only([name in wanted for name in whole.ids])
+    run.corpus.unlink()
+    corpus.save(run.corpus)
+    for folder in (run.model, run.base):
+        told = read_json(folder / "training.json")
+        told["facts"]["corpus_hash"] = corpus.hash
+        of = told["settings"].get("train", told["settings"])
+        of |= {"swaps": 0.0} if of is not told["settings"] else {}
+        of["loop"]["evaluations"] = 1
+        write_json(folder / "training.json", told)
+    pipeline.embed_corpus(run, replace=True)
+    discovery.search_voids(run, 0, quick=True)
+    return run
+
+
+def begun(small: RunFolder, path: Path, *changes: str, **own: Any) -> Loop:
+    how, settings = settings_for("quick", [*SHORT, *changes], seed=0)
+    return Loop.begun(path, small, how, settings, **own)
+
+
+def test_what_a_model_wrote_joins_the_training_texts_and_can_be_told_from_them(
+    corpus: Corpus,
+) -> None:
+    once = with_made(corpus, MADE[:3], "round-1")
+    twice = with_made(once, MADE[3:5], "round-2")
+    assert twice.ids[-2:] == ("round-2-00000", "round-2-00001")
+    assert made_part(twice).texts == tuple(MADE[:5])
+    assert set(made_part(twice).splits) == {"train"}
+    assert real_part(twice) == corpus
+    assert real_part(twice).hash == corpus.hash
+    assert twice.titles[-1] in MADE[4]
+
+
+@pytest.mark.parametrize(
+    ("share", "repeats", "rows"), [(0.3, 0, 116), (0.3, 10, 50), (0.0, 10, 0), (0.01, 10, 3)]
+)
+def test_real_texts_stay_and_made_ones_take_no_more_than_their_share(
+    corpus: Corpus, share: float, repeats: int, rows: int
+) -> None:
+    real = corpus.select("train")
+    taught = mixed(with_made(corpus, MADE[:5], "round-1"), share, repeats)
+    train = taught.select("train")
+    assert train.texts[: len(real)] == real.texts
+    rest = train.texts[len(real) :]
+    assert len(rest) == rows == pytest.approx(share / (1 - share) * len(real), abs=1) or repeats
+    assert set(rest) <= set(MADE[:5])
+    assert len(set(taught.ids)) == len(taught)
+    assert taught.select("validation").texts == corpus.select("validation").texts
+    assert max(map(rest.count, rest), default=0) <= (repeats or 24)
+
+
+def test_without_real_texts_there_are_only_made_ones(corpus: Corpus) -> None:
+    taught = mixed(with_made(corpus, MADE[:5], "round-1"), 1.0, 10)
+    assert set(taught.select("train").texts) == set(MADE[:5])
+    assert mixed(corpus, 1.0).select("train").texts == corpus.select("train").texts
+
+
+def test_the_share_limits_how_many_join(corpus: Corpus) -> None:
+    real = len(corpus.select("train"))
+    room = room_for(corpus, 0.3)
+    assert room / (room + real) <= 0.3 < (room + 1) / (room + 1 + real)
+    assert room_for(with_made(corpus, MADE, "round-1"), 0.3) == room - len(MADE)
+    assert room_for(with_made(corpus, MADE, "round-1"), 0.01) == 0
+
+
+def test_diversity_and_distance_are_what_their_names_say() -> None:
+    same, apart = np.tile([[1.0, 0, 0]], (5, 1)), np.eye(5)
+    assert vendi(same) == pytest.approx(1)
+    assert vendi(apart) == pytest.approx(5)
+    assert distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert distinct([""], 2) == 0
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal([shift, 0, 0, 0], 1, (200, 4)) for shift in (0, 0, 2))
+    a, b, c = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b, c))
+    assert abs(discrepancy(a, b)) < 0.1 < discrepancy(a, c)
+    assert spread_of(None, ["one"], ["two"]) == {}  # type: ignore[arg-type]
+
+
+def test_soft_targets_pull_towards_what_the_teacher_expects(
+    new_cllm: Callable[..., Any], corpus: Corpus, texts: Any
+) -> None:
+    from cllm.further import Taught
+    from cllm.losses import Restoring
+    from cllm.settings import TrainSettings
+    from cllm.training_texts import TrainingTexts
+
+    model, teacher = new_cllm(), new_cllm(seed=1)
+    teacher.spread.mul_(30)  # of its own mind
+    settings = TrainSettings(nested=False, null=0, vector_noise=0)
+    of = TrainingTexts.of(model.base, corpus, settings, 80)
+    ((batch,),) = [pieces for pieces, _ in zip(of.real.batches(4, 0, 0), range(1), strict=False)]
+    hard, half, soft = (
+        Taught(model, settings, of, teacher, weight).losses(batch, 0)["cross_entropy"].item()
+        for weight in (0.0, 0.5, 1.0)
+    )
+    plain = Restoring(model, settings, of.held_out).losses(batch, 0)["cross_entropy"].item()
+    assert hard == pytest.approx(plain, rel=1e-5)
+    assert half == pytest.approx((hard + soft) / 2, rel=1e-5)
+    with torch.no_grad():
+        memory = teacher.decode_array(teacher.vectors_of(batch))
+        own = teacher.base.logits(memory, batch.ids_BT).log_softmax(-1)
+        entropy = float((-(own.exp() * own).sum(-1) * batch.mask_BT).sum()) / len(batch)
+    itself = Taught(teacher, settings, of, teacher, 1.0).losses(batch, 0)["cross_entropy"].item()
+    assert itself == pytest.approx(entropy, rel=1e-4), "nothing is expected like the own"
+    assert soft > entropy
+
+
+def test_arrays_are_restored_beside_the_texts(new_cllm: Callable[..., Any], corpus: Corpus) -> None:
+    from cllm.further import OfArrays, arrays_of
+    from cllm.losses import Restoring
+    from cllm.settings import TrainSettings
+    from cllm.sphere import unit
+    from cllm.training_texts import TrainingTexts
+
+    model = new_cllm()
+    settings = TrainSettings(nested=False, null=0, vector_noise=0)
+    of = TrainingTexts.of(model.base, corpus, settings, 80)
+    ((batch,),) = [pieces for pieces, _ in zip(of.real.batches(4, 0, 0), range(1), strict=False)]
+    places = unit(np.random.default_rng(0).standard_normal((6, 8))).astype(np.float32)
+    arrays = arrays_of(model, places)
+    assert arrays.shape == (6, 80, 32)
+    plain = Restoring(model, settings, of.held_out).losses(batch, 0)
+    parts = OfArrays(model, settings, of, arrays, 0.25).losses(batch, 0)
+    assert parts["loss"].item() == pytest.approx(
+        0.75 * plain["loss"].item() + parts["made"].item(), rel=1e-5
+    )
+    far = OfArrays(model, settings, of, arrays + 3 * torch.randn(arrays.shape), 0.25)
+    assert far.losses(batch, 0)["made"] > parts["made"]
+
+
+# ---- the loop ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(small: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Loop:
+    """Two rounds that nothing disturbed."""
+    loop = begun(small, tmp_path_factory.mktemp("loop") / "whole", "least=0")
+    improve.improve(loop, 2)
+    return loop
+
+
+@pytest.mark.chain
+def test_rounds_are_run_folders_that_tell_what_they_came_from(
+    small: RunFolder, whole: Loop
+) -> None:
+    told = read_json(whole.path / "improve.json")
+    assert [one["round"] for one in told["rounds"]] == [0, 1, 2]
+    first, second, third = (whole.round(k) for k in range(3))
+    assert first.load_model().hash == small.load_model().hash
+    assert not first.path.samefile(small.path)
+    for parent, run in ((first, second), (second, third)):
+        model = run.load_model()
+        assert model.hash != parent.load_model().hash
+        assert run.load_base().hash != parent.load_base().hash
+        assert run.load_latents(model).ids == run.load_trained_corpus().ids
+        assert run.notes()["improve"]["parent"] == parent.path.name
+        assert run.notes()["improve"]["parent_model"] == parent.load_model().hash
+        assert run.load_corpus().texts[: len(parent.load_corpus())] == parent.load_corpus().texts
+        reference = (run.reference / "model.safetensors").read_bytes()
+        assert reference == (first.reference / "model.safetensors").read_bytes()
+        assert run.find_critic(run.load_base()), "a round's own judge has the first one's critic"
+    assert (whole.path / "best").resolve() == whole.round(told["best"]).path.resolve()
+    best = max(told["rounds"], key=lambda one: one["validation_ratio"])
+    assert told["best"] == best["round"]
+
+
+@pytest.mark.chain
+def test_rounds_are_measured_by_what_held_before_the_first(whole: Loop) -> None:
+    told = read_json(whole.path / "improve.json")["rounds"]
+    assert told[0]["gain_ratio"] == 1
+    first, last = (dict(np.load(whole.round(k).path / "measured.npz")) for k in (0, 2))
+    assert len(first["gain_nats"]) == 40
+    ratio = last["gain_nats"].mean() / first["gain_nats"].mean()
+    assert told[2]["gain_ratio"] == pytest.approx(ratio)
+    low, high = told[2]["gain_ratio_ci"]
+    assert low <= ratio <= high
+    assert told[1]["decodes"] <= 120
+    written = [idea.text for idea in whole.written(1)]
+    assert told[1]["written"]["texts"] == len(written) > 0
+    assert told[1]["written"]["valid"] == pytest.approx(np.mean([not check(t) for t in written]))
+    assert told[1]["texts"] == {"real": 300, "made": told[1]["kept"]}
+    assert told[2]["decodes_so_far"] == told[1]["decodes"] + told[2]["decodes"]
+
+
+@pytest.mark.chain
+def test_what_is_taught_passed_a_judge_and_is_new(whole: Loop) -> None:
+    made = made_part(whole.round(2).load_corpus()).texts
+    ideas = {idea.text: idea for k in (1, 2) for idea in whole.written(k)}
+    assert len(set(made)) == len(made)
+    assert all(ideas[text].yields for text in made)
+    assert not set(made) & set(whole.round(0).load_corpus().texts)
+
+
+@pytest.mark.chain
+def test_a_kill_at_any_stage_costs_that_stage_and_nothing_else(
+    small: RunFolder, whole: Loop, tmp_path: Path
+) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def killed_once(loop: Loop, number: int, name: str) -> None:
+        """All of a stage is written, and not yet noted."""
+        asked.append((number, name))
+        if asked.count((number, name)) == 1:
+            next(one for one in rounds.STAGES if one.name == name).work(loop, number)
+            raise KeyboardInterrupt
+        rounds.do(loop, number, name)
+
+    told: dict[str, Any] = {}
+    while not told:
+        with suppress(KeyboardInterrupt):
+            told = improve.improve(begun(small, tmp_path / "loop", "least=0"), 1, killed_once)
+    assert asked == [one for one in dict.fromkeys(asked) for _ in range(2)]
+    assert {name for _, name in asked} == {stage.name for stage in rounds.STAGES}
+    assert told["rounds"] == read_json(whole.path / "improve.json")["rounds"][:2]
+    loop = begun(small, tmp_path / "loop", "least=0")
+    assert loop.round(1).load_corpus().hash == whole.round(1).load_corpus().hash
+
+
+def test_a_loop_that_was_begun_otherwise_is_refused(small: RunFolder, tmp_path: Path) -> None:
+    begun(small, tmp_path / "loop")
+    begun(small, tmp_path / "loop")
+    with pytest.raises(InputError, match=r"begun with share = 0.3, not 0.1"):
+        begun(small, tmp_path / "loop", "share=0.1")
+    with pytest.raises(InputError, match=r"begun with steps = 80, not 9"):
+        begun(small, tmp_path / "loop", "train.loop.steps=9")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else"):
+        begun(small, tmp_path / "other")
+    with pytest.raises(InputError, match="no model yet"):
+        begun(RunFolder(tmp_path / "nothing"), tmp_path / "new")
+
+
+@pytest.mark.parametrize("change", ["share=1.5", "decodes=0", "judge=perhaps", "rate=0"])
+def test_settings_that_mean_nothing_are_refused(change: str) -> None:
+    with pytest.raises(InputError, match=change.split("=")[0]):
+        settings_for("quick", [change])
+
+
+# ---- what can go wrong -------------------------------------------------------------------
+
+
+@pytest.fixture
+def after_write(small: RunFolder, whole: Loop, tmp_path: Path) -> Callable[..., Loop]:
+    """A loop whose first round has been written and nothing more."""
+
+    def make(*changes: str, **own: Any) -> Loop:
+        loop = begun(small, tmp_path / "loop", "least=0", *changes, **own)
+        for k in range(2):
+            shutil.copytree(whole.round(k).path, loop.round(k).path, symlinks=True)
+        known = ("round", "parent", "parent_model", "decodes", "duplicate_above")
+        notes = {name: loop.notes(1)[name] for name in known}
+        loop.round(1).note("improve", notes | {"seconds": {"write": 1.0}})
+        return loop
+
+    return make
+
+
+@pytest.mark.chain
+def test_a_judge_that_passes_nothing_ends_the_loop(after_write: Callable[..., Loop]) -> None:
+    loop = after_write()
+    ideas = [replace(idea, hit=False) for idea in loop.written(1)]
+    rounds.save_ideas(loop.candidates(1), ideas, loop.notes(1)["parent_model"])
+    told = improve.improve(loop, 2)
+    assert told["ended"] == f"the judge passed none of {len(ideas)} texts"
+    assert told["best"] == 0
+    assert [one["round"] for one in told["rounds"]] == [0]
+    assert (loop.path / "best").resolve() == loop.round(0).path.resolve()
+
+
+@pytest.mark.chain
+def test_a_round_without_a_text_ends_the_loop(after_write: Callable[..., Loop]) -> None:
+    loop = after_write()
+    rounds.save_ideas(loop.candidates(1), [], loop.notes(1)["parent_model"])
+    assert improve.improve(loop, 2)["ended"] == "no text was written from a void"
+
+
+@pytest.mark.chain
+def test_a_judge_that_passes_rubbish_is_refused_before_the_first_round(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = after_write()
+    monkeypatch.setattr(rounds.Critic, "logits", lambda _, texts: np.zeros(len(texts)))
+    with pytest.raises(InputError, match=r"guards nothing.*judge=false"):
+        rounds.begin(loop)
+
+
+@pytest.mark.chain
+def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cllm.scorer import Scorer
+
+    loop = after_write(scorer=Scorer("http://127.0.0.1:9/v1", "one", seconds=2))
+    before = loop.candidates(1).read_bytes()
+    with pytest.raises(WorkError, match=r"scorer at http://127\.0\.0\.1:9"):
+        improve.improve(loop, 1)
+    assert loop.candidates(1).read_bytes() == before
+    assert not loop.done(1, "choose")
+    monkeypatch.setattr(rounds, "choose", lambda _, texts: [len(texts) - 1])
+    rounds.do(loop, 1, "choose")
+    assert loop.notes(1)["kept"] == 1
+
+
+@pytest.mark.chain
+def test_a_full_disk_is_told_and_the_round_goes_on_after_it(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = after_write()
+    save = rounds.CLLM.save_pretrained
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rounds.CLLM, "save_pretrained", full)
+    shutil.rmtree(loop.round(1).model)
+    with pytest.raises(WorkError, match=r"round-1/model.*free some disk space"):
+        improve.improve(loop, 1)
+    assert loop.done(1, "base")
+    assert not loop.round(1).model.exists()
+    monkeypatch.setattr(rounds.CLLM, "save_pretrained", save)
+    assert len(improve.improve(loop, 1)["rounds"]) == 2
+
+
+@pytest.mark.chain
+def test_a_parent_that_is_gone_or_exchanged_is_told(
+    small: RunFolder, whole: Loop, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.path, tmp_path / "loop", symlinks=True)
+    loop = begun(small, tmp_path / "loop", "least=0")
+    away = tmp_path / "away"
+    loop.round(1).path.rename(away)
+    with pytest.raises(InputError, match=r"round-1 is gone, and .*round-2 was trained from it"):
+        improve.improve(loop, 3)
+    shutil.copytree(whole.round(2).path, loop.round(1).path)
+    with pytest.raises(InputError, match="holds another model"):
+        improve.improve(loop, 3)
+    shutil.rmtree(loop.round(1).path)
+    away.rename(loop.round(1).path)
+    assert len(improve.improve(loop, 2)["rounds"]) == 3
+
+
+@pytest.mark.chain
+def test_a_loop_that_loses_what_it_had_ends_and_goes_back(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = after_write()
+    loop = replace(loop, how=loop.how.model_copy(update={"least": 0.97}))
+
+    def worse(loop: Loop, number: int, name: str) -> None:
+        if name == "measure" and number:
+            told = dict(loop.notes(0)["measured"])
+            loop.note(number, measured=told | {"round": number, "validation_ratio": 0.9})
+            improve.timed(loop, number, name, 0.0)
+        else:
+            rounds.do(loop, number, name)
+
+    told = improve.improve(loop, 3, worse)
+    assert "0.900 of what they did in round 0, below 0.97" in told["ended"]
+    assert told["best"] == 0
+    assert [one["round"] for one in told["rounds"]] == [0, 1]
+    assert (loop.path / "best").resolve() == loop.round(0).path.resolve()
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize(
+    "changes",
+    [("share=1", "repeats=0"), ("judge=false",), ("arrays=true",), ("soft=0.5",),
+     ("share=0", "further=0"), ("negative_weight=0",)],
+)  # fmt: skip
+def test_arms_differ_by_their_guards(
+    after_write: Callable[..., Loop], changes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = after_write(*changes)
+    if "arrays=true" in changes:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rounds, "void_starts", lambda field, *_: field.cloud_ND[:0])
+            assert "no place is empty enough" in improve.improve(loop, 1)["ended"]
+        loop.round(1).note("improve", {k: v for k, v in loop.notes(1).items() if k != "ended"})
+        seconds = {k: v for k, v in loop.notes(1)["seconds"].items() if k != "model"}
+        loop.note(1, seconds=seconds)
+        monkeypatch.setattr(rounds, "void_starts", lambda field, *_: field.cloud_ND[:9])
+    told = improve.improve(loop, 1)["rounds"][1]
+    run, parent = loop.round(1), loop.round(0)
+    same = run.load_model().hash == parent.load_model().hash
+    assert same == ("further=0" in changes)
+    taught = loop.how.learns
+    assert (told["kept"] > 0) == taught == (told["texts"]["made"] > 0)
+    if "judge=false" in changes:
+        assert told["kept"] == len({idea.text for idea in loop.written(1)})
+    if same:
+        assert run.voids.read_bytes() == parent.voids.read_bytes()
+
+
+@pytest.mark.chain
+def test_the_command_tells_its_rounds(
+    small: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [part for change in SHORT for part in ("--set", change)]
+    out = str(tmp_path / "out")
+    start = ["improve", "--run", str(small.path), "--out", out, "--rounds", "1"]
+    assert command(*start, *words, "--set", "further=0", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["rounds"]) == 2
+    assert command(*start, *words, "--set", "further=0") == 0
+    shown = capsys.readouterr().out
+    assert "best: round" in shown
+    assert command(*start, *words, "--set", "share=2") == 2
+    assert command(*start, "--scorer", "nowhere") == 2
+    assert training_facts(small.model)["hash"] == told["start"]
