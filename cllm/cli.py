@@ -243,7 +243,8 @@ cli_improve.add_to(app)
 # ---- other parts ------------------------------------------------------------------------
 
 STUDIES = (
-    "anywhere", "capacity", "correction", "critic", "knows", "negation", "noise", "voidbench"
+    "anywhere", "capacity", "correction", "critic", "knows", "loop", "negation", "noise",
+    "voidbench",
 )  # fmt: skip
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -474,3 +477,99 @@ def test_the_command_tells_its_rounds(
     assert command(*start, *words, "--set", "share=2") == 2
     assert command(*start, "--scorer", "nowhere") == 2
     assert training_facts(small.model)["hash"] == told["start"]
+
+
+@pytest.mark.chain
+def test_the_study_tells_what_loops_came_to_over_seeds(
+    small: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from studies import loop as study
+    from studies.loop_told import verdicts
+
+    monkeypatch.setattr(study.Study, "start", lambda *_: small)
+    words = ["--json", "--arms", "guarded", "no training", "--seeds", "2", "--rounds", "1",
+             "--decodes", "120", "--measured", "40", "--model-steps", "80", "--steps", "8",
+             "--base-steps", "4", "--out", str(tmp_path)]  # fmt: skip
+    study.main(words)
+    told = json.loads(capsys.readouterr().out)
+    guarded, still = told["arms"]["guarded"], told["arms"]["no training"]
+    assert [one["mean"] for one in still["gain_ratio"]] == [1, 1]
+    values = [
+        [dict(np.load(tmp_path / f"guarded-{seed}" / f"round-{k}" / "measured.npz"))["gain_nats"]
+         for k in (0, 1)] for seed in (0, 1)
+    ]  # fmt: skip
+    first, last = np.mean(values, axis=(0, 2))
+    assert guarded["gain_ratio"][1]["mean"] == pytest.approx(last / first)
+    low, high = guarded["gain_ratio"][1]["ci"]
+    assert low < last / first < high
+    assert guarded["kept"][0]["mean"] > 0 == still["kept"][0]["mean"]
+    found = told["found_over_no_training"]
+    assert found["ratio"] == pytest.approx(
+        (sum(found["mine"]) + 0.5) / (sum(found["others"]) + 0.5)
+    )
+    assert (tmp_path / "loop.png").stat().st_size > 10_000
+    assert told["words"] == verdicts(told)
+    assert told["words"][1].startswith("no training: holds")
+    lower = json.loads(json.dumps(told))
+    lower["arms"]["guarded"]["gain_ratio"][1]["ci"] = [0.8, 0.9]
+    assert verdicts(lower)[0].startswith("guarded: decays")
+    monkeypatch.setattr(rounds, "do", None)  # nothing is done again
+    study.main(words)
+    assert json.loads(capsys.readouterr().out) == told
+
+
+# ---- on a cluster ------------------------------------------------------------------------
+
+
+@pytest.mark.chain
+def test_rounds_at_a_url_are_those_of_a_folder(
+    small: RunFolder, whole: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    from cluster import improve as spread
+    from cluster import tasks
+    from cluster.remote import is_there, read_text
+
+    def here(run: str, reads: Any, makes: Any, work: Any, *_: Any) -> None:
+        tasks._task(run, reads, makes, work)
+
+    monkeypatch.setattr(tasks, "on_worker", here)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    out, needs = f"file://{tmp_path}/store/loop", tasks.Needs()
+    (tmp_path / "mirror").mkdir()
+
+    def go_on(rounds_: int) -> tuple[Loop, dict[str, Any]]:
+        place = spread.Place(f"file://{small.path}", out, tmp_path / "mirror")
+        place.bring()
+        loop = begun(small, place.here, "least=0")
+        place.send("improve.json")
+        return loop, improve.improve(loop, rounds_, partial(place.work, needs=needs))
+
+    _, told = go_on(1)
+    shutil.rmtree(tmp_path / "mirror")  # another driver goes on
+    (tmp_path / "mirror").mkdir()
+    asked: list[str] = []
+    monkeypatch.setattr(tasks, "on_worker", lambda *how: asked.append(how[-1]))
+    loop, again = go_on(1)
+    assert not asked
+    assert again["rounds"] == told["rounds"] == read_json(whole.path / "improve.json")["rounds"][:2]
+    assert is_there(f"{out}/round-1/latents")
+    assert json.loads(read_text(f"{out}/improve.json") or "")["start"] == loop.start
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_round_is_made_by_tasks_of_a_cluster(small: RunFolder, tmp_path: Path) -> None:
+    words = [part for change in SHORT for part in ("--set", change)]
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.improve", "--run", str(small.path), "--out",
+         str(tmp_path / "loop"), "--rounds", "1", "--preset", "quick", "--address", "local",
+         *words, "--set", "share=0", "--set", "least=0"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert [one["round"] for one in told["rounds"]] == [0, 1]
+    assert RunFolder(tmp_path / "loop" / "round-1").load_model().hash == told["rounds"][1]["model"]

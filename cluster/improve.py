@@ -1,0 +1,133 @@
+r"""The loop that improves itself on a Ray cluster, one stage a task; what is done is kept.
+
+    ray job submit --working-dir . -- \
+        python -m cluster.improve --run s3://bucket/runs/mine --out s3://bucket/loop --rounds 5
+
+The stages are the library's (`cllm.rounds`); a worker has copies of the rounds that it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.improve import COPIED, LOOP, Loop, improve, settings_for
+from cllm.rounds import do
+from cllm.run import RunFolder
+from cluster import tasks
+from cluster.remote import (
+    absolute,
+    fetched,
+    is_there,
+    is_url,
+    lasting,
+    read_text,
+    write_text,
+)
+
+log = logging.getLogger(__name__)
+
+NOTES = ("report.json", "model/training.json")  # of a round, that the driver reads
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what is to be done, print one JSON object."""
+    o = parser().parse_args(arguments)
+    set_up_logging()
+    logging.getLogger("cluster").setLevel(logging.INFO)
+    with one_line_errors():
+        from cluster.joining import joined, require_seen
+
+        if o.rounds < 1:
+            raise InputError("--rounds must be 1 or more")
+        how, settings = settings_for(o.preset, o.set, seed=o.seed)
+        needs = tasks.Needs(o.cpus, o.gpu, o.wait)
+        run, out = absolute(o.run), lasting(o.out)
+        with joined(o.address), tempfile.TemporaryDirectory(prefix="cllm-loop-") as room:
+            require_seen(out)
+            place = Place(run, out, Path(room) if is_url(out) else Path(out))
+            place.bring()
+            start = RunFolder(Path(run)) if not is_url(run) else fetched(run, ["model"])
+            loop = Loop.begun(place.here, start, how, settings)
+            place.send(LOOP)
+            told = improve(loop, o.rounds, partial(place.work, needs=needs))
+            place.send(LOOP)
+        print(json.dumps(told))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    p = argparse.ArgumentParser(prog="cluster.improve", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--run", required=True, help="the run that round 0 is a copy of")
+    p.add_argument("--out", required=True, help="folder of the rounds, that all nodes see, or URL")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--preset", choices=("quick", "standard", "full"), default="standard")
+    p.add_argument("--set", action="append", default=[], help="as in `cllm improve`")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--cpus", type=float, default=1, help="of a task")
+    p.add_argument("--gpu", action="store_true", help="a task gets one")
+    p.add_argument("--wait", type=float, default=60, help="seconds for a node that has them")
+    p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
+    return p
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the rounds lie, and what of them the driver has at hand: their notes."""
+
+    run: str
+    out: str
+    here: Path  # the same folder, where it is no URL
+
+    def bring(self) -> None:
+        """Notes of the rounds that there are, from a URL."""
+        there = self._bring(LOOP)
+        for number in count() if there else ():
+            if not [name for name in NOTES if self._bring(f"round-{number}/{name}")]:
+                break
+
+    def send(self, name: str) -> None:
+        """A note of the driver's to the URL."""
+        if is_url(self.out):
+            write_text(f"{self.out}/{name}", (self.here / name).read_text("utf-8"))
+
+    def work(self, loop: Loop, number: int, stage: str, *, needs: tasks.Needs) -> None:
+        """A stage as a task of a worker."""
+        known = range(number + 1) if stage == "measure" else {0, number - 1, number}
+        reads = [f"round-{k}" for k in known if is_there(f"{self.out}/round-{k}")]
+        work = partial(_stage, loop=loop, run=self.run, number=number, stage=stage)
+        what = f"round {number}: {stage}"
+        tasks.on_worker(self.out, reads, (f"round-{number}",), work, needs, what)
+        for name in NOTES:
+            self._bring(f"round-{number}/{name}")
+
+    def _bring(self, name: str) -> bool:
+        if not is_url(self.out):
+            return False
+        if (text := read_text(f"{self.out}/{name}")) is None:
+            return False
+        path = self.here / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        return True
+
+
+def _stage(folder: RunFolder, loop: Loop, run: str, number: int, stage: str) -> None:
+    """On the worker: the loop's folder and the run to begin with are what it has of them."""
+    origin = Path(run)
+    if stage == "begin" and is_url(run):
+        origin = fetched(run, [part for part in COPIED if is_there(f"{run}/{part}")]).path
+    do(replace(loop, path=folder.path, origin=origin), number, stage)
+
+
+if __name__ == "__main__":
+    main()
