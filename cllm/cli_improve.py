@@ -46,7 +46,7 @@ def improve(
     from cllm.scorer import Scorer
 
     start = existing_run(run, DEFAULT_RUN, SHIPPED_VOIDS)
-    how, settings = settings_for(preset, changes or (), seed=seed)
+    how, settings = settings_for(preset, changes or (), seed)
     other = Scorer(scorer, scorer_model, scorer_key) if scorer else None
     told = go_on(Loop.begun(out, start, how, settings, other), rounds)
     emit(told, json, lambda: print_rounds(told, out))

@@ -13,6 +13,7 @@ import numpy as np
 from cllm import pipeline
 from cllm.critic import Examples, train_critic
 from cllm.files import replacing
+from cllm.made import real_part
 from cllm.negatives import Negatives
 from cllm.progress import training_progress
 from cllm.run import RunFolder
@@ -48,7 +49,8 @@ def make_critic(
     if reuse and pipeline.finished(run.critic, made_from):
         return
     begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
-    train = corpus.select("train").texts  # held-out ones say where the judge draws the line
+    # held-out ones say where the judge draws the line; what a model wrote is not real
+    train = real_part(corpus).select("train").texts
     maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
     scored, examples = (
         Examples.made([train[row] for row in rows], maker, rng, EDITS)

@@ -10,6 +10,7 @@ texts alone. Every stage is kept when it is done, so that a loop that was killed
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cllm.errors import InputError
 from cllm.files import read_json, replacing, write_json
 from cllm.run import RunFolder, training_facts
-from cllm.settings import RunSettings, Settings
+from cllm.settings import RunSettings, Settings, change, overridden
 
 if TYPE_CHECKING:
     from cllm.ideas import Idea
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 NOTE = "improve"  # section of a round's report.json
 LOOP = "improve.json"
 COPIED = ("corpus.parquet", "base", "model", "latents", "voids.parquet", "report.json")
+PRESET = re.compile(r"(train\.loop|base\.loop|base\.low_rank_loop)\.(seconds|steps)|quick_voids")
 
 
 class ImproveSettings(Settings):
@@ -53,7 +55,7 @@ class ImproveSettings(Settings):
     )
     rate: float = Field(0.3, gt=0, le=1, description="of the learning rates to begin with")
     negative_weight: float = Field(
-        0.05, ge=0, description="of nearly real copies in the CLLM's loss; 0 = off"
+        0.05, ge=0, description="of nearly real copies in the CLLM's loss; 0 = as the run has it"
     )
     soft: float = Field(
         0.0, ge=0, le=1, description="of the last round's expectations as targets; 0 = off"
@@ -67,10 +69,52 @@ class ImproveSettings(Settings):
     measured: int = Field(500, ge=20, description="held-out texts at most")
     seed: int = Field(0, ge=0, description="of everything")
 
+    @model_validator(mode="after")
+    def _fits(self) -> ImproveSettings:
+        if self.arrays and (self.share >= 1 or self.soft):
+            raise ValueError("arrays stand beside real texts: share must be below 1, and soft 0")
+        return self
+
     @property
-    def learns(self) -> bool:
-        """Whether texts that a model wrote join the corpus."""
-        return self.share > 0 and not self.arrays
+    def taught(self) -> float:
+        """Share of texts that a model wrote in what is trained on."""
+        return 0.0 if self.arrays else self.share
+
+
+def settings_for(
+    name: str, changes: Sequence[str] = (), seed: int = 0
+) -> tuple[ImproveSettings, RunSettings]:
+    """The loop's settings, and the preset's for its trainings, with lines like "share=0.2".
+
+    InputError names what does not fit.
+    """
+    lines = {line: change(line) for line in changes}
+    mine = {
+        place: value for place, value in lines.values() if place in ImproveSettings.model_fields
+    }
+    others = [line for line, (place, _) in lines.items() if place not in mine]
+    for line in others:
+        if not PRESET.fullmatch(line.partition("=")[0].strip()):
+            raise InputError(
+                f"--set {line}: the loop has {', '.join(ImproveSettings.model_fields)}, and the "
+                "seconds and steps of train.loop, base.loop and base.low_rank_loop; the rest is "
+                "as the run was trained"
+            )
+    if "seed" in mine:
+        raise InputError("--set seed: give the seed of everything with --seed")
+    try:
+        how = ImproveSettings.model_validate(mine | {"seed": seed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}"
+            f" (given: {first['input']!r})"
+        ) from error
+    settings = overridden(name, seed=seed, changes=others)
+    log.info("%s: %d decodes a round, %g of the preset's time for training (CLLM %g s), texts of "
+             "a model at most %g of all, seed %d", name, how.decodes, how.further,
+             how.further * settings.train.loop.seconds, how.share, seed)  # fmt: skip
+    return how, settings
 
 
 @dataclass(frozen=True)
@@ -87,13 +131,9 @@ class Loop:
 
     @classmethod
     def begun(
-        cls,
-        path: Path,
-        run: RunFolder,
-        how: ImproveSettings,
-        settings: RunSettings,
+        cls, path: Path, run: RunFolder, how: ImproveSettings, settings: RunSettings,
         scorer: Scorer | None = None,
-    ) -> Loop:
+    ) -> Loop:  # fmt: skip
         """A new loop from a trained run, or the one that is there if it was begun likewise.
 
         Raises:
@@ -101,8 +141,10 @@ class Loop:
         """
         note = path / LOOP
         loop = cls(path, how, settings, _hash_of(run, note), run.path, scorer)
-        told = {"start": loop.start, "how": how.model_dump(), "settings": settings.model_dump()}
-        told = _as_json(told)
+        told: dict[str, Any] = {
+            "start": loop.start, "how": how.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json"),
+        }  # fmt: skip
         if not note.exists():
             if path.exists() and any(path.iterdir()):
                 raise InputError(f"{path} holds something else; name another folder with --out")
@@ -149,99 +191,93 @@ class Loop:
         """Whether a round has that stage behind it."""
         return stage in self.notes(number).get("seconds", {})
 
+    def timed(self, number: int, stage: str, begun: float) -> None:
+        """Note that a stage is done, and how long it took."""
+        seconds = self.notes(number).get("seconds", {})
+        self.note(number, seconds=seconds | {stage: round(time.perf_counter() - begun, 2)})
+
     def require_parents(self) -> None:
         """Refuse to go on where a round was deleted or exchanged that another one came from.
 
         Raises:
             InputError: it names the rounds.
         """
-        there = sorted(
-            int(path.name.removeprefix("round-")) for path in self.path.glob("round-*")
-        )  # fmt: skip
+        found = (re.fullmatch(r"round-(\d+)", path.name) for path in self.path.glob("round-*"))
+        there = sorted(int(match[1]) for match in found if match)
         for number in there:
             if number == 0:
                 continue
-            parent, told = self.round(number - 1), self.notes(number)
-            name = self.round(number).path
+            parent, name = self.round(number - 1), self.round(number).path
             if number - 1 not in there:
                 raise InputError(
                     f"{parent.path} is gone, and {name} was trained from it; put it back, or "
                     f"remove round-{number} and those after it to go on from what is left"
                 )
-            if (
-                told.get("parent_model", training_facts(parent.model)["hash"])
-                != (training_facts(parent.model)["hash"])
-            ):
+            model = training_facts(parent.model)["hash"]
+            if self.notes(number).get("parent_model", model) != model:
                 raise InputError(
                     f"{parent.path} holds another model than the one that {name} was trained "
                     f"from; put that back, or remove round-{number} and those after it"
                 )
 
 
-Stage = Callable[[Loop, int], None]
-
-
 def improve(
-    loop: Loop, rounds: int, work: Callable[[Loop, int, str], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    loop: Loop, rounds: int, work: Callable[[Loop, int, str], None] | None = None
+) -> dict[str, Any]:
     """Rounds 1 … `rounds`, or fewer where it has to end; what improve.json says.
 
     `work` does a stage: here, or as `cluster/improve.py` has it, on some worker.
     """
-    from cllm.rounds import STAGES, do
+    from cllm.rounds import FIRST, LATER, do
 
     work = work or do
     loop.require_parents()
     told = read_json(loop.path / LOOP)
-    for number in range(rounds + 1):
-        for stage in STAGES:
-            asked = stage.later if number else stage.first
-            if asked and not loop.done(number, stage.name):
-                log.info("round %d: %s", number, stage.name)
-                work(loop, number, stage.name)
+    told.pop("ended", None)
+    for number in range(max(rounds + 1, len(told["rounds"]))):
+        for stage in LATER if number else FIRST:
+            if not loop.done(number, stage):
+                log.info("round %d: %s", number, stage)
+                work(loop, number, stage)
             if ended := loop.notes(number).get("ended"):
                 break
         told = _summed_up(loop, number, told)
-        ended = ended or too_bad(loop, told["rounds"])
-        if ended:
+        if ended := ended or too_bad(loop, told["rounds"]):
             log.warning("round %d: %s; the best is round %d", number, ended, told["best"])
-            told["ended"] = ended
-            break
-    else:
-        told.pop("ended", None)
-    write_json(loop.path / LOOP, told)
-    point_to(loop.path / "best", f"round-{told['best']}")
+            write_json(loop.path / LOOP, told | {"ended": ended})
+            return told | {"ended": ended}
     return told
 
 
 def _summed_up(loop: Loop, number: int, told: dict[str, Any]) -> dict[str, Any]:
-    """improve.json with what is known of rounds up to this one, and the best of them."""
+    """improve.json with what is known of rounds up to this one, and a link to the best of them."""
     rounds = [loop.notes(k).get("measured") for k in range(number + 1)]
     measured = [dict(one) for one in rounds if one]
     best = max(measured, key=lambda one: one["validation_ratio"])["round"]
     told |= {"rounds": measured, "best": best}
     write_json(loop.path / LOOP, told)
+    new = loop.path / ".best"
+    new.unlink(missing_ok=True)
+    new.symlink_to(f"round-{best}")
+    new.replace(loop.path / "best")
     return told
 
 
 def too_bad(loop: Loop, rounds: Sequence[dict[str, Any]]) -> str:
     """Why the loop ends after these rounds; "" where it goes on."""
     ratio, least = rounds[-1]["validation_ratio"], loop.how.least
-    if least and ratio < least:
-        return f"real held-out texts gain {ratio:.3f} of what they did in round 0, below {least:g}"
-    return ""
-
-
-def point_to(link: Path, name: str) -> None:
-    """A link to a round beside it, in one go."""
-    new = link.with_name(f".{link.name}")
-    new.unlink(missing_ok=True)
-    new.symlink_to(name)
-    new.replace(link)
+    if ratio >= least:
+        return ""
+    return f"real held-out texts gain {ratio:.3f} of what they did in round 0, below {least:g}"
 
 
 def copy_of(run: RunFolder, path: Path) -> RunFolder:
-    """A run folder of its own with what a loop begins with; links are followed."""
+    """A run folder of its own with what a loop begins with; links are followed.
+
+    InputError: the run has no model.
+    """
+    if not run.model.is_dir():
+        raise InputError(f"{run.path} holds no model that this machine sees; name another --run")
     with replacing(path) as new:
         new.mkdir()
         for part in COPIED:
@@ -250,38 +286,8 @@ def copy_of(run: RunFolder, path: Path) -> RunFolder:
                 shutil.copytree(source, new / part)
             elif source.exists():
                 shutil.copyfile(source, new / part)
+        RunFolder(new).forget(NOTE, "ideas", "review")  # of the loop that it came from
     return RunFolder(path)
-
-
-def timed(loop: Loop, number: int, name: str, begun: float) -> None:
-    """Note that a stage is done, and how long it took."""
-    seconds = loop.notes(number).get("seconds", {})
-    loop.note(number, seconds=seconds | {name: round(time.perf_counter() - begun, 2)})
-
-
-def settings_for(
-    name: str, changes: Sequence[str] = (), **own: object
-) -> tuple[ImproveSettings, RunSettings]:
-    """The loop's settings, and the preset's for its trainings, with lines like "share=0.2".
-
-    InputError names what does not fit.
-    """
-    from cllm.settings import change, overridden
-
-    seed = own.get("seed", 0)
-    lines = {line: change(line) for line in changes}
-    mine = {
-        place: value for place, value in lines.values() if place in ImproveSettings.model_fields
-    }
-    others = [line for line, (place, _) in lines.items() if place not in mine]
-    try:
-        how = ImproveSettings.model_validate(own | mine)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']} (given: {first['input']!r})"
-        ) from error
-    return how, overridden(name, seed=int(str(seed)), aim="voids", changes=others)
 
 
 def _hash_of(run: RunFolder, note: Path) -> str:
@@ -293,12 +299,6 @@ def _hash_of(run: RunFolder, note: Path) -> str:
     return str(training_facts(run.model)["hash"])
 
 
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    return dict(json.loads(json.dumps(value)))
-
-
 def _difference(known: dict[str, Any], told: dict[str, Any], section: str) -> str:
     """The first setting of a section that is another one now."""
     before, now = known.get(section), told[section]
@@ -306,8 +306,7 @@ def _difference(known: dict[str, Any], told: dict[str, Any], section: str) -> st
         return f"another model ({before})" if section == "start" else f"{section} = {before}"
     for name in now:
         if before.get(name) != now[name]:
-            inner = before.get(name), now[name]
-            if all(isinstance(one, dict) for one in inner):
+            if isinstance(before.get(name), dict) and isinstance(now[name], dict):
                 return _difference(before, now, name)
             return f"{name} = {before.get(name)}, not {now[name]}"
     return section

@@ -6,22 +6,26 @@ Restoring is measured on real held-out texts, from what they cost before round 1
 built-in recipes measures here, and has chosen nothing.
 """
 
-# Shapes: N held-out texts.
+# Shapes: N held-out texts, M edits of some of them, B texts of a batch, T tokens, D bottleneck.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cllm.arms import from_prior
+from cllm.batches import TokenTexts
+from cllm.content import content_f1, content_items
 from cllm.corpus import Corpus
-from cllm.drift import Edits, TextSpace, carried_by, spread_of
+from cllm.diversity import TextSpace, spread_of
 from cllm.files import read_json, replacing
-from cllm.further import made_part, real_part
 from cllm.improve import Loop
-from cllm.losses import text_nats
+from cllm.losses import nats_given, null_nats, text_nats
+from cllm.made import made_part, real_part
 from cllm.metrics import bootstrap, bootstrap_of
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
@@ -70,10 +74,79 @@ def _of_held_out(loop: Loop, model: CLLM, real: Corpus) -> dict[str, Floats]:
     test = real.select("test").sample(loop.how.measured)
     tokens = token_texts(model.base, test, model.config.context)
     edits = Edits.of(model, tokens, yardstick["edits"])
-    values = carried_by(model, tokens, test.texts, np.array(yardstick["test"]), edits)
+    values = carried_by(model, tokens, np.array(yardstick["test"]), edits)
     validation = real.select("validation").sample(loop.how.measured)
     tokens = token_texts(model.base, validation, model.config.context)
     return values | {"validation": np.array(yardstick["validation"]) - text_nats(model, tokens)}
+
+
+def carried_by(
+    model: CLLM, tokens: TokenTexts, without_N: Floats, edits: Edits
+) -> dict[str, Floats]:
+    """Of each held-out text, (N,): nats gained, content F1 free and forced, edits told apart.
+
+    `without_N`: nats without a vector, of a yardstick that stays. An edit is told apart where the
+    text is the cheaper of both, given its vector, or (`unaided`) the vector that says nothing.
+    """
+    vectors_ND = model.encode_tokens(tokens)
+    texts = model.base.to_text([row.tolist() for row in tokens.rows])  # as they are cut
+    given_N = nats_given(model, tokens, vectors_ND)
+    free = model.decode(vectors_ND)
+    edited_M = nats_given(model, edits.tokens, vectors_ND[edits.row_M])
+    null_M = null_nats(model, edits.tokens)
+    row_M = edits.row_M
+    return {
+        "gain_nats": without_N - given_N,
+        "content_f1": _content(texts, free),
+        "forced_content_f1": _content(texts, forced(model, tokens)),
+        "told_apart": (given_N[row_M] < edited_M).astype(float),
+        "told_apart_unaided": (null_nats(model, tokens)[row_M] < null_M).astype(float),
+    }
+
+
+def _content(texts: Sequence[str], others: Sequence[str]) -> Floats:
+    pairs = zip(map(content_items, texts), map(content_items, others), strict=True)
+    return np.array([content_f1(*pair) for pair in pairs])
+
+
+@torch.inference_mode()
+def forced(model: CLLM, tokens: TokenTexts, batch: int = 64) -> list[str]:
+    """The likeliest token at each place of each text, given its vector and the tokens before."""
+    found: list[str] = [""] * len(tokens)
+    for chosen_B, part in tokens.in_order(batch):
+        moved = part.to(model.device)
+        memory_BMH = model.decode_array(model.vectors_of(moved))
+        best_BT = model.base.logits(memory_BMH, moved.ids_BT).argmax(-1).cpu()
+        lengths = part.mask_BT.sum(1).tolist()
+        rows = [row[:length].tolist() for row, length in zip(best_BT, lengths, strict=True)]
+        for row, text in zip(chosen_B, model.base.to_text(rows), strict=True):
+            found[int(row)] = text
+    return found
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Nearly real copies of held-out texts, and which text each is of."""
+
+    tokens: TokenTexts
+    row_M: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, model: CLLM, tokens: TokenTexts, edits: Sequence[str | None]) -> Edits:
+        """Of the texts that have one which differs within the context."""
+        rows = [row for row, edit in enumerate(edits) if edit]
+        token_rows = model.base.tokenize([edit for edit in edits if edit])
+        names = [str(row) for row in rows]
+        edited = TokenTexts.of(names, token_rows, model.base.pad, model.config.context)
+        kept = [
+            place for place, row in enumerate(rows)
+            if not np.array_equal(edited.rows[place], tokens.rows[row])
+        ]  # fmt: skip
+        chosen = TokenTexts(
+            tuple(edited.names[place] for place in kept),
+            tuple(edited.rows[place] for place in kept), edited.pad, edited.cut,
+        )  # fmt: skip
+        return cls(chosen, np.array([rows[place] for place in kept], np.int64))
 
 
 def _with_interval(values_N: Floats, rng: np.random.Generator) -> dict[str, Any]:

@@ -302,11 +302,17 @@ def train_denoising(
 
 
 def train_low_rank(
-    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
-) -> Fit:
-    """Second stage: the decoder learns to write from low-rank arrays; the encoder stays."""
-    # the context a CLLM will have
-    train, context = fitted_texts(base, corpus.select("train"), settings.context)
+    base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path,
+    report: Report | None = None, context: int | None = None,
+) -> Fit:  # fmt: skip
+    """Second stage: the decoder learns to write from low-rank arrays; the encoder stays.
+
+    `context`: that a CLLM has; none = the one that it will have on these texts.
+    """
+    if context is None:
+        train, context = fitted_texts(base, corpus.select("train"), settings.context)
+    else:
+        train = token_texts(base, corpus.select("train"), context)
     task = LowRank(base, settings, train, held_out_texts(base, corpus, context), context)
     return _frozen(base, fit(task, train, settings.low_rank_loop, folder, report))
 

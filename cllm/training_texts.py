@@ -15,7 +15,7 @@ from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
 from cllm.negatives import KINDS, Negatives
-from cllm.pretrain import fitted_texts, held_out_texts
+from cllm.pretrain import fitted_texts, held_out_texts, token_texts
 from cllm.settings import TrainSettings
 from cllm.swaps import swapped_texts
 
@@ -34,10 +34,16 @@ class TrainingTexts:
     edits: TokenTexts | None  # nearly real copies of both, by their names, where a term asks
 
     @classmethod
-    def of(cls, base: BaseLM, corpus: Corpus, settings: TrainSettings, limit: int) -> TrainingTexts:
-        """Of a corpus; the context is the one that fits it, `limit` tokens at most."""
+    def of(
+        cls, base: BaseLM, corpus: Corpus, settings: TrainSettings, limit: int, *,
+        fitted: bool = True,
+    ) -> TrainingTexts:  # fmt: skip
+        """Of a corpus; the context is the one that fits it, `limit` tokens at most, or `limit`."""
         train = corpus.select("train")
-        real, context = fitted_texts(base, train, limit)
+        if fitted:
+            real, context = fitted_texts(base, train, limit)
+        else:
+            real, context = token_texts(base, train, limit), limit
         copies = swapped_copies(train, settings)
         both = with_copies(base, real, copies, context) if copies else real
         held_out = held_out_texts(base, corpus, context)

@@ -94,13 +94,13 @@ def make_plausible(
 
 
 def field_of(
-    run: RunFolder, model: CLLM | None, judge: Judge, latents: Latents, rng: np.random.Generator, *,
-    keep: bool = True,
+    run: RunFolder, model: CLLM | None, judge: Judge | None, latents: Latents,
+    rng: np.random.Generator, *, keep: bool = True,
 ) -> Field:  # fmt: skip
     """The cloud of training texts, and what is a void in it by the run's search.
 
     `model`: the run's, which is loaded where it is needed and not given.
-    What is put beside a prefix is chosen once, and noted (`keep`) with the voids.
+    What is put beside a prefix is chosen once, by the judge, and noted (`keep`) with the voids.
     """
     notes = run.notes().get("voids", {})
     chance = notes.get("chance_score", np.inf)
@@ -112,6 +112,8 @@ def field_of(
     field = Field.of(train_ND, held_out_MD, void_dim, chance, rng)
     if "rest" in notes:
         return replace(field, rest=notes["rest"])
+    if judge is None:
+        raise ValueError("nobody has chosen what is put beside a prefix, and there is no judge")
     field = choose_rest(model or run.load_model(), judge, field, held_out_MD)
     log.info("places take their other coordinates from: %s", REST[field.rest])
     if keep and notes and not run.shipped:

@@ -15,18 +15,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.improve import COPIED, LOOP, Loop, improve, settings_for
-from cllm.rounds import do
+from cllm.rounds import STAGES, do
 from cllm.run import RunFolder
 from cluster import tasks
 from cluster.remote import (
     absolute,
     fetched,
+    folders,
     is_there,
     is_url,
     lasting,
@@ -49,18 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if o.rounds < 1:
             raise InputError("--rounds must be 1 or more")
-        how, settings = settings_for(o.preset, o.set, seed=o.seed)
+        how, settings = settings_for(o.preset, o.set, o.seed)
         needs = tasks.Needs(o.cpus, o.gpu, o.wait)
         run, out = absolute(o.run), lasting(o.out)
         with joined(o.address), tempfile.TemporaryDirectory(prefix="cllm-loop-") as room:
             require_seen(out)
+            if is_url(out) and folders(out) and LOOP not in folders(out):
+                raise InputError(f"{out} holds something else; name another place with --out")
             place = Place(run, out, Path(room) if is_url(out) else Path(out))
             place.bring()
             start = RunFolder(Path(run)) if not is_url(run) else fetched(run, ["model"])
             loop = Loop.begun(place.here, start, how, settings)
-            place.send(LOOP)
-            told = improve(loop, o.rounds, partial(place.work, needs=needs))
-            place.send(LOOP)
+            place.send()
+            try:
+                told = improve(loop, o.rounds, partial(place.work, needs=needs))
+            finally:
+                place.send()
         print(json.dumps(told))
 
 
@@ -89,36 +93,38 @@ class Place:
     here: Path  # the same folder, where it is no URL
 
     def bring(self) -> None:
-        """Notes of the rounds that there are, from a URL."""
-        there = self._bring(LOOP)
-        for number in count() if there else ():
-            if not [name for name in NOTES if self._bring(f"round-{number}/{name}")]:
-                break
+        """Notes of the loop and its rounds, from a URL."""
+        if not is_url(self.out):
+            return
+        for name in folders(self.out):
+            if name == LOOP:
+                self._bring(name)
+            elif name.startswith("round-"):
+                (self.here / name).mkdir(exist_ok=True)
+                for note in NOTES:
+                    self._bring(f"{name}/{note}")
 
-    def send(self, name: str) -> None:
-        """A note of the driver's to the URL."""
-        if is_url(self.out):
-            write_text(f"{self.out}/{name}", (self.here / name).read_text("utf-8"))
+    def send(self) -> None:
+        """The loop's note to the URL."""
+        if is_url(self.out) and (self.here / LOOP).exists():
+            write_text(f"{self.out}/{LOOP}", (self.here / LOOP).read_text("utf-8"))
 
     def work(self, loop: Loop, number: int, stage: str, *, needs: tasks.Needs) -> None:
-        """A stage as a task of a worker."""
-        known = range(number + 1) if stage == "measure" else {0, number - 1, number}
+        """A stage as a task of a worker, whose notes go to the URL after all it has made."""
+        known = range(number + 1) if stage == "measure" else sorted({0, max(0, number - 1), number})
         reads = [f"round-{k}" for k in known if is_there(f"{self.out}/round-{k}")]
+        makes = [f"round-{number}/{part}" for part in (*STAGES[stage][1], NOTES[0])]
         work = partial(_stage, loop=loop, run=self.run, number=number, stage=stage)
-        what = f"round {number}: {stage}"
-        tasks.on_worker(self.out, reads, (f"round-{number}",), work, needs, what)
-        for name in NOTES:
-            self._bring(f"round-{number}/{name}")
+        tasks.on_worker(self.out, reads, makes, work, needs, f"round {number}: {stage}")
+        if is_url(self.out):
+            for name in NOTES:
+                self._bring(f"round-{number}/{name}")
 
-    def _bring(self, name: str) -> bool:
-        if not is_url(self.out):
-            return False
-        if (text := read_text(f"{self.out}/{name}")) is None:
-            return False
-        path = self.here / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-        return True
+    def _bring(self, name: str) -> None:
+        if (text := read_text(f"{self.out}/{name}")) is not None:
+            path = self.here / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
 
 
 def _stage(folder: RunFolder, loop: Loop, run: str, number: int, stage: str) -> None:

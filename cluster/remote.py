@@ -92,7 +92,7 @@ def fetched(place: str, parts: Sequence[str]) -> RunFolder:
             files = listed(system, f"{path}/{part}")
             if not files:
                 raise InputError(f"{place} has no {part}; make it first (README, Your own texts)")
-            stamp = folder / f".stamp-{part}"
+            stamp = folder / f".stamp-{part.replace('/', '-')}"
             version = digest(*(f"{file.path} {file.size} {file.mtime_ns}" for file in files))
             known = stamp.exists() and stamp.read_text() == version
             if not (known and (folder / part).exists()):
@@ -117,6 +117,7 @@ def _bring(system: fs.FileSystem, path: str, target: Path) -> None:
     """A fresh copy of a file or folder."""
     if target.is_dir():
         shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if system.get_file_info(path).type == fs.FileType.Directory:
         target.mkdir(parents=True)
     fs.copy_files(path, str(target), source_filesystem=system)
@@ -151,6 +152,14 @@ def give_back(run: RunFolder, place: str, parts: Sequence[str]) -> None:
         return
     for part in parts:
         put(run.path / part, f"{place}/{part}")
+
+
+def drop(path: Path) -> None:
+    """Remove a file or folder of this machine, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove(place: str) -> None:
@@ -196,6 +205,13 @@ def read_text(place: str) -> str | None:
         return None
     with system.open_input_stream(path) as file:
         return bytes(file.read()).decode()
+
+
+def folders(place: str) -> list[str]:
+    """Names of what lies in a folder, by name; none where it is not there."""
+    system, path = reached(place)
+    inside = fs.FileSelector(path, recursive=False, allow_not_found=True)
+    return sorted(one.base_name for one in system.get_file_info(inside))
 
 
 def is_there(place: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cllm.console import set_up_logging
 from cllm.errors import InputError, WorkError
 from cllm.run import RunFolder
-from cluster.remote import fetched, give_back, is_there
+from cluster.remote import drop, fetched, give_back, is_there
 
 Made = TypeVar("Made")
 
@@ -90,7 +90,11 @@ def _task(
     there = [part for part in {*reads, NOTES[0]} if is_there(f"{run}/{part}")]
     folder = fetched(run, there)
     folder.path.mkdir(parents=True, exist_ok=True)
+    if str(folder.path) != run:
+        for part in makes:  # what an earlier work left in this copy, and is nowhere else any more
+            if not is_there(f"{run}/{part}"):
+                drop(folder.path / part)
     work(folder)
     notes = NOTES if "model" in reads else NOTES[:1]
-    noted = [name for name in notes if (folder.path / name).exists()]
-    give_back(folder, run, (*makes, *noted))
+    made = [name for name in (*makes, *notes) if (folder.path / name).exists()]
+    give_back(folder, run, list(dict.fromkeys(made)))

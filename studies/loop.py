@@ -124,7 +124,7 @@ class Study:
             "base.low_rank_loop.seconds=0", f"further={share:.6g}",
             f"decodes={o.decodes}", f"measured={o.measured}", "least=0", *ARMS[arm],
         ]  # fmt: skip
-        how, settings = settings_for("quick", lines, seed=seed)
+        how, settings = settings_for("quick", lines, seed)
         name = "-".join(arm.replace(",", "").replace("%", "").split())
         folder = o.out / f"{name}-{seed}"
         log.info("%s, seed %d", arm, seed)

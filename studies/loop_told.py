@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from cllm.files import replacing
 from cllm.improve import Loop
 from cllm.measured import TEXTS
-from cllm.metrics import bootstrap, few
+from cllm.metrics import bootstrap
 
 Floats = NDArray[np.float64]
 
 PER_TEXT = ("content_f1", "forced_content_f1", "told_apart", "told_apart_unaided")
+HOLDS = 0.97  # of round 0's gain that an arm surely keeps
 OF_TEXTS = {  # of what was written from voids, and from random places
-    "written": ("valid", "repeated", "vendi", "distinct_2", "distance"),
+    "written": ("valid", "repeated", "distance"),
     "unaided": ("valid", "vendi", "distinct_2", "distance"),
 }
 PANELS = {
@@ -40,42 +42,37 @@ PANELS = {
 def summary(loops: Mapping[str, Sequence[Loop]], rounds: int) -> dict[str, Any]:
     """By arm and measure a list over rounds: the mean and its interval over seeds (and texts).
 
-    A loop that had to end before stays where it was; `ended` counts those.
+    A loop that had to end before stays where it was, and finds nothing more; `ended` counts those.
+    None stands where not all loops have a number.
     """
-    arms: dict[str, Any] = {}
-    for arm, several in loops.items():
-        arms[arm] = {
-            name: [] for name in ("gain_ratio", *PER_TEXT)
-        } | {"ended": sum("ended" in _last(loop) for loop in several)}  # fmt: skip
-        for number in range(rounds + 1):
-            values = [_values(loop, number) for loop in several]
-            first = [_values(loop, 0) for loop in several]
-            arms[arm]["gain_ratio"].append(_ratio(
-                np.stack([one["gain_nats"] for one in values]),
-                np.stack([one["gain_nats"] for one in first]),
-            ))  # fmt: skip
-            for name in PER_TEXT:
-                arms[arm][name].append(_over_seeds([one[name] for one in values]))
-            for name, of_loops in _counted([_told(loop, number) for loop in several]).items():
-                arms[arm].setdefault(name, []).append(_over_seeds(of_loops))
+    arms = {arm: _of_arm(several, rounds) for arm, several in loops.items()}
     told: dict[str, Any] = {"rounds": rounds, "seeds": len(next(iter(loops.values()))),
                             "arms": arms}  # fmt: skip
-    if {"guarded", "no training"} <= loops.keys():
-        told["found_over_no_training"] = _times(
-            *([_told(loop, rounds).get("withheld_so_far", 0) for loop in loops[arm]]
-              for arm in ("guarded", "no training"))
-        )  # fmt: skip
+    for other in ("no training", "no training, kept in mind", "real only"):
+        if {"guarded", other} <= loops.keys():
+            told[f"found, guarded over {other}"] = _times(
+                *zip(*(_found(*pair, rounds)
+                       for pair in zip(loops["guarded"], loops[other], strict=True)), strict=True)
+            )  # fmt: skip
     return told
 
 
-def _last(loop: Loop) -> dict[str, Any]:
-    number = 0
-    while loop.notes(number + 1):
-        number += 1
-    return loop.notes(number)
+def _of_arm(loops: Sequence[Loop], rounds: int) -> dict[str, Any]:
+    first = [_values(loop, 0) for loop in loops]
+    arm: dict[str, Any] = {"ended": sum(_reached(loop, rounds) < rounds for loop in loops)}
+    for number in range(rounds + 1):
+        values = [_values(loop, number) for loop in loops]
+        told = [_told(loop, number) for loop in loops]
+        now = {"gain_ratio": _ratio(*(np.stack([one["gain_nats"] for one in some])
+                                      for some in (values, first)))}  # fmt: skip
+        now |= {name: _over_seeds([one[name] for one in values]) for name in PER_TEXT}
+        now |= {name: _over_loops(of_loops) for name, of_loops in _counted(told).items()}
+        for name, value in now.items():
+            arm.setdefault(name, []).append(value)
+    return arm
 
 
-def _round(loop: Loop, number: int) -> int:
+def _reached(loop: Loop, number: int) -> int:
     """That round, or the last that was measured before it."""
     while "measured" not in loop.notes(number):
         number -= 1
@@ -83,31 +80,39 @@ def _round(loop: Loop, number: int) -> int:
 
 
 def _told(loop: Loop, number: int) -> dict[str, Any]:
-    return dict(loop.notes(_round(loop, number))["measured"])
+    return dict(loop.notes(_reached(loop, number))["measured"])
 
 
 def _values(loop: Loop, number: int) -> dict[str, Floats]:
-    return dict(np.load(loop.round(_round(loop, number)).path / TEXTS))
+    return dict(np.load(loop.round(_reached(loop, number)).path / TEXTS))
 
 
-def _counted(told: Sequence[Mapping[str, Any]]) -> dict[str, list[Floats]]:
-    """Numbers that a loop has one of, by name; where all loops have it."""
-    found: dict[str, list[Floats]] = {}
-    for part, names in OF_TEXTS.items():
-        for name in names:
-            values = [one.get(part, {}).get(name) for one in told]
-            if None not in values:
-                found[f"{part} {name}"] = [np.array([value], float) for value in values]
-    for name in ("withheld_so_far", "kept"):
-        if all(name in one for one in told):
-            found[name] = [np.array([one[name]], float) for one in told]
-    return found
+def _found(mine: Loop, other: Loop, rounds: int) -> tuple[int, int]:
+    """Withheld combinations that two loops found in as many rounds: as far as both went."""
+    last = min(_reached(mine, rounds), _reached(other, rounds))
+    found, others = (_told(loop, last).get("withheld_so_far", 0) for loop in (mine, other))
+    return int(found), int(others)
+
+
+def _counted(told: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Numbers that a loop has one of, by name; None where it has not."""
+    found: dict[str, list[float | None]] = {
+        f"{part} {name}": [one.get(part, {}).get(name) for one in told]
+        for part, names in OF_TEXTS.items() for name in names
+    }  # fmt: skip
+    return found | {"withheld_so_far": [one.get("withheld_so_far") for one in told]}
+
+
+def _over_loops(values: Sequence[float | None]) -> dict[str, Any] | None:
+    known = [value for value in values if value is not None]
+    return (
+        _over_seeds([np.array([value]) for value in known]) if len(known) == len(values) else None
+    )
 
 
 def _over_seeds(values: Sequence[Floats]) -> dict[str, Any]:
-    """Over seeds and texts; of texts that differ from loop to loop over seeds alone."""
-    same = len({len(value) for value in values}) == 1
-    table_SN = np.stack(values) if same else np.array([[value.mean()] for value in values])
+    """Over seeds and texts, which are the same ones for all loops."""
+    table_SN = np.stack(values)
     if table_SN.shape == (1, 1):
         return {"mean": float(table_SN[0, 0])}
     found = bootstrap(table_SN, np.random.default_rng(0))
@@ -115,7 +120,10 @@ def _over_seeds(values: Sequence[Floats]) -> dict[str, Any]:
 
 
 def _ratio(now_SN: Floats, first_SN: Floats) -> dict[str, Any]:
-    """Of the mean gains, over seeds and texts: one more the relative change, which is paired."""
+    """Of the mean gains, over seeds and texts: one more the relative change, which is paired.
+
+    What the first round's mean is unsure by is left out: it is the same for all arms.
+    """
     found = bootstrap(now_SN - first_SN, np.random.default_rng(0))
     unit = float(first_SN.mean())
     return {
@@ -124,15 +132,19 @@ def _ratio(now_SN: Floats, first_SN: Floats) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _times(mine: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
-    """How many times as many, with an interval over seeds; half a one is added, for none."""
-    logs_S = np.log((np.array(mine) + 0.5) / (np.array(others) + 0.5))
-    ratio = (sum(mine) + 0.5) / (sum(others) + 0.5)
+def _times(mine: Sequence[int], others: Sequence[int]) -> dict[str, Any]:
+    """How many times as many, over seeds; half a one is added, for none.
+
+    Seeds differ at least by chance: the larger of their own variance and of counts' (Poisson).
+    """
+    a_S, b_S = np.array(mine) + 0.5, np.array(others) + 0.5
+    ratio, count = float(a_S.sum() / b_S.sum()), len(a_S)
     told: dict[str, Any] = {"mine": list(mine), "others": list(others), "ratio": ratio}
-    if len(logs_S) < 2:
+    if count < 2:
         return told
-    half = 1.96 * float(logs_S.std()) / len(logs_S) ** 0.5 * few(len(logs_S))
-    return told | {"ci": [ratio * float(np.exp(-half)), ratio * float(np.exp(half))]}
+    variance = max(float(np.log(a_S / b_S).var(ddof=1)), float((1 / a_S + 1 / b_S).mean()))
+    factor = float(np.exp(stats.t.ppf(0.975, count - 1) * (variance / count) ** 0.5))
+    return told | {"ci": [ratio / factor, ratio * factor]}
 
 
 # ---- in words, as a table, as a picture ----------------------------------------------------
@@ -144,19 +156,21 @@ def verdicts(told: Mapping[str, Any]) -> list[str]:
     for arm, of in told["arms"].items():
         last, least = of["gain_ratio"][-1], min(one["mean"] for one in of["gain_ratio"])
         low, high = last["ci"]
-        word = "gains" if low > 1 else "decays" if high < 1 else "holds"
+        word = "gains" if low > 1 else "decays" if high < 1 else "not sure"
+        if word == "not sure" and low >= HOLDS:
+            word = "holds"
         ended = f"; {of['ended']} of {told['seeds']} loops ended before" if of["ended"] else ""
         lines.append(
             f"{arm}: {word}: after {told['rounds']} rounds real held-out texts gain "
             f"{last['mean']:.3f} [{low:.3f}, {high:.3f}] of round 0 (least: {least:.3f}){ended}"
         )
-    if "found_over_no_training" in told:
-        found = told["found_over_no_training"]
-        ci = f" [{found['ci'][0]:.2f}, {found['ci'][1]:.2f}]" if "ci" in found else ""
-        lines.append(
-            f"withheld combinations found, guarded over equal decodes without training: "
-            f"{found['ratio']:.2f}{ci} ({sum(found['mine'])} against {sum(found['others'])})"
-        )
+    for name, found in told.items():
+        if name.startswith("found, "):
+            ci = f" [{found['ci'][0]:.2f}, {found['ci'][1]:.2f}]" if "ci" in found else ""
+            lines.append(
+                f"withheld combinations {name}: {found['ratio']:.2f}{ci} "
+                f"({sum(found['mine'])} against {sum(found['others'])})"
+            )
     return lines
 
 
@@ -169,7 +183,9 @@ def table(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(value: Mapping[str, Any]) -> str:
+def _cell(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return ""
     if "ci" not in value:
         return f"{value['mean']:.3g}"
     low, high = value["ci"]
@@ -185,13 +201,11 @@ def draw_loops(path: Path, told: Mapping[str, Any]) -> None:
     colours = _colours(list(told["arms"]))
     for axes, (name, title) in zip(figure.subplots(2, 4).flat, PANELS.items(), strict=True):
         for arm, of in told["arms"].items():
-            series = of.get(name, [])
-            start = told["rounds"] + 1 - len(series)
-            xs = range(start, told["rounds"] + 1)
-            colour, style = colours[arm]
-            axes.plot(xs, [one["mean"] for one in series], style, color=colour, label=arm)
-            if arm == "guarded" and series and all("ci" in one for one in series):
-                bounds = np.array([one["ci"] for one in series]).T
+            known = [(x, one) for x, one in enumerate(of.get(name, [])) if one]
+            xs, colour, style = [x for x, _ in known], *colours[arm]
+            axes.plot(xs, [one["mean"] for _, one in known], style, color=colour, label=arm)
+            if arm == "guarded" and known and all("ci" in one for _, one in known):
+                bounds = np.array([one["ci"] for _, one in known]).T
                 axes.fill_between(xs, *bounds, color=colour, alpha=0.15, linewidth=0)
         axes.set_title(title, fontsize=11)
         axes.set_xticks(range(told["rounds"] + 1))
