@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cllm.cli_options import Json, PresetName, Run, ScorerKey, ScorerModel, ScorerUrl, Seed, Set
+from cllm.cli_options import Json, PresetName, ScorerKey, ScorerModel, ScorerUrl, Seed
 from cllm.console import emit
 from cllm.run import SHIPPED_VOIDS, existing_run
 
@@ -28,7 +28,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def improve(
-    run: Run = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="run to begin with \\[default: runs/default, else the one for voids that ships]",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="folder of the rounds")] = Path("runs/improve"),
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="after round 0")] = 5,
     json: Json = False,
@@ -37,7 +43,12 @@ def improve(
     scorer: ScorerUrl = None,
     scorer_model: ScorerModel = None,
     scorer_key: ScorerKey = None,
-    changes: Set = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="a guard, like share=0.2, or train.loop.seconds=600; repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Texts from voids train base and CLLM on, round by round, under guards."""
     from cllm.improve import Loop, settings_for
