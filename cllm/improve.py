@@ -66,6 +66,9 @@ class ImproveSettings(Settings):
     least: float = Field(
         0.97, ge=0, description="gain on validation, of round 0's, below which it ends; 0 = never"
     )
+    search: bool = Field(
+        True, description="voids are searched; off: rounds go by what chance explained in round 0"
+    )
     measured: int = Field(500, ge=20, description="held-out texts at most")
     seed: int = Field(0, ge=0, description="of everything")
 

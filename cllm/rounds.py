@@ -250,12 +250,17 @@ def embed(loop: Loop, number: int) -> None:
 
 
 def search(loop: Loop, number: int) -> None:
-    """The voids of this round's space."""
+    """The voids of this round's space; texts are written from any place that is one."""
     parent, run = loop.round(number - 1), loop.round(number)
     if _same_space(parent, run):
-        with replacing(run.voids) as new:
-            shutil.copyfile(parent.voids, new)
+        if parent.voids.exists():
+            with replacing(run.voids) as new:
+                shutil.copyfile(parent.voids, new)
         run.note("voids", parent.notes()["voids"])
+        return
+    if not loop.how.search:
+        known = parent.notes()["voids"]
+        run.note("voids", {name: known[name] for name in ("chance_score", "rest") if name in known})
         return
     discovery.search_voids(run, loop.how.seed, quick=loop.settings.quick_voids)
     rest = loop.round(0).notes()["voids"]["rest"]

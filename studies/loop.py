@@ -1,6 +1,6 @@
 """Does the loop that improves itself gain, hold or decay: `cllm study loop --json`.
 
-Rounds of self-improvement from the same models of several seeds: guarded, without one guard each,
+Rounds of self-improvement from the same model, over several seeds: guarded, without one guard each,
 on real texts only, at several shares of them, on arrays instead of texts, and without training.
 Every arm has the same decodes and the same training steps; all is measured on real held-out texts,
 by what held before the first round. Goes on where it stopped.
@@ -11,20 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from cllm import discovery, pipeline
 from cllm.console import one_line_errors, set_up_logging
-from cllm.corpus import Corpus
 from cllm.errors import InputError
-from cllm.files import write_json
+from cllm.files import replacing, write_json
 from cllm.improve import Loop, improve, settings_for
-from cllm.run import SHIPPED, RunFolder
-from cllm.settings import overridden
-from studies.knows import prepare
+from cllm.run import SHIPPED_VOIDS, RunFolder
 from studies.loop_told import draw_loops, summary, table, verdicts
 
 log = logging.getLogger(__name__)
@@ -44,17 +39,18 @@ ARMS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+WHOLE = 4  # times a round's steps: what the critic's budget is a half of
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, go through the rounds, and print one JSON object."""
     o = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        if min(o.seeds, o.rounds, o.steps, o.base_steps, o.model_steps) < 1 or o.decodes < 2:
+        if min(o.seeds, o.rounds, o.steps, o.base_steps) < 1 or o.decodes < 2:
             raise InputError("numbers must be 1 or more, and --decodes 2 or more")
-        study = Study(o)
-        loops = {arm: [study.loop(arm, seed) for seed in range(o.seeds)] for arm in o.arms}
-        told = summary(loops, o.rounds) | {"texts": o.texts, "decodes": o.decodes,
-                                           "steps": o.steps}  # fmt: skip
+        loops = {arm: [loop_of(arm, seed, o) for seed in range(o.seeds)] for arm in o.arms}
+        told = summary(loops, o.rounds) | {"decodes": o.decodes, "steps": o.steps}
         told["words"] = verdicts(told)
         write_json(o.out / "loop.json", told)
         draw_loops(o.out / "loop.png", told)
@@ -66,13 +62,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="cllm study loop", description=(__doc__ or "").split("\n")[0])
     p.add_argument("--json", action="store_true", help="one JSON object on stdout")
     p.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    p.add_argument("--seeds", type=int, default=3, help="models to begin with")
+    p.add_argument("--run", type=Path, default=SHIPPED_VOIDS, help="to begin with")
+    p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--texts", type=int, default=4000, help="real ones that are trained on")
     p.add_argument("--decodes", type=int, default=1000, help="of a round")
-    p.add_argument(
-        "--model-steps", type=int, default=1500, help="of the CLLM that rounds begin with"
-    )
     p.add_argument("--steps", type=int, default=100, help="of the CLLM in a round")
     p.add_argument(
         "--base-steps", type=int, default=40, help="of each stage of the base in a round"
@@ -82,55 +75,32 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-@dataclass(frozen=True)
-class Study:
-    """Models of several seeds over the shipped base, and loops from them."""
+def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
+    """A loop that has gone as far as it could; it never stops for what it measures.
 
-    options: argparse.Namespace
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        """Some training texts of the shipped base's corpus, and as many held-out ones as there are.
-
-        The base has seen the others as well; no loop does.
-        """
-        whole = Corpus.load(SHIPPED / "corpus.parquet")
-        some = set(whole.select("train").sample(self.options.texts).ids)
-        return whole.only([
-            split != "train" or name in some
-            for name, split in zip(whole.ids, whole.splits, strict=True)
-        ])  # fmt: skip
-
-    def start(self, seed: int) -> RunFolder:
-        """A trained model with its voids, once."""
-        o = self.options
-        run = RunFolder(o.out / f"start-{seed}")
-        prepare(run, self.corpus, RunFolder(SHIPPED).base)
-        settings = overridden("quick", seed=seed, aim="voids", steps=o.model_steps)
-        pipeline.train_model(run, settings, reuse=True)
-        if not run.voids.exists():
-            pipeline.embed_corpus(run, replace=True)
-            discovery.search_voids(run, seed, quick=True)
-        return run
-
-    def loop(self, arm: str, seed: int) -> Loop:
-        """A loop that has gone as far as it could; it never stops for what it measures."""
-        o = self.options
-        share = o.steps / o.model_steps
-        lines = [
-            f"train.loop.steps={o.model_steps}", "train.loop.seconds=0",
-            f"base.loop.steps={round(o.base_steps / share)}", "base.loop.seconds=0",
-            f"base.low_rank_loop.steps={round(o.base_steps / share)}",
-            "base.low_rank_loop.seconds=0", f"further={share:.6g}",
-            f"decodes={o.decodes}", f"measured={o.measured}", "least=0", *ARMS[arm],
-        ]  # fmt: skip
-        how, settings = settings_for("quick", lines, seed)
-        name = "-".join(arm.replace(",", "").replace("%", "").split())
-        folder = o.out / f"{name}-{seed}"
-        log.info("%s, seed %d", arm, seed)
-        loop = Loop.begun(folder, self.start(seed), how, settings)
-        improve(loop, o.rounds)
-        return loop
+    All begin with one run: seeds are of what is drawn, trained on and in which order.
+    """
+    o = options
+    lines = [
+        f"train.loop.steps={WHOLE * o.steps}", "train.loop.seconds=0",
+        f"base.loop.steps={WHOLE * o.base_steps}", "base.loop.seconds=0",
+        f"base.low_rank_loop.steps={WHOLE * o.base_steps}", "base.low_rank_loop.seconds=0",
+        f"further={1 / WHOLE}", f"decodes={o.decodes}", f"measured={o.measured}",
+        "least=0", "search=false", *ARMS[arm],
+    ]  # fmt: skip
+    how, settings = settings_for("quick", lines, seed)
+    name = "-".join(arm.replace(",", "").replace("%", "").split())
+    log.info("%s, seed %d", arm, seed)
+    loop = Loop.begun(o.out / f"{name}-{seed}", RunFolder(o.run), how, settings)
+    first = o.out / f"round-0-{seed}"  # the same for all arms
+    if first.exists() and not loop.round(0).path.exists():
+        with replacing(loop.round(0).path) as new:
+            shutil.copytree(first, new)
+    improve(loop, o.rounds)
+    if not first.exists():
+        with replacing(first) as new:
+            shutil.copytree(loop.round(0).path, new)
+    return loop
 
 
 if __name__ == "__main__":

@@ -465,7 +465,7 @@ def test_a_loop_that_loses_what_it_had_ends_and_goes_back(
 @pytest.mark.parametrize(
     "changes",
     [("share=1", "repeats=0"), ("judge=false",), ("arrays=true",), ("soft=0.5",),
-     ("share=0", "further=0"), ("negative_weight=0",)],
+     ("share=0", "further=0"), ("negative_weight=0", "search=false")],
 )  # fmt: skip
 def test_arms_differ_by_their_guards(
     after_write: Callable[..., Loop], changes: Any, monkeypatch: pytest.MonkeyPatch
@@ -491,6 +491,11 @@ def test_arms_differ_by_their_guards(
         )
     if same:
         assert run.voids.read_bytes() == parent.voids.read_bytes()
+    if "search=false" in changes:
+        assert not run.voids.exists()
+        kept = [one.notes()["voids"] for one in (run, parent)]
+        assert kept[0]["rest"] == kept[1]["rest"]
+        assert kept[0].get("chance_score") == kept[1].get("chance_score")
 
 
 @pytest.mark.chain
@@ -519,9 +524,8 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     from studies import loop as study
     from studies.loop_told import verdicts
 
-    monkeypatch.setattr(study.Study, "start", lambda *_: small)
     words = ["--json", "--arms", "guarded", "no training", "--seeds", "2", "--rounds", "1",
-             "--decodes", "120", "--measured", "40", "--model-steps", "80", "--steps", "8",
+             "--decodes", "120", "--measured", "40", "--run", str(small.path), "--steps", "20",
              "--base-steps", "4", "--out", str(tmp_path)]  # fmt: skip
     study.main(words)
     told = json.loads(capsys.readouterr().out)
