@@ -346,6 +346,7 @@ def after_write(small: RunFolder, whole: Loop, tmp_path: Path) -> Callable[..., 
         loop = begun(small, tmp_path / "loop", "least=0", *changes, **own)
         for k in range(2):
             shutil.copytree(whole.round(k).path, loop.round(k).path, symlinks=True)
+        loop.round(1).voids.unlink()
         known = ("round", "parent", "parent_model", "decodes", "duplicate_above")
         notes = {name: loop.notes(1)[name] for name in known}
         loop.round(1).note("improve", notes | {"seconds": {"write": 1.0}})
