@@ -209,11 +209,7 @@ class BaseLM:
         memory_mask_BM: Tensor | None = None,
     ) -> Tensor:
         """Teacher-forced nats of each token given the memory, (B, T), 0 where masked."""
-        logits_BTV = self.logits(memory_BMH, ids_BT, memory_mask_BM)
-        nats_BT = F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
-        )
-        return nats_BT.view_as(ids_BT) * mask_BT
+        return token_nats(self.logits(memory_BMH, ids_BT, memory_mask_BM), ids_BT, mask_BT)
 
     def logits(
         self, memory_BMH: Tensor, ids_BT: Tensor, memory_mask_BM: Tensor | None = None
@@ -261,6 +257,14 @@ class BaseLM:
 
     def _trim(self, row: list[int]) -> list[int]:
         return row[: row.index(self.eos) + 1] if self.eos in row else row
+
+
+def token_nats(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Nats of each token by next-token scores, (B, T), 0 where masked."""
+    nats_BT = F.cross_entropy(
+        logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
+    )  # fmt: skip
+    return nats_BT.view_as(ids_BT) * mask_BT
 
 
 def _other_class(model: Any) -> str:  # noqa: ANN401

@@ -53,10 +53,9 @@ def improve(
     """Texts from voids train base and CLLM on, round by round, under guards."""
     from cllm.improve import Loop, settings_for
     from cllm.improve import improve as go_on
-    from cllm.run import DEFAULT_RUN
     from cllm.scorer import Scorer
 
-    start = existing_run(run, DEFAULT_RUN, SHIPPED_VOIDS)
+    start = existing_run(run, shipped=SHIPPED_VOIDS)
     how, settings = settings_for(preset, changes or (), seed)
     other = Scorer(scorer, scorer_model, scorer_key) if scorer else None
     told = go_on(Loop.begun(out, start, how, settings, other), rounds)

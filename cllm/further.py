@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cllm.base import BaseLM
+from cllm.base import BaseLM, token_nats
 from cllm.batches import Batch
 from cllm.corpus import Corpus
 from cllm.files import digest
@@ -106,19 +106,13 @@ class Taught(Restoring):
 
     def nats(self, memory_BMH: Tensor, batch: Batch) -> Tensor:
         """Nats of each token (B, T): of what stands there, and of what the teacher expects."""
-        hard_BT, logits_BTV = self._costs(memory_BMH, batch)
+        logits_BTV = self.model.base.logits(memory_BMH, batch.ids_BT).float()
+        hard_BT = token_nats(logits_BTV, batch.ids_BT, batch.mask_BT)
         with torch.no_grad():
             taught_BMH = self.teacher.decode_array(self.teacher.vectors_of(batch))
             expected_BTV = self.teacher.base.logits(taught_BMH, batch.ids_BT).softmax(-1)
         soft_BT = -(expected_BTV * F.log_softmax(logits_BTV, -1)).sum(-1) * batch.mask_BT
         return (1 - self.weight) * hard_BT + self.weight * soft_BT
-
-    def _costs(self, memory_BMH: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits_BTV = self.model.base.logits(memory_BMH, batch.ids_BT).float()
-        nats_BT = F.cross_entropy(
-            logits_BTV.flatten(0, 1), batch.ids_BT.flatten(), reduction="none"
-        ).view_as(batch.ids_BT)
-        return nats_BT * batch.mask_BT, logits_BTV
 
 
 class OfArrays(Restoring):

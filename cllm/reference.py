@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from cllm.base import BaseLM
+from cllm.base import BaseLM, token_nats
 from cllm.batches import Batch, TokenTexts
 from cllm.corpus import Corpus
 from cllm.errors import InputError
@@ -84,10 +83,7 @@ class ReferenceLM:
         """Nats of each token, (B, T), 0 where masked."""
         start_B1 = torch.full_like(ids_BT[:, :1], self.start)
         logits_BTV = self.model(torch.cat([start_B1, ids_BT[:, :-1]], 1), use_cache=False).logits
-        nats_BT = F.cross_entropy(
-            logits_BTV.flatten(0, 1).float(), ids_BT.flatten(), reduction="none"
-        )
-        return nats_BT.view_as(ids_BT) * mask_BT
+        return token_nats(logits_BTV, ids_BT, mask_BT)
 
     def nats(self, texts: TokenTexts, batch: int = 64) -> NDArray[np.float64]:
         """Nats of each text, (N,)."""

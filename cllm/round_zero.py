@@ -158,7 +158,7 @@ def _put_to_the_test(loop: Loop, model: CLLM, corpus: Corpus) -> dict[str, float
 def judge_of(loop: Loop, corpus: Corpus, held_out: Sequence[str]) -> Judge:
     """Round 0's critic, and what this corpus makes a duplicate; lines drawn by `held_out`.
 
-    Without the reference LM's band, which has chosen what is written (`_plausible`). A corpus's
+    Without the reference LM's band, which has chosen what is written (`plausible_for`). A corpus's
     checker measures, and does not judge here.
     """
     first = loop.round(0)

@@ -52,9 +52,6 @@ def do(loop: Loop, number: int, stage: str) -> None:
     loop.timed(number, stage, begun)
 
 
-# ---- later rounds ------------------------------------------------------------------------
-
-
 def write(loop: Loop, number: int) -> None:
     """Texts from the voids of the round before, judged: candidates.parquet."""
     parent, run, how = loop.round(number - 1), loop.round(number), loop.how
