@@ -53,7 +53,7 @@ class ImproveSettings(Settings):
     further: float = Field(
         0.25, ge=0, le=10, description="of the preset's training time, each round; 0 = no training"
     )
-    rate: float = Field(0.3, gt=0, le=1, description="of the learning rates to begin with")
+    rate: float = Field(0.1, gt=0, le=1, description="of the learning rates to begin with")
     negative_weight: float = Field(
         0.05, ge=0, description="of nearly real copies in the CLLM's loss; 0 = as the run has it"
     )

@@ -95,7 +95,9 @@ class Restoring(Task):
         if s.cluster_weight:
             parts["cluster"] = _of_parts(cluster_term(noisy_GD, s.cluster_floor), whole.parts)
         if s.negative_weight:
-            other_BD = model.encode_array(array_BTH, batch.mask_BT)
+            other_BD = clean_BD
+            if s.token_noise:
+                other_BD = model.encode_array(array_BTH, batch.mask_BT)
             other_GD = self._among_all("clean", other_BD, batch)
             edited_GD = self._among_all("edited", self._edited(batch), batch)
             term = negative_term(noisy_GD, other_GD, edited_GD, s.negative_temperature)
@@ -247,6 +249,7 @@ def negative_term(
     """InfoNCE: a text's noisy view is nearer to its clean one than to other texts and to its edit.
 
     A low temperature puts the weight on the nearest confusable text (van den Oord et al. 2018).
+    Without token noise both views are one, and the term keeps others away by a margin.
     """
     others_BB, edit_B1 = noisy_BD @ clean_BD.T, (noisy_BD * edited_BD).sum(1, keepdim=True)
     edit_B1 = edit_B1.masked_fill(~edited_BD.any(1, keepdim=True), -torch.inf)  # it has none

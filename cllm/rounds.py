@@ -40,7 +40,6 @@ from cllm.sphere import ExactIndex, prefix
 
 log = logging.getLogger(__name__)
 
-TOKEN_NOISE = 0.1  # where a hard-negative term needs some and the run's own training has none
 ARRAYS = 1000  # of a round that goes through no text
 EVALUATIONS = 3  # of a training at most: it is short
 
@@ -176,7 +175,6 @@ def train_model(loop: Loop, number: int) -> None:
         train = own.model_copy(update={
             "loop": _shortened(own.loop, loop.settings.train.loop, loop, number),
             "negative_weight": max(own.negative_weight, how.negative_weight),
-            "token_noise": own.token_noise or bool(how.negative_weight) * TOKEN_NOISE,
             "swaps": 0.0,  # new subjects are to come from voids
         })  # fmt: skip
         arrays = None

@@ -187,8 +187,6 @@ class RunSettings(Settings):
                 raise ValueError(f"train.prefixes has {k}; each must be 2 to {self.model.dim - 1}")
         if self.base.rank == 1:
             raise ValueError("base.rank is 1; it must be 0, or 2 and more")
-        if self.train.negative_weight and not self.train.token_noise:
-            raise ValueError("train.negative_weight compares noisy views: set train.token_noise")
         return self
 
 

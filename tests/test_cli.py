@@ -197,7 +197,6 @@ def test_a_weak_base_is_refused(trained, tmp_path):
         (["run", "--corpus", "texts.jsonl", "--preset", "huge"], "huge"),
         (["run", "--corpus", "texts.jsonl", "--dim", 4000], "4000"),
         (["run", "--corpus", "texts.jsonl", "--milvus", "http://127.0.0.1:9"], "127.0.0.1:9"),
-        (["run", "--corpus", "texts.jsonl", "--set", "train.negative_weight=1"], "token_noise"),
         (["train", "--run", "small", "--dim", 4000, "--allow-weak-base"], "4000"),
         (["train", "--run", "small", "--form", "round"], "form"),
         (["train", "--run", "nowhere"], "nowhere"),

@@ -173,6 +173,19 @@ def test_edits_are_found_by_the_names_of_texts(
     assert parts(with_copies, batch)["negative"] > parts(without, batch)["negative"] + 0.3
 
 
+def test_edits_are_kept_away_without_token_noise_as_well(
+    new_cllm: Callable[..., CLLM], texts: TokenTexts, batch: Batch
+) -> None:
+    model = new_cllm()
+    edits = TokenTexts(batch.names[1:], texts.rows[: len(batch) - 1], texts.pad, 0)
+    task = Restoring(model, TrainSettings(negative_weight=1.0), texts, edits=edits)
+    clean_BD = model.vectors_of(batch)
+    wanted = negative_term(clean_BD, clean_BD, task._edited(batch), 0.1)
+    assert parts(task, batch)["negative"] == pytest.approx(float(wanted.detach()), rel=1e-4)
+    task.losses(batch, 0)["negative"].backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
+
+
 # ---- the weighted sum ----------------------------------------------------------------
 
 

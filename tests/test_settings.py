@@ -89,7 +89,6 @@ def test_any_field_can_be_set() -> None:
         ("train.nested.x.y=1", "no setting 'train.nested.x.y'"),
         ("seed=5", "--seed"),
         ("train.loop.seed=5", "--seed"),
-        ("train.negative_weight=1", "token_noise"),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused(change: str, told: str) -> None:
