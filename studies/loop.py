@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--decodes", type=int, default=1000, help="of a round")
     p.add_argument("--steps", type=int, default=100, help="of the CLLM in a round")
     p.add_argument(
-        "--base-steps", type=int, default=40, help="of each stage of the base in a round"
+        "--base-steps", type=int, default=20, help="of each stage of the base in a round"
     )
     p.add_argument("--measured", type=int, default=300, help="held-out texts")
     p.add_argument("--out", type=Path, default=Path("runs/loop"), help="a folder")
