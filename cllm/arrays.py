@@ -34,7 +34,7 @@ class TokenArrays:
 
     base_hash: str
     values_SH: NDArray[np.float32]
-    first_of: dict[bytes, int]  # row of `values_SH` where a text begins
+    rows_of: dict[bytes, tuple[int, int]]  # of `values_SH`: where a text begins, and how many
 
     @classmethod
     @torch.inference_mode()
@@ -43,15 +43,15 @@ class TokenArrays:
         room: float = float("inf"),
     ) -> TokenArrays:  # fmt: skip
         """Of all texts in all of them, each once. InputError: they take more than `room` bytes."""
-        first_of: dict[bytes, int] = {}
+        rows_of: dict[bytes, tuple[int, int]] = {}
         total = 0
         for row in (row for texts in several for row in texts.rows):
-            if (key := _key(row)) not in first_of:
-                first_of[key] = total
-                total += len(row)
+            if (key := _key(row)) not in rows_of:
+                rows_of[key] = total, base.places(row)
+                total += base.places(row)
         if (size := total * base.width * np.dtype(np.float32).itemsize) > room:
             raise InputError(
-                f"token embeddings of {len(first_of)} texts take {size / 2**30:.1f} GiB, and there "
+                f"token embeddings of {len(rows_of)} texts take {size / 2**30:.1f} GiB, and there "
                 f"is room for {room / 2**30:.1f} GiB"
             )
         values_SH = np.empty((total, base.width), np.float32)
@@ -62,29 +62,33 @@ class TokenArrays:
                 if done.issuperset(keys):
                     continue
                 moved = part.to(base.device)
-                array_BTH = base.embed(moved.ids_BT, moved.mask_BT).float().cpu().numpy()
-                for key, array_TH, i in zip(keys, array_BTH, chosen_B, strict=True):
-                    length = len(texts.rows[i])
-                    values_SH[first_of[key] : first_of[key] + length] = array_TH[:length]
+                array_BMH = base.array_of(moved.ids_BT, moved.mask_BT)[0].float().cpu().numpy()
+                for key, array_MH in zip(keys, array_BMH, strict=True):
+                    first, count = rows_of[key]
+                    values_SH[first : first + count] = array_MH[:count]
                 done.update(keys)
-        return cls(base.hash, values_SH, first_of)
+        return cls(base.hash, values_SH, rows_of)
 
     def __len__(self) -> int:
-        return len(self.first_of)
+        return len(self.rows_of)
 
-    def find(self, batch: Batch) -> Tensor | None:
-        """Token embeddings (B, T, H) of a batch, 0 where masked; None where a text is not known."""
+    def find(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Arrays (B, M, H) of a batch, 0 where masked, and mask; None where a text is not known."""
         lengths_B = batch.mask_BT.sum(1).tolist()
-        firsts = [
-            self.first_of.get(_key(ids_T[:length]))
+        rows = [
+            self.rows_of.get(_key(ids_T[:length]))
             for ids_T, length in zip(batch.ids_BT.cpu().numpy(), lengths_B, strict=True)
         ]
-        array_BTH = np.zeros((*batch.ids_BT.shape, self.values_SH.shape[1]), np.float32)
-        for one_TH, first, length in zip(array_BTH, firsts, lengths_B, strict=True):
-            if first is None:
-                return None
-            one_TH[:length] = self.values_SH[first : first + length]
-        return torch.from_numpy(array_BTH)
+        known = [one for one in rows if one]
+        if len(known) < len(rows):
+            return None
+        counts_B = np.array([count for _, count in known])
+        array_BMH = np.zeros((len(known), counts_B.max(), self.values_SH.shape[1]), np.float32)
+        for one_MH, (first, count) in zip(array_BMH, known, strict=True):
+            one_MH[:count] = self.values_SH[first : first + count]
+        mask_BM = np.arange(array_BMH.shape[1]) < counts_B[:, None]
+        device = batch.ids_BT.device
+        return torch.from_numpy(array_BMH).to(device), torch.from_numpy(mask_BM).to(device)
 
 
 def _key(row: NDArray[np.int64]) -> bytes:

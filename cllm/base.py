@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +29,7 @@ from cllm.errors import InputError
 
 if TYPE_CHECKING:
     from cllm.arrays import TokenArrays
-    from cllm.batches import Batch
+    from cllm.batches import Batch, TokenTexts
 
 Tokens = list[list[int]]
 # what saving writes into a configuration: no part of what the model is
@@ -54,6 +56,10 @@ def device() -> torch.device:
 
 class BaseLM:
     """A frozen encoder-decoder and its tokenizer."""
+
+    unit = "tokens"  # what a context counts
+    passage = 0  # words of the passages that are folded; 0 = tokens
+    home = "../base"  # where it lies, from a model's folder
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:  # noqa: ANN401
         self.model = model.eval().requires_grad_(False)
@@ -96,6 +102,10 @@ class BaseLM:
             lacking = ", ".join(sorted(found["missing_keys"])[:3])
             raise InputError(_cannot_load(place, ValueError(f"its weights lack {lacking}")))
         return cls(model, tokenizer, place).to(device())
+
+    def apply(self, fn: Callable[[Tensor], Tensor], *, recurse: bool = True) -> None:
+        """Move or cast the weights, as a module that hangs on this one does."""
+        self.model._apply(fn, recurse)
 
     def _write_plainly(self) -> None:
         """Drop a hub model's own habits (BART's forced tokens, no-repeat rules, length limits)."""
@@ -194,12 +204,42 @@ class BaseLM:
         hidden_BTH: Tensor = output.last_hidden_state
         return hidden_BTH
 
-    def arrays(self, batch: Batch) -> Tensor:
-        """Token embeddings (B, T, H) of a batch, looked up where all its texts are `known`."""
+    def array_of(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """What a CLLM folds of each text, (B, M, H), and which of it is there, (B, M).
+
+        Here its token embeddings; a vector for each passage where there are two levels.
+        """
+        return self.embed(ids_BT, mask_BT), mask_BT
+
+    def arrays(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same of a batch, looked up where all its texts are `known`."""
         found = self.known.find(batch) if self.known else None
-        if found is None:
-            return self.embed(batch.ids_BT, batch.mask_BT)
-        return found.to(batch.ids_BT.device)
+        return found or self.array_of(batch.ids_BT, batch.mask_BT)
+
+    @property
+    def ground(self) -> BaseLM:
+        """The base whose arrays are token embeddings: this one, unless it is made of passages."""
+        return self
+
+    def pieces(self, row: Sequence[int]) -> Tokens:
+        """What the ground's decoder writes one by one: here all of it."""
+        return [list(row)]
+
+    def lengths(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        """How much of a context each text takes: its tokens."""
+        return [len(row) for row in rows]
+
+    def places(self, row: Sequence[int] | NDArray[np.int64]) -> int:
+        """Rows of a text's array."""
+        return len(row)
+
+    def texts(
+        self, names: Sequence[str], rows: Sequence[Sequence[int]], context: int
+    ) -> TokenTexts:
+        """Token rows under names, cut to a context."""
+        from cllm.batches import TokenTexts
+
+        return TokenTexts.of(names, rows, self.pad, context)
 
     def cross_entropy(
         self,

@@ -24,9 +24,9 @@ from cllm.workers import ALONE, Workers
 POOL_BATCHES = 32  # texts are sorted by length within pools of this many batches
 
 
-def fit_context(rows: Sequence[Sequence[int]], limit: int) -> int:
-    """The context that holds 99.5 % of the texts, a multiple of 8, at most `limit` tokens."""
-    wanted = float(np.quantile([len(row) for row in rows], 0.995))
+def fit_context(lengths: Sequence[int], limit: int) -> int:
+    """The context that holds 99.5 % of the texts, a multiple of 8, `limit` at most."""
+    wanted = float(np.quantile(lengths, 0.995))
     return int(min(limit, -(-wanted // 8) * 8))
 
 

@@ -24,6 +24,7 @@ from cllm.cli_options import (
     Form,
     Hit,
     Json,
+    Levels,
     MaxBad,
     Near,
     Nested,
@@ -124,6 +125,7 @@ def run_(
     form: Form = None,
     nested: Nested = "on",
     aim: AimName = "text",
+    levels: Levels = 1,
     seconds: Seconds = None,
     base: BaseName = None,
     base_seconds: Seconds = None,
@@ -136,24 +138,26 @@ def run_(
     """The whole chain on your texts; trains a small base first unless --base names one."""
     from cllm import pipeline
     from cllm.critics import make_critic
+    from cllm.fitting import require_enough_texts
     from cllm.store import require_reachable
 
     settings = settings_of(
         preset, dim, seed, seconds=seconds, base_seconds=base_seconds,
-        form=form, nested=nested, aim=aim, changes=changes, adapting=base is not None,
+        form=form, nested=nested, aim=aim, levels=levels, changes=changes,
+        adapting=base is not None,
     )  # fmt: skip
     # first what may be refused
     texts = read_corpus(corpus, text_column, max_bad_rows, seed)
-    pipeline.require_enough_texts(texts, settings.model.dim)
+    require_enough_texts(texts, settings.model.dim)
     if milvus:
         require_reachable(milvus)
     folder = output_run(run)
     pipeline.require_same_texts(folder, texts)
     pipeline.keep_corpus(folder, texts)
     if base is None:
-        pipeline.make_base(folder, settings.base, reuse=True)
+        pipeline.make_base(folder, settings.base, passage=settings.passage, reuse=True)
     else:
-        pipeline.adapt_base(folder, base, settings.base, reuse=True)
+        pipeline.adapt_base(folder, base, settings.base, passage=settings.passage, reuse=True)
     minimum = settings.base.minimum_restored  # asked before the reference LM takes its time
     pipeline.require_restoring(folder, minimum, allow_weak=allow_weak_base)
     pipeline.make_reference(folder, settings, reuse=True)

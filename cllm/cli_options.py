@@ -19,6 +19,9 @@ AimName = Annotated[
     str, typer.Option("--aim", help="text: restore well; voids: leave room for new subjects")
 ]
 Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; off: plain")]
+Levels = Annotated[
+    int, typer.Option(min=1, max=2, help="2: a vector of each passage, and of the text over these")
+]
 Seconds = Annotated[
     float | None, typer.Option(min=0.1, help="training time instead of the preset's")
 ]

@@ -15,6 +15,7 @@ from cllm.cli_options import (
     Dim,
     Form,
     Json,
+    Levels,
     Nested,
     PresetName,
     Run,
@@ -44,6 +45,7 @@ def pretrain(
     json: Json = False,
     seed: Seed = 0,
     preset: PresetName = "standard",
+    levels: Levels = 1,
     seconds: Seconds = None,
     steps: Steps = None,
     reference_seconds: Annotated[
@@ -59,9 +61,9 @@ def pretrain(
     if reference_seconds:
         changes = [*(changes or []), f"reference_seconds={reference_seconds}"]
     settings = settings_of(
-        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes
+        preset, None, seed, base_seconds=seconds, base_steps=steps, levels=levels, changes=changes
     )
-    pipeline.make_base(folder, settings.base, reuse=True)
+    pipeline.make_base(folder, settings.base, passage=settings.passage, reuse=True)
     pipeline.make_reference(folder, settings)
     make_critic(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
@@ -73,6 +75,7 @@ def adapt(
     json: Json = False,
     seed: Seed = 0,
     preset: PresetName = "standard",
+    levels: Levels = 1,
     seconds: Seconds = None,
     steps: Steps = None,
     changes: Set = None,
@@ -83,9 +86,10 @@ def adapt(
 
     folder = output_run(run)
     settings = settings_of(
-        preset, None, seed, base_seconds=seconds, base_steps=steps, changes=changes, adapting=True
-    )
-    pipeline.adapt_base(folder, base, settings.base, reuse=True)
+        preset, None, seed, base_seconds=seconds, base_steps=steps, levels=levels,
+        changes=changes, adapting=True,
+    )  # fmt: skip
+    pipeline.adapt_base(folder, base, settings.base, passage=settings.passage, reuse=True)
     pipeline.make_reference(folder, settings)
     make_critic(folder, settings)
     emit(folder.notes()["base"], json, lambda: show_facts(folder.notes()["base"]))
@@ -100,6 +104,7 @@ def train(
     form: Form = None,
     nested: Nested = "on",
     aim: AimName = "text",
+    levels: Levels = 1,
     seconds: Seconds = None,
     steps: Steps = None,
     allow_weak_base: Weak = False,
@@ -111,7 +116,7 @@ def train(
     folder = output_run(run)
     settings = settings_of(
         preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested,
-        aim=aim, changes=changes, with_base=False,
+        aim=aim, levels=levels, changes=changes, with_base=False,
     )  # fmt: skip
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
     emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))

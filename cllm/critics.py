@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from cllm import pipeline
+from cllm.artefacts import finished, identity, remember
 from cllm.critic import Examples, train_critic
 from cllm.files import replacing
 from cllm.made import real_part
@@ -45,8 +45,8 @@ def make_critic(
     loop = budget.model_copy(update={
         "seconds": budget.seconds / 2, "steps": max(1, budget.steps // 2), "lr": RATE,
     })  # fmt: skip
-    made_from = pipeline.identity(loop, base.hash, run.judged_by, METHOD)
-    if reuse and pipeline.finished(run.critic, made_from):
+    made_from = identity(loop, base.hash, run.judged_by, METHOD)
+    if reuse and finished(run.critic, made_from):
         return
     begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
     # held-out ones say where the judge draws the line; what a model wrote is not real
@@ -61,6 +61,6 @@ def make_critic(
         critic, result = train_critic(reference, base, examples, scored, loop, folder, report)
     with replacing(run.critic) as new:
         critic.save(new)
-        pipeline.remember(new, made_from, loop, {"judged_by": run.judged_by, "steps": result.steps})
+        remember(new, made_from, loop, {"judged_by": run.judged_by, "steps": result.steps})
     result.checkpoint.remove()
     run.time("critic", begun)

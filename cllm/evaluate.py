@@ -139,17 +139,18 @@ def restored_array(
     """Variance of all held-out token embeddings explained, and forced token accuracy."""
     count, width = len(tokens), model.config.width
     total_NH, squares_N = np.zeros((count, width)), np.zeros(count)
-    error_N, right_N, length_N = np.zeros(count), np.zeros(count), np.zeros(count)
+    error_N, right_N, length_N, places_N = np.zeros((4, count))
     for chosen_B, part in tokens.in_order(64):
         moved = part.to(model.device)
-        array_BTH = model.base.arrays(moved)
-        memory_BMH = model.decode_array(model.encode_array(array_BTH, moved.mask_BT))
+        array_BTH, mask_BT = model.base.arrays(moved)
+        memory_BMH = model.decode_array(model.encode_array(array_BTH, mask_BT))
         best_BT = model.base.logits(memory_BMH, moved.ids_BT).argmax(-1)
         right_N[chosen_B] = ((best_BT == moved.ids_BT) & moved.mask_BT).sum(1).cpu().numpy()
         length_N[chosen_B] = part.mask_BT.sum(1).numpy()
+        places_N[chosen_B] = mask_BT.sum(1).cpu().numpy()
         if model.config.form == "mirrored":
-            real_BTH = array_BTH.double() * moved.mask_BT[..., None]
-            wrong_BTH = (memory_BMH[:, : array_BTH.shape[1]] - real_BTH) * moved.mask_BT[..., None]
+            real_BTH = array_BTH.double() * mask_BT[..., None]
+            wrong_BTH = (memory_BMH[:, : array_BTH.shape[1]] - real_BTH) * mask_BT[..., None]
             total_NH[chosen_B] = real_BTH.sum(1).cpu().numpy()
             squares_N[chosen_B] = real_BTH.square().sum((1, 2)).cpu().numpy()
             error_N[chosen_B] = wrong_BTH.square().sum((1, 2)).cpu().numpy()
@@ -158,7 +159,7 @@ def restored_array(
         return float(right_N[rows].sum() / length_N[rows].sum())
 
     def explained(rows: NDArray[np.int64]) -> float:
-        of_mean = np.square(total_NH[rows].sum(0)).sum() / length_N[rows].sum()
+        of_mean = np.square(total_NH[rows].sum(0)).sum() / places_N[rows].sum()
         return float(1 - error_N[rows].sum() / (squares_N[rows].sum() - of_mean))
 
     found = {"forced_token_accuracy": bootstrap_of(accuracy, count, rng)}

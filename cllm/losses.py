@@ -63,10 +63,10 @@ class Restoring(Task):
 
     def _compared(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Vectors (B, D) that terms compare with those of other texts."""
-        noisy_BTH, array_BTH = self._views(batch, step)
-        vectors = {"noisy": self.model.encode_array(noisy_BTH, batch.mask_BT)}
+        noisy_BTH, array_BTH, mask_BM = self._views(batch, step)
+        vectors = {"noisy": self.model.encode_array(noisy_BTH, mask_BM)}
         if self.settings.negative_weight:
-            vectors["clean"] = self.model.encode_array(array_BTH, batch.mask_BT)
+            vectors["clean"] = self.model.encode_array(array_BTH, mask_BM)
             vectors["edited"] = self._edited(batch)
         return vectors
 
@@ -76,8 +76,8 @@ class Restoring(Task):
         Over the parts of a batch they add up to those of the whole batch.
         """
         s, model, whole = self.settings, self.model, batch.whole
-        array_BTH, noisy_BTH = self._views(batch, step)[::-1]
-        clean_BD = model.encode_array(noisy_BTH, batch.mask_BT)
+        noisy_BTH, array_BTH, mask_BM = self._views(batch, step)
+        clean_BD = model.encode_array(noisy_BTH, mask_BM)
         kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
         memory_BMH = model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
         # a prefix leaves so many nats that at full weight it would outshout the whole vector
@@ -88,8 +88,9 @@ class Restoring(Task):
         nats = (nats_BT * weight_B1).sum()
         parts = {"loss": nats / whole.tokens, "cross_entropy": nats / self._weight(whole, step)}
         if s.array_weight and model.config.form == "mirrored":  # slots restore no array
-            error_N = squared_error(memory_BMH, array_BTH, batch.mask_BT, weight_B1)
-            parts["array"] = error_N.sum() / model.spread.square() / whole.tokens
+            error_N = squared_error(memory_BMH, array_BTH, mask_BM, weight_B1)
+            share = batch.mask_BT.sum() / whole.tokens  # of this part
+            parts["array"] = error_N.mean() / model.spread.square() * share
         if s.cluster_weight or s.negative_weight:
             noisy_GD = self._among_all("noisy", clean_BD, batch)
         if s.cluster_weight:
@@ -97,7 +98,7 @@ class Restoring(Task):
         if s.negative_weight:
             other_BD = clean_BD
             if s.token_noise:
-                other_BD = model.encode_array(array_BTH, batch.mask_BT)
+                other_BD = model.encode_array(array_BTH, mask_BM)
             other_GD = self._among_all("clean", other_BD, batch)
             edited_GD = self._among_all("edited", self._edited(batch), batch)
             term = negative_term(noisy_GD, other_GD, edited_GD, s.negative_temperature)
@@ -133,18 +134,19 @@ class Restoring(Task):
             return vectors_BD
         wrong = self.edits.gather([self.edit_rows[batch.names[row]] for row in here])
         wrong = wrong.to(self.model.device)
-        array_BTH = self.model.base.embed(wrong.ids_BT, wrong.mask_BT)  # named as what is `known`
+        arrays = self.model.base.array_of(wrong.ids_BT, wrong.mask_BT)  # named as what is `known`
         here_B = torch.tensor(here, device=vectors_BD.device)
-        made_BD = self.model.encode_array(array_BTH, wrong.mask_BT).to(vectors_BD)
+        made_BD = self.model.encode_array(*arrays).to(vectors_BD)
         return vectors_BD.index_copy(0, here_B, made_BD)
 
     @torch.no_grad()
-    def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """Token embeddings (B, T, H) as the encoder gets them, with tokens masked, and whole."""
-        array_BTH = self.model.base.arrays(batch)
+    def _views(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Arrays (B, M, H) as the encoder gets them, with tokens masked, and whole; their mask."""
+        array_BMH, mask_BM = self.model.base.arrays(batch)
         if not self.settings.token_noise:
-            return array_BTH, array_BTH
-        return self.model.base.embed(self._masked(batch, step), batch.mask_BT), array_BTH
+            return array_BMH, array_BMH, mask_BM
+        noisy_BMH, _ = self.model.base.array_of(self._masked(batch, step), batch.mask_BT)
+        return noisy_BMH, array_BMH, mask_BM
 
     def _among_all(self, name: str, live_BD: Tensor, batch: Batch) -> Tensor:
         """Vectors of the whole batch (G, D), those of this part with their gradient."""

@@ -137,7 +137,7 @@ class Edits:
         rows = [row for row, edit in enumerate(edits) if edit]
         token_rows = model.base.tokenize([edit for edit in edits if edit])
         names = [str(row) for row in rows]
-        edited = TokenTexts.of(names, token_rows, model.base.pad, model.config.context)
+        edited = model.base.texts(names, token_rows, model.config.context)
         kept = [
             place for place, row in enumerate(rows)
             if not np.array_equal(edited.rows[place], tokens.rows[row])

@@ -58,6 +58,7 @@ class CLLMConfig(PreTrainedConfig):
     perceptron: bool = True
     window: int = 128
     nested: bool = True
+    passage: int = 0  # words of the passages that it folds; 0 = tokens
     base: str = "../base"
     base_hash: str = ""
 
@@ -113,6 +114,8 @@ class CLLM(PreTrainedModel):
         config = CLLMConfig(
             context=context,
             width=base.width,
+            passage=base.passage,
+            base=base.home,
             base_hash=base.hash,
             **settings.model_dump(),
         )
@@ -144,8 +147,7 @@ class CLLM(PreTrainedModel):
                 f"{folder} cannot be loaded ({reason}); train it again with `cllm train`"
             ) from error
         if base is None:
-            name = model.config.base
-            base = BaseLM.load((folder / name).resolve() if name.startswith(".") else name)
+            base = model._load_base(folder)
         if base.hash != model.config.base_hash:
             raise InputError(
                 f"{folder} was trained on base {model.config.base_hash}, but {base.name} is "
@@ -157,6 +159,15 @@ class CLLM(PreTrainedModel):
         return model
 
     from_pretrained = load  # type: ignore[assignment]  # the base comes with it
+
+    def _load_base(self, folder: Path) -> BaseLM:
+        name, words = self.config.base, self.config.passage
+        place = str((folder / name).resolve()) if name.startswith(".") else name
+        if not words:
+            return BaseLM.load(place)
+        from cllm.levels import Passages
+
+        return Passages(CLLM.load(place), words, rows=self.config.context)
 
     @property
     def base(self) -> BaseLM:
@@ -175,7 +186,7 @@ class CLLM(PreTrainedModel):
         """Move or cast (`.to`, `.cuda`, …) the base along with the weights."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         if self._base is not None:
-            self._base.model._apply(fn, recurse)
+            self._base.apply(fn, recurse=recurse)
         return self
 
     @property
@@ -214,9 +225,10 @@ class CLLM(PreTrainedModel):
         chosen_N = np.argsort(texts.keys_N, kind="stable")[:sample]  # whatever a file's order
         for first in range(0, sample, batch):
             part = texts.gather(chosen_N[first : first + batch]).to(self.device)
-            place = slice(first, first + len(part)), slice(part.ids_BT.shape[1])
-            arrays_NTH[place] = self.base.arrays(part) * part.mask_BT[..., None]
-            mask_NT[place] = part.mask_BT
+            array_BTH, mask_BT = self.base.arrays(part)
+            place = slice(first, first + len(part)), slice(mask_BT.shape[1])
+            arrays_NTH[place] = array_BTH * mask_BT[..., None]
+            mask_NT[place] = mask_BT
         return arrays_NTH, mask_NT
 
     def standardised(self, array_BTH: Tensor, mask_BT: Tensor) -> Tensor:
@@ -254,7 +266,7 @@ class CLLM(PreTrainedModel):
 
     def vectors_of(self, batch: Batch) -> Tensor:
         """Unit vectors (B, D) of a batch."""
-        return self.encode_array(self.base.arrays(batch), batch.mask_BT)
+        return self.encode_array(*self.base.arrays(batch))
 
     # ---- texts -----------------------------------------------------------------------
 
@@ -264,7 +276,7 @@ class CLLM(PreTrainedModel):
             raise InputError("a single text was given; pass a list of texts")
         rows = self.base.tokenize(list(texts))
         names = [str(i) for i in range(len(texts))]
-        return TokenTexts.of(names, rows, self.base.pad, self.config.context)
+        return self.base.texts(names, rows, self.config.context)
 
     @torch.inference_mode()
     def encode_tokens(self, texts: TokenTexts, batch: int = 64) -> Vectors:
@@ -279,8 +291,8 @@ class CLLM(PreTrainedModel):
         tokens = self.tokens(texts)
         if tokens.cut:
             log.warning(
-                "%d of %d texts are longer than %d tokens and were cut",
-                tokens.cut, len(tokens), self.config.context,
+                "%d of %d texts are longer than %d %s and were cut",
+                tokens.cut, len(tokens), self.config.context, self.base.unit,
             )  # fmt: skip
         return self.encode_tokens(tokens, batch)
 

@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from pydantic import BaseModel
 
 from cllm.arrays import TokenArrays
+from cllm.artefacts import finished, identity, remember
 from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.cards import command_line, write_base_card, write_model_card
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
-from cllm.files import digest, read_json, replacing, write_json
-from cllm.losses import Restoring, text_nats
+from cllm.files import digest, replacing
+from cllm.fitting import MOST_PASSAGES, fit_cllm, halved, passages_base
+from cllm.levels import InPassages
+from cllm.losses import text_nats
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
+from cllm.passages import passages_of
 from cllm.pretrain import (
     held_out_texts,
     new_base,
@@ -41,8 +43,7 @@ from cllm.reference import reference_rate, train_reference
 from cllm.run import RunFolder, training_facts
 from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, collection_of, save_latents
-from cllm.training import Spread, fit
-from cllm.training_texts import TrainingTexts
+from cllm.training import Spread
 
 log = logging.getLogger(__name__)
 
@@ -62,43 +63,30 @@ def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     run.note("corpus", facts | {k: corpus.info[k] for k in kept if k in corpus.info})
 
 
-def identity(settings: BaseModel, *upstream: str) -> str:
-    """What an artefact was made from: its settings and the hashes of its inputs."""
-    return digest(settings.model_dump_json(), *upstream)
-
-
-def finished(folder: Path, wanted: str) -> bool:
-    """Whether an artefact made from just this lies there, so that `cllm run` can go on after it."""
-    note = folder / "training.json"
-    if not note.exists() or read_json(note).get("identity") != wanted:
-        return False
-    log.info("%s is there already, made with the same settings; kept", folder)
-    return True
-
-
-def remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str, Any]) -> None:
-    """Write an artefact's training.json."""
-    note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
-    write_json(folder / "training.json", note | {"command": command_line()})
-
-
 FEW = 30  # held-out texts
 FROM_SCRATCH = "from scratch"
 SWAPS = "label-blind"  # how copies are made; a model with others is another model
 EDITS = "with edits"  # the same of what the hard-negative term compares with
 
 
-def make_base(run: RunFolder, settings: BaseSettings, *, reuse: bool = False) -> None:
-    """Train a small base LLM on the run's corpus until it restores held-out texts; freeze it."""
+def make_base(
+    run: RunFolder, settings: BaseSettings, *, passage: int = 0, reuse: bool = False
+) -> None:
+    """Train a small base LLM on the run's corpus until it restores held-out texts; freeze it.
+
+    `passage`: words of the passages that it learns to restore; 0 = whole texts.
+    """
     corpus = run.load_corpus()
 
     def new() -> BaseLM:
         return new_base(corpus, settings, name=f"{corpus.info.get('source', 'corpus')} base")
 
-    _train_base(run, new, corpus, settings, FROM_SCRATCH, reuse=reuse)
+    _train_base(run, new, corpus, settings, FROM_SCRATCH, passage, reuse=reuse)
 
 
-def adapt_base(run: RunFolder, name: str, settings: BaseSettings, *, reuse: bool = False) -> None:
+def adapt_base(
+    run: RunFolder, name: str, settings: BaseSettings, *, passage: int = 0, reuse: bool = False
+) -> None:
     """Fine-tune a hub model (or a folder's) until its encoder and decoder restore the corpus."""
     corpus, base = run.load_corpus(), BaseLM.load(name)
     if base.limit and settings.context > base.limit:
@@ -106,14 +94,15 @@ def adapt_base(run: RunFolder, name: str, settings: BaseSettings, *, reuse: bool
             f"{name} takes {base.limit} tokens, fewer than base.context = {settings.context}; "
             f"--set base.context={base.limit}"
         )
-    _train_base(run, lambda: base, corpus, settings, base.hash, reuse=reuse)
+    _train_base(run, lambda: base, corpus, settings, base.hash, passage, reuse=reuse)
 
 
 def _train_base(
     run: RunFolder, make: Callable[[], BaseLM], corpus: Corpus, settings: BaseSettings,
-    origin: str, *, reuse: bool,
+    origin: str, passage: int, *, reuse: bool,
 ) -> None:  # fmt: skip
-    made_from = identity(settings, corpus.hash, origin)
+    made_from = identity(settings, corpus.hash, origin, *([str(passage)] if passage else []))
+    texts = passages_of(corpus, passage) if passage else corpus
     if reuse and finished(run.base, made_from):
         run.note("base", training_facts(run.base))
         return
@@ -127,11 +116,11 @@ def _train_base(
     folder = run.path / "training" / "base"
     with training_progress("base LLM") as report:
         adapting = origin != FROM_SCRATCH
-        stages = [train_denoising(base, corpus, settings, folder, report, adapting=adapting)]
+        stages = [train_denoising(base, texts, settings, folder, report, adapting=adapting)]
     if settings.rank:
         with training_progress("base LLM, low rank") as report:
-            stages += [train_low_rank(base, corpus, settings, folder / "low_rank", report)]
-    facts = base_facts(base, corpus, settings.context)
+            stages += [train_low_rank(base, texts, settings, folder / "low_rank", report)]
+    facts = base_facts(base, texts, settings.context) | {"corpus_hash": corpus.hash}
     run.forget("model", "reconstruction", "voids", "ideas")
     with replacing(run.base) as new:
         base.save(new)
@@ -170,10 +159,13 @@ def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False
             "lr": reference_rate(base.width),
         }
     )
-    made_from = identity(loop, base.hash, corpus.hash)
+    whole = [str(settings.passage)] if settings.passage else []
+    made_from = identity(loop, base.hash, corpus.hash, *whole)
     if reuse and finished(run.reference, made_from):
         return
     how = settings.base.model_copy(update={"loop": loop})
+    if settings.passage:
+        base = InPassages(base, settings.passage, settings.base.context)
     begun = time.perf_counter()
     with training_progress("reference LM") as report:
         folder = run.path / "training" / "reference"
@@ -240,7 +232,11 @@ def train_model(
         )
     if known and known.base_hash != base.hash:
         raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
-    base.known = known
+    base.known, limit = known, run.notes()["base"]["context"]
+    begun = time.perf_counter()
+    if settings.passage:
+        settings = halved(settings)
+        base, limit = passages_base(run, settings, spread), MOST_PASSAGES
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
     made = {SWAPS: settings.train.swaps, EDITS: settings.train.negative_weight}
@@ -249,25 +245,13 @@ def train_model(
         if first:
             run.note("model", training_facts(run.model))
         return
-    require_enough_texts(corpus, settings.model.dim)
-    texts = TrainingTexts.of(base, corpus, settings.train, run.notes()["base"]["context"])
-    log.info("the CLLM takes texts of up to %d tokens", texts.context)
-    torch.manual_seed(settings.train.loop.seed)
-    model = CLLM.from_base(base, context=texts.context, **settings.model.model_dump())
-    model.config.nested = settings.train.nested
-    model.start(texts.real)
-    if spread.settings.checkpointing:
-        model.recompute()
-    task = Restoring(model, settings.train, texts.held_out, spread.workers, texts.edits)
-    begun = time.perf_counter()
-    with training_progress("CLLM") as report:
-        folder = run.path / "training" / "model"
-        result = fit(task, texts.both, settings.train.loop, folder, report, spread=spread)
+    folder = run.path / "training" / "model"
+    fitted = fit_cllm(base, corpus, settings, limit, folder, spread)
+    model, texts, result = fitted.model, fitted.texts, fitted.result
     if not first:
         return
-    model.train(False)
     model.config.void_dim = settings.void_dim or choose_void_dim(
-        run, model, texts.held_out, task.prefixes
+        run, model, texts.held_out, fitted.prefixes
     )
     facts = model_facts(model) | {
         "corpus_hash": corpus.hash, "steps": result.steps, "best_step": result.best_step,
@@ -299,16 +283,6 @@ def require_same_texts(run: RunFolder, corpus: Corpus) -> None:
         raise InputError(f"{run.model} was trained on other texts; name another --run")
 
 
-def require_enough_texts(corpus: Corpus, dim: int) -> None:
-    """Refuse a vector of more coordinates than there are training texts; raises InputError."""
-    count = len(corpus.select("train"))
-    if dim > count:
-        raise InputError(
-            f"d = {dim} is more than the {count} training texts: such a vector would only number "
-            "them; choose a smaller --dim, or give more texts"
-        )
-
-
 def choose_void_dim(
     run: RunFolder, model: CLLM, validation: TokenTexts, trained: Sequence[int]
 ) -> int:
@@ -338,7 +312,8 @@ def model_facts(model: CLLM) -> dict[str, Any]:
     from cllm.reductions import plan_reductions
 
     c = model.config
-    facts: dict[str, Any] = {
+    facts: dict[str, Any] = {"passage": c.passage} if c.passage else {}
+    facts |= {
         "dim": c.dim,
         "void_dim": c.void_dim,
         "nested": c.nested,

@@ -274,15 +274,19 @@ def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:
 def fitted_texts(base: BaseLM, corpus: Corpus, limit: int) -> tuple[TokenTexts, int]:
     """The corpus as token rows, and the context that fits it, as `fit_context` finds it."""
     rows = base.tokenize(corpus.texts)
-    context = fit_context(rows, limit)
+    context = fit_context(base.lengths(rows), limit)
     return _cut(base, corpus, rows, context), context
 
 
 def _cut(base: BaseLM, corpus: Corpus, rows: Tokens, context: int) -> TokenTexts:
-    texts = TokenTexts.of(corpus.ids, rows, base.pad, context)
+    texts = base.texts(corpus.ids, rows, context)
     if texts.cut:
         log.warning(
-            "%d of %d texts are longer than %d tokens and were cut", texts.cut, len(texts), context
+            "%d of %d texts are longer than %d %s and were cut",
+            texts.cut,
+            len(texts),
+            context,
+            base.unit,
         )
     return texts
 

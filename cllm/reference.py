@@ -80,10 +80,18 @@ class ReferenceLM:
         self.model.save_pretrained(folder)
 
     def cross_entropy(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Nats of each token, (B, T), 0 where masked."""
+        """Nats of each token, (B, T), 0 where masked.
+
+        Beyond its own context it begins again, with the last token before.
+        """
         start_B1 = torch.full_like(ids_BT[:, :1], self.start)
-        logits_BTV = self.model(torch.cat([start_B1, ids_BT[:, :-1]], 1), use_cache=False).logits
-        return token_nats(logits_BTV, ids_BT, mask_BT)
+        before_BT, size = torch.cat([start_B1, ids_BT[:, :-1]], 1), self.model.config.n_positions
+        return torch.cat([
+            token_nats(self.model(seen_Bt, use_cache=False).logits, ids_Bt, mask_Bt)
+            for seen_Bt, ids_Bt, mask_Bt in zip(
+                before_BT.split(size, 1), ids_BT.split(size, 1), mask_BT.split(size, 1), strict=True
+            )
+        ], 1)  # fmt: skip
 
     def nats(self, texts: TokenTexts, batch: int = 64) -> NDArray[np.float64]:
         """Nats of each text, (N,)."""

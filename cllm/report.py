@@ -109,7 +109,9 @@ class Report(BaseModel):
 
     corpus: CorpusFacts | None = None
     base: BaseFacts | None = None
+    passages: dict[str, Any] | None = None  # the CLLM below, where there are two levels
     model: ModelFacts | None = None
+    improve: dict[str, Any] | None = None  # the round of a loop that this run is
     reconstruction: Reconstruction | None = None
     voids: VoidFacts | None = None
     ideas: dict[str, ArmCounts] | None = None

@@ -59,6 +59,11 @@ class RunFolder:
         return self.base / "critic"
 
     @property
+    def passages(self) -> Path:
+        """The CLLM of passages, where the run's own folds their vectors."""
+        return self.base / "passages"
+
+    @property
     def model(self) -> Path:
         """The CLLM."""
         return self.path / "model"

@@ -19,6 +19,7 @@ ADAPTING_LR = 2e-4  # within what T5's and BART's authors advise
 Preset = Literal["quick", "standard", "full"]
 Form = Literal["mirrored", "pooled", "direct"]
 Aim = Literal["text", "voids"]
+PASSAGE = 32  # words of a passage, where there are two levels
 VOID_DIM = 8  # coordinates that voids are sought in, where the model is trained for voids
 LEAST_FOR_VOIDS = 8  # coordinates of a model that is trained for voids
 
@@ -170,6 +171,10 @@ class RunSettings(Settings):
     train: TrainSettings = TrainSettings()
     parallel: ParallelSettings = ParallelSettings()
     reference_seconds: float = Field(0, ge=0, description="for the reference LM; 0 = as the CLLM")
+    passage: int = Field(
+        0, ge=0, description="words of a passage, where these have vectors too; 0 = one level"
+    )
+    passage_dim: int = Field(64, ge=2, le=4096, description="coordinates of a passage's vector")
     void_dim: int = Field(
         0, ge=0, description="coordinates in which voids are sought; 0 = chosen on validation"
     )
@@ -185,6 +190,11 @@ class RunSettings(Settings):
         for k in self.train.prefixes:
             if not 2 <= k < self.model.dim:
                 raise ValueError(f"train.prefixes has {k}; each must be 2 to {self.model.dim - 1}")
+        if self.passage and (self.train.token_noise or self.train.swaps):
+            raise ValueError(
+                "a masked token may be the end of a passage, and swapped words are not looked for "
+                "in long texts: with passages, train.token_noise and train.swaps must be 0"
+            )
         if self.base.rank == 1:
             raise ValueError("base.rank is 1; it must be 0, or 2 and more")
         return self
@@ -263,6 +273,7 @@ def overridden(
     form: str | None = None,
     nested: str = "on",
     aim: str = "text",
+    levels: int = 1,
     changes: Sequence[str] = (),
     adapting: bool = False,
 ) -> RunSettings:
@@ -286,6 +297,7 @@ def overridden(
         own |= {"base.loop.lr": ADAPTING_LR, "base.low_rank_loop.lr": ADAPTING_LR}
     if form:
         own["model.form"] = form
+    own |= {"passage": PASSAGE, "train.swaps": 0.0} if levels == 2 else {}
     own |= _limits("train.loop", seconds, steps)
     for stage in ("base.loop", "base.low_rank_loop"):  # half the time each
         own |= _limits(stage, base_seconds and base_seconds / 2, base_steps)

@@ -72,7 +72,7 @@ def with_copies(base: BaseLM, texts: TokenTexts, copies: Sequence[str], context:
     log.info("%d texts with words swapped join %d real ones", len(copies), len(texts))
     names = (*texts.names, *(f"swap-{number}" for number in range(len(copies))))
     rows = [row.tolist() for row in texts.rows] + base.tokenize(list(copies))
-    return TokenTexts.of(names, rows, base.pad, context)
+    return base.texts(names, rows, context)
 
 
 def edited_texts(
@@ -86,7 +86,7 @@ def edited_texts(
     found = [maker.edited(text, rng, KINDS) for text in texts]
     made = [(name, edit[0]) for name, edit in zip(real.names, found, strict=True) if edit]
     rows = base.tokenize([text for _, text in made])
-    edits = TokenTexts.of([name for name, _ in made], rows, base.pad, context)
+    edits = base.texts([name for name, _ in made], rows, context)
     row_of = dict(zip(real.names, real.rows, strict=True))
     kept = {
         name: row for name, row in zip(edits.names, edits.rows, strict=True)

@@ -24,20 +24,27 @@ def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Wri
 
     As long as training texts are; the function takes their number and a seed.
     """
-    lengths = [len(row) for row in model.tokens(train_texts[:LENGTHS_FROM]).rows]
-    base, context = model.base, model.config.context
+    base = model.base.ground
+    drawn_from = [
+        [len(piece) for piece in model.base.pieces(row.tolist())]
+        for row in model.tokens(train_texts[:LENGTHS_FROM]).rows
+    ]
+    longest = max(length for lengths in drawn_from for length in lengths)
 
     def write(count: int, seed: int) -> Written:
         torch.manual_seed(seed)
-        drawn = np.random.default_rng(seed).choice(lengths, count).tolist()
-        hidden = [[base.mask] * length for length in drawn]
-        inputs = TokenTexts.of([str(i) for i in range(count)], hidden, base.pad, context)
-        rows: list[list[int]] = []
-        for start in range(0, count, 64):
-            batch = inputs.gather(range(start, min(start + 64, count))).to(base.device)
+        chosen = np.random.default_rng(seed).choice(len(drawn_from), count)
+        hidden = [[base.mask] * length for row in chosen for length in drawn_from[row]]
+        names = [str(number) for number in range(len(hidden))]
+        inputs = TokenTexts.of(names, hidden, base.pad, longest)
+        pieces: list[list[int]] = []
+        for start in range(0, len(hidden), 64):
+            batch = inputs.gather(range(start, min(start + 64, len(hidden)))).to(base.device)
             with torch.inference_mode():
                 memory_BTH = base.embed(batch.ids_BT, batch.mask_BT)
-            rows += base.write(memory_BTH, context, Generation(sample=True), batch.mask_BT)
-        return Written("base", tuple(base.to_text(rows)), None, count)
+            pieces += base.write(memory_BTH, longest, Generation(sample=True), batch.mask_BT)
+        written = iter(base.to_text(pieces))
+        texts = (" ".join(next(written) for _ in drawn_from[row]) for row in chosen)
+        return Written("base", tuple(texts), None, count)
 
     return write

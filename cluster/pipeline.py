@@ -236,13 +236,14 @@ def _corpus(run: RunFolder, settings: RunSettings, source: str, texts: int) -> N
     from cllm import pipeline
     from cllm.cli_corpus import read_corpus
     from cllm.corpus import built_in_corpus
+    from cllm.fitting import require_enough_texts
 
     built_in = source == BUILT_IN
     corpus = (
         built_in_corpus("plain", texts, settings.seed) if built_in
         else read_corpus(copied(source), "text", 100, settings.seed)
     )  # fmt: skip
-    pipeline.require_enough_texts(corpus, settings.model.dim)
+    require_enough_texts(corpus, settings.model.dim)
     pipeline.keep_corpus(run, corpus)
 
 
@@ -256,10 +257,10 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
         return
     shutil.rmtree(run.model, ignore_errors=True)
     if base is None:
-        pipeline.make_base(run, settings.base, reuse=True)
+        pipeline.make_base(run, settings.base, passage=settings.passage, reuse=True)
     else:
         own = str(copied(base)) if is_url(base) else base
-        pipeline.adapt_base(run, own, settings.base, reuse=True)
+        pipeline.adapt_base(run, own, settings.base, passage=settings.passage, reuse=True)
     pipeline.make_reference(run, settings, reuse=True)
     make_critic(run, settings, reuse=True)
 

@@ -28,9 +28,10 @@ def test_they_are_what_the_encoder_makes(
     batch = texts.gather(range(5))
     found = known.find(batch)
     assert found is not None
+    assert torch.equal(found[1], batch.mask_BT)
     there = batch.mask_BT[..., None]
     made = tiny_base.embed(batch.ids_BT, batch.mask_BT)
-    assert torch.allclose(found * there, made * there, atol=1e-5)
+    assert torch.allclose(found[0] * there, made * there, atol=1e-5)
     assert len(known) == len({row.tobytes() for row in texts.rows})
     assert len(known.values_SH) < 1.01 * texts.tokens
 

@@ -237,6 +237,13 @@ def test_rounds_are_run_folders_that_tell_what_they_came_from(
 
 
 @pytest.mark.chain
+def test_a_round_can_be_reported_and_measured_as_any_run(whole: Loop) -> None:
+    run = str(whole.round(1).path)
+    assert command("report", "--run", run) == 0
+    assert command("evaluate", "--run", run, "--n", "20") == 0
+
+
+@pytest.mark.chain
 def test_rounds_are_measured_by_what_held_before_the_first(whole: Loop) -> None:
     told = read_json(whole.path / "improve.json")["rounds"]
     assert told[0]["gain_ratio"] == 1

@@ -14,6 +14,7 @@ from cllm.base import BaseLM
 from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
 from cllm.errors import InputError
+from cllm.fitting import require_enough_texts
 from cllm.model import CLLM
 from cllm.plausibility import Plausibility
 from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
@@ -149,9 +150,9 @@ def test_a_new_corpus_makes_what_was_measured_untrue(tmp_path: Path) -> None:
 
 def test_vectors_longer_than_the_corpus_are_refused() -> None:
     corpus = built_in_corpus("plain", 30, 0)
-    pipeline.require_enough_texts(corpus, len(corpus.select("train")))
+    require_enough_texts(corpus, len(corpus.select("train")))
     with pytest.raises(InputError, match="would only number them"):
-        pipeline.require_enough_texts(corpus, len(corpus.select("train")) + 1)
+        require_enough_texts(corpus, len(corpus.select("train")) + 1)
 
 
 @pytest.mark.chain

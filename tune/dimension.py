@@ -20,6 +20,7 @@ from cllm import pipeline
 from cllm.arrays import TokenArrays
 from cllm.curve import Curve, curve_lengths, measure_curve
 from cllm.files import digest
+from cllm.fitting import require_enough_texts
 from cllm.run import RunFolder
 from cllm.settings import LoopSettings, RunSettings
 from cluster.joining import require
@@ -135,7 +136,7 @@ def to_plateau(loop: LoopSettings, cap: float) -> LoopSettings:
 
 def dimension(run: RunFolder, budget: Budget, sizes: Sizes, needs: Needs) -> dict[str, Any]:
     """Curve, choice, check and window, over a cluster that was joined; models side by side."""
-    pipeline.require_enough_texts(run.load_corpus(), sizes.d_max)
+    require_enough_texts(run.load_corpus(), sizes.d_max)
     require(needs.resources, 1, "one model", needs.wait)
     seeds = range(budget.seed, budget.seed + sizes.seeds)
     lengths = sorted({*curve_lengths(sizes.d_max), *sizes.separate})

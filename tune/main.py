@@ -311,7 +311,8 @@ def _require_sense(options: argparse.Namespace) -> None:
 
 def _require_fit(run: RunFolder, options: argparse.Namespace) -> None:
     """InputError where texts are too few to choose anything by, or the base cannot restore them."""
-    from cllm.pipeline import FEW, require_enough_texts, require_restoring
+    from cllm.fitting import require_enough_texts
+    from cllm.pipeline import FEW, require_restoring
     from cllm.settings import BaseSettings
 
     corpus = run.load_corpus()

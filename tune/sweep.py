@@ -157,7 +157,7 @@ def require_objectives(how: How, plan: Plan) -> None:
 
 def require_space(space: Space, plan: Plan, how: How) -> list[Point]:
     """The points of a grid, else none; InputError where a corner fits neither settings nor data."""
-    from cllm.pipeline import require_enough_texts
+    from cllm.fitting import require_enough_texts
 
     corpus = RunFolder(plan.run).load_corpus()
     _require_one_prefix(space, plan, how)

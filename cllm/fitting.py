@@ -1,0 +1,126 @@
+"""Fit a CLLM to a corpus over a base; where texts are long, one of their passages first.
+
+fitted = fit_cllm(base, corpus, settings, limit=128, folder=folder)
+base = passages_base(run, settings)   # trains base/passages, and is the base of the level above
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cllm.arrays import TokenArrays
+from cllm.artefacts import finished, remember
+from cllm.base import BaseLM
+from cllm.corpus import Corpus
+from cllm.errors import InputError
+from cllm.files import digest, replacing
+from cllm.levels import Passages
+from cllm.losses import Restoring
+from cllm.model import CLLM
+from cllm.passages import passages_of
+from cllm.progress import training_progress
+from cllm.run import RunFolder
+from cllm.settings import LoopSettings, RunSettings, TrainSettings
+from cllm.training import Fit, Spread, fit
+from cllm.training_texts import TrainingTexts
+
+log = logging.getLogger(__name__)
+
+MOST_PASSAGES = 128  # of a text; what is beyond is cut, with a warning
+ROOM = 4 * 2**30  # bytes of passages' vectors that are kept in memory
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A CLLM with its best weights, what it was trained on, and how long."""
+
+    model: CLLM
+    texts: TrainingTexts
+    result: Fit
+    prefixes: list[int]
+
+
+def fit_cllm(
+    base: BaseLM, corpus: Corpus, settings: RunSettings, limit: int, folder: Path,
+    spread: Spread, name: str = "CLLM",
+) -> Fitted:  # fmt: skip
+    """Train one for texts of up to `limit` tokens (passages, over two levels).
+
+    Raises:
+        InputError: vectors of more coordinates than there are training texts.
+    """
+    require_enough_texts(corpus, settings.model.dim)
+    texts = TrainingTexts.of(base, corpus, settings.train, limit)
+    log.info("the %s takes texts of up to %d %s", name, texts.context, base.unit)
+    torch.manual_seed(settings.train.loop.seed)
+    if isinstance(base, Passages):
+        base.rows = texts.context
+        base.known = TokenArrays.of(base, [texts.both, texts.held_out], room=ROOM)
+    model = CLLM.from_base(base, context=texts.context, **settings.model.model_dump())
+    model.config.nested = settings.train.nested
+    model.start(texts.real)
+    if spread.settings.checkpointing:
+        model.recompute()
+    task = Restoring(model, settings.train, texts.held_out, spread.workers, texts.edits)
+    with training_progress(name) as report:
+        result = fit(task, texts.both, settings.train.loop, folder, report, spread=spread)
+    model.train(False)
+    return Fitted(model, texts, result, task.prefixes)
+
+
+def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Passages:
+    """The base of whole texts: a CLLM of their passages, trained if it is not there.
+
+    It gets the same time as the one above it.
+    """
+    base, corpus = run.load_base(), passages_of(run.load_corpus(), settings.passage)
+    how, context = below(settings), int(run.notes()["base"]["context"])
+    made_from = digest(how.model_dump_json(include={"model", "train"}), base.hash, corpus.hash)
+    if finished(run.passages, made_from):
+        return Passages(CLLM.load(run.passages), settings.passage)
+    folder = run.path / "training" / "passages"
+    fitted = fit_cllm(base, corpus, how, context, folder, spread, "CLLM of passages")
+    fitted.model.config.base = ".."
+    if spread.workers.first:
+        facts = {"dim": how.model.dim, "hash": fitted.model.hash, "context": fitted.texts.context,
+                 "passages": len(corpus), "steps": fitted.result.steps}  # fmt: skip
+        with replacing(run.passages) as new:
+            fitted.model.save_pretrained(new)
+            remember(new, made_from, how, facts)
+        fitted.result.checkpoint.remove()
+        run.note("passages", facts)
+    return Passages(fitted.model, settings.passage)
+
+
+def below(settings: RunSettings) -> RunSettings:
+    """How the CLLM of passages is trained: plainly, as it is to restore them."""
+    own = settings.train
+    train = TrainSettings(
+        nested=False, vector_noise=own.vector_noise, array_weight=own.array_weight, loop=own.loop
+    )
+    model = settings.model.model_copy(update={"dim": settings.passage_dim})
+    return settings.model_copy(update={"model": model, "train": train, "passage": 0})
+
+
+def halved(settings: RunSettings) -> RunSettings:
+    """Half the time for each of two levels."""
+    loop: LoopSettings = settings.train.loop
+    half = loop.model_copy(
+        update={"seconds": loop.seconds / 2, "steps": max(1, loop.steps // 2)}
+    )  # fmt: skip
+    train = settings.train.model_copy(update={"loop": half})
+    return settings.model_copy(update={"train": train})
+
+
+def require_enough_texts(corpus: Corpus, dim: int) -> None:
+    """Refuse a vector of more coordinates than there are training texts; raises InputError."""
+    count = len(corpus.select("train"))
+    if dim > count:
+        raise InputError(
+            f"d = {dim} is more than the {count} training texts: such a vector would only number "
+            "them; choose a smaller --dim, or give more texts"
+        )

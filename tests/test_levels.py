@@ -1,0 +1,268 @@
+"""Two levels: passages, their vectors as the array of a text, and back down to a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from toys import command
+
+from cllm.arrays import TokenArrays
+from cllm.base import BaseLM, token_nats
+from cllm.batches import TokenTexts
+from cllm.corpus import Corpus
+from cllm.errors import InputError
+from cllm.levels import InPassages, Packed, Passages
+from cllm.losses import Restoring
+from cllm.model import CLLM
+from cllm.passages import passages, passages_of
+from cllm.run import RunFolder
+from cllm.settings import TrainSettings, overridden
+
+WORDS, ROWS = 12, 6
+
+
+@pytest.fixture(scope="module")
+def below(tiny_base: BaseLM, corpus: Corpus) -> CLLM:
+    """A CLLM of passages of the recipes, of 16 coordinates."""
+    torch.manual_seed(0)
+    some = passages_of(corpus.select("train"), WORDS)
+    model = CLLM.from_base(tiny_base, context=24, dim=16)
+    model.start(tiny_base.texts(some.ids, tiny_base.tokenize(some.texts), 24))
+    return model
+
+
+@pytest.fixture(scope="module")
+def base(below: CLLM) -> Passages:
+    return Passages(below, WORDS, ROWS)
+
+
+@pytest.fixture(scope="module")
+def documents(base: Passages, corpus: Corpus) -> TokenTexts:
+    train = corpus.select("train")
+    return base.texts(train.ids, base.tokenize(train.texts), ROWS)
+
+
+@pytest.fixture(scope="module")
+def model(base: Passages, documents: TokenTexts) -> CLLM:
+    torch.manual_seed(0)
+    made = CLLM.from_base(base, context=ROWS, dim=8)
+    made.start(documents)
+    return made.eval()
+
+
+@given(st.text(alphabet="ab .;\n", max_size=60), st.integers(1, 7))
+def test_passages_are_the_words_of_a_text_in_order(text: str, words: int) -> None:
+    found = passages(text, words)
+    assert " ".join(found).split() == text.split()
+    assert all(0 < len(one.split()) <= words for one in found)
+
+
+def test_passages_end_where_sentences_do() -> None:
+    text = "One two. Three four five. Six; seven\neight nine ten eleven."
+    assert passages(text, 4) == ["One two.", "Three four five. Six;", "seven",
+                                 "eight nine ten eleven."]  # fmt: skip
+    assert passages(" \n", 4) == []
+
+
+def test_a_corpus_of_passages_keeps_splits_and_tells_whose_they_are(corpus: Corpus) -> None:
+    parts = passages_of(corpus, WORDS)
+    split_of = dict(zip(corpus.ids, corpus.splits, strict=True))
+    assert len(parts) > 2 * len(corpus)
+    assert all(
+        split == split_of[name.rpartition("/")[0]]
+        for name, split in zip(parts.ids, parts.splits, strict=True)
+    )
+    assert "entropy_nats" not in parts.info, "a text's, not a passage's"
+
+
+def test_texts_come_back_from_their_rows_of_tokens(base: Passages, corpus: Corpus) -> None:
+    rows = base.tokenize([*corpus.texts[:5], ""])
+    assert base.to_text(rows) == [*corpus.texts[:5], ""]
+    counts = [len(passages(text, WORDS)) for text in corpus.texts[:5]]
+    assert base.lengths(rows) == [*counts, 1], "an empty text is an empty passage"
+
+
+def test_a_passage_of_too_many_tokens_becomes_two_and_nothing_is_lost(
+    tiny_base: BaseLM, corpus: Corpus
+) -> None:
+    narrow = InPassages(tiny_base, words=500, limit=10)
+    rows = narrow.tokenize(corpus.texts[:3])
+    for row, whole in zip(rows, tiny_base.tokenize(corpus.texts[:3]), strict=True):
+        assert [token for token in row if token != narrow.eos] == whole[:-1]
+        assert max(np.diff([-1, *np.flatnonzero(np.array(row) == narrow.eos)])) == 10
+
+
+def test_texts_are_cut_between_passages_and_counted(base: Passages) -> None:
+    long = " ".join(f"This is sentence number {i} of a long text here." for i in range(10_000))
+    rows = base.tokenize([long, "One.", ""])
+    cut = base.texts(["a", "b", "c"], rows, ROWS)
+    assert cut.cut == 1
+    assert base.lengths([row.tolist() for row in cut.rows]) == [ROWS, 1, 1]
+    assert all(row[-1] == base.eos for row in cut.rows)
+
+
+def test_packed_passages_are_the_same_tokens(documents: TokenTexts, base: Passages) -> None:
+    batch = documents.gather([0, 5, 9])
+    some = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+    assert torch.equal(some.spread(some.ids_nt) * batch.mask_BT, batch.ids_BT * batch.mask_BT)
+    assert len(some.ids_nt) == int((batch.ids_BT == base.eos)[batch.mask_BT].sum())
+    ends = some.ids_nt.gather(1, some.mask_nt.sum(1, keepdim=True) - 1)
+    assert (ends == base.eos).all(), "each passage is whole"
+    assert some.row_n[some.text_n == 1].tolist() == list(range(int((some.text_n == 1).sum())))
+
+
+def test_a_texts_array_has_its_passages_vectors_and_tells_where_they_end(
+    base: Passages, below: CLLM, corpus: Corpus
+) -> None:
+    text = corpus.texts[0]
+    tokens = base.texts(["a", "b"], base.tokenize([text, "One."]), ROWS)
+    array_BRH, mask_BR = base.arrays(tokens.gather([0, 1]))
+    wanted = torch.from_numpy(below.encode(passages(text, WORDS)))
+    count = len(wanted)
+    assert array_BRH.shape == (2, ROWS, 17)
+    torch.testing.assert_close(array_BRH[0, :count, :-1], wanted, rtol=1e-3, atol=1e-5)
+    here = array_BRH[..., -1] > 0
+    assert here.sum(1).tolist() == [count, 1]
+    assert not array_BRH[0, count:, :-1].any()
+    assert mask_BR.all()
+
+
+def test_rows_are_written_down_as_passages(base: Passages, below: CLLM, corpus: Corpus) -> None:
+    """From the array itself: what the level below restores, passage by passage."""
+    tokens = base.texts(["a"], base.tokenize(corpus.texts[:1]), ROWS)
+    batch = tokens.gather([0])
+    rows = base.write(base.arrays(batch)[0], 99)
+    assert base.to_text(rows) == [" ".join(
+        filter(None, below.reconstruct(passages(corpus.texts[0], WORDS)))
+    )]  # fmt: skip
+    assert base.lengths(rows) == [len(passages(corpus.texts[0], WORDS))]
+    nothing = torch.full((1, ROWS, 17), -1.0)
+    assert base.lengths(base.write(nothing, 99)) == [1], "a text has a passage"
+
+
+def test_a_texts_nats_are_its_passages_and_their_number(
+    base: Passages, below: CLLM, documents: TokenTexts
+) -> None:
+    batch = documents.gather([0, 3])
+    array_BRH, _ = base.arrays(batch)
+    nats_BT = base.cross_entropy(array_BRH, batch.ids_BT, batch.mask_BT)
+    some = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+    vectors_nD = F.normalize(array_BRH[some.text_n, some.row_n, :-1], dim=-1)
+    logits = below.base.logits(below.decode_array(vectors_nD), some.ids_nt)
+    alone = float(token_nats(logits, some.ids_nt, some.mask_nt).sum())
+    number = 2 * ROWS * float(F.softplus(torch.tensor(-4.0)))
+    assert float(nats_BT.sum()) == pytest.approx(alone + number, rel=1e-4)
+    shorter = array_BRH.clone()
+    shorter[:, 1:, -1] *= -1  # it says that there is one passage
+    assert float(base.cross_entropy(shorter, batch.ids_BT, batch.mask_BT).sum()) > alone + 8
+    torch.testing.assert_close(
+        token_nats(base.logits(array_BRH, batch.ids_BT), batch.ids_BT, batch.mask_BT).sum(),
+        torch.tensor(alone), rtol=1e-4, atol=1e-3,
+    )  # fmt: skip
+
+
+def test_known_arrays_are_those_that_are_worked_out(base: Passages, documents: TokenTexts) -> None:
+    batch = documents.gather([2, 0, 7])
+    worked_out = base.arrays(batch)
+    base.known = TokenArrays.of(base, [documents])
+    try:
+        found = base.arrays(batch)
+    finally:
+        base.known = None
+    torch.testing.assert_close(found[0], worked_out[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[1], worked_out[1])
+
+
+def test_the_level_above_is_trained_through_the_one_below(
+    model: CLLM, documents: TokenTexts
+) -> None:
+    task = Restoring(model, TrainSettings(), documents)
+    batch = documents.gather(range(8))
+    losses = task.losses(batch, 0)
+    losses["loss"].backward()
+    try:
+        grads = [w.grad for w in model.parameters() if w.grad is not None]
+        assert sum(float(g.abs().sum()) for g in grads) > 0
+        assert all(w.grad is None for w in model.base.level.parameters()), "it is frozen"  # type: ignore[attr-defined]
+    finally:
+        model.zero_grad()
+    assert losses["array"] > 0
+
+
+def test_texts_fold_to_one_vector_and_back(model: CLLM, corpus: Corpus) -> None:
+    vectors = model.encode([*corpus.texts[:3], ""])
+    assert vectors.shape == (4, 8)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert all(isinstance(text, str) for text in model.decode(vectors))
+    with pytest.raises(InputError, match="9 coordinates"):
+        model.decode(np.ones((1, 9), np.float32))
+
+
+def test_cost_grows_with_passages_and_not_faster(base: Passages) -> None:
+    """Values that a step holds for a text: ten times the passages, ten times as many."""
+
+    def held(count: int) -> int:
+        text = " ".join(
+            f"Word number {i} of a text of many passages here now." for i in range(count)
+        )
+        wide = Passages(base.level, 11, count)
+        tokens = wide.texts(["a"], wide.tokenize([text]), count)
+        batch = tokens.gather([0])
+        some = Packed.of(batch.ids_BT, batch.mask_BT, wide.eos, wide.pad)
+        assert len(some.ids_nt) == count
+        return some.ids_nt.numel() + wide.arrays(batch)[0].numel()
+
+    assert held(100) <= 11 * held(10)
+
+
+@pytest.mark.chain
+def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
+    """Whole recipes as texts of several passages: every command takes such a run."""
+    corpus = tmp_path / "texts.jsonl"
+    lines = [
+        json.dumps({"text": f"Item {i % 7} is {'red' if i % 2 else 'blue'}. It costs {i} coins. "
+                            f"Buy {i % 5} of them. Box {i} is full."})
+        for i in range(120)
+    ]  # fmt: skip
+    corpus.write_text("\n".join(lines))
+    run = tmp_path / "run"
+    short = ["base.loop.steps=60", "base.loop.seconds=0", "base.low_rank_loop.steps=30",
+             "base.low_rank_loop.seconds=0", "train.loop.steps=40", "train.loop.seconds=0",
+             "passage=6", "passage_dim=12", "ideas=10", "evaluated=10"]  # fmt: skip
+    changes = [word for line in short for word in ("--set", line)]
+    wanted = ["run", "--corpus", str(corpus), "--run", str(run), "--preset", "quick", "--levels",
+              "2", "--dim", "8", "--allow-weak-base", *changes]  # fmt: skip
+    assert command(*wanted) == 0
+    folder = RunFolder(run)
+    told = folder.notes()
+    assert told["model"]["passage"] == 6
+    assert told["passages"]["passages"] > 300
+    model = folder.load_model()
+    assert isinstance(model.base, Passages)
+    assert model.base.level.config.dim == 12
+    assert told["reconstruction"]["n"] > 0
+    assert folder.load_latents(model).vectors_ND.shape[1] == 8
+    before = (folder.passages / "model.safetensors").stat().st_mtime_ns
+    assert command(*wanted) == 0
+    assert (folder.passages / "model.safetensors").stat().st_mtime_ns == before, "kept"
+    assert command("encode", "One. Two.", "--run", str(run)) == 0
+
+
+def test_a_lower_vector_is_not_decoded_by_the_level_above(model: CLLM) -> None:
+    with pytest.raises(InputError, match="16 coordinates"):
+        model.decode(model.base.level.encode(["One."]))  # type: ignore[attr-defined]
+
+
+def test_settings_that_do_not_go_with_passages_are_refused() -> None:
+    assert overridden("quick", levels=2).passage == 32
+    assert overridden("quick", levels=1).passage == 0
+    for change in ("train.token_noise=0.1", "train.swaps=0.2"):
+        with pytest.raises(InputError, match="passages"):
+            overridden("quick", levels=2, changes=[change])
