@@ -247,8 +247,8 @@ cli_improve.add_to(app)
 # ---- other parts ------------------------------------------------------------------------
 
 STUDIES = (
-    "anywhere", "capacity", "correction", "critic", "knows", "loop", "negation", "noise",
-    "voidbench",
+    "anywhere", "capacity", "correction", "critic", "editor", "knows", "levels", "loop",
+    "negation", "noise", "voidbench",
 )  # fmt: skip
 
 

@@ -22,6 +22,9 @@ Nested = Annotated[str, typer.Option(help="on: prefixes of the vector work too; 
 Levels = Annotated[
     int, typer.Option(min=1, max=2, help="2: a vector of each passage, and of the text over these")
 ]
+Edited = Annotated[
+    bool, typer.Option("--editor", help="a second network rewrites what vectors unfold to")
+]
 Seconds = Annotated[
     float | None, typer.Option(min=0.1, help="training time instead of the preset's")
 ]

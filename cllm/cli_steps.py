@@ -13,6 +13,7 @@ import typer
 from cllm.cli_options import (
     AimName,
     Dim,
+    Edited,
     Form,
     Json,
     Levels,
@@ -105,6 +106,7 @@ def train(
     nested: Nested = "on",
     aim: AimName = "text",
     levels: Levels = 1,
+    editor: Edited = False,
     seconds: Seconds = None,
     steps: Steps = None,
     allow_weak_base: Weak = False,
@@ -116,7 +118,7 @@ def train(
     folder = output_run(run)
     settings = settings_of(
         preset, dim, seed, seconds=seconds, steps=steps, form=form, nested=nested,
-        aim=aim, levels=levels, changes=changes, with_base=False,
+        aim=aim, levels=levels, editor=editor, changes=changes, with_base=False,
     )  # fmt: skip
     pipeline.train_model(folder, settings, allow_weak=allow_weak_base)
     emit(folder.notes()["model"], json, lambda: show_facts(folder.notes()["model"]))

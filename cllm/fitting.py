@@ -16,6 +16,7 @@ from cllm.arrays import TokenArrays
 from cllm.artefacts import finished, remember
 from cllm.base import BaseLM
 from cllm.corpus import Corpus
+from cllm.editor import fit_editor
 from cllm.errors import InputError
 from cllm.files import digest, replacing
 from cllm.levels import Passages
@@ -42,6 +43,12 @@ class Fitted:
     texts: TrainingTexts
     result: Fit
     prefixes: list[int]
+    editing: Fit | None = None
+
+    def remove(self) -> None:
+        """The checkpoints, once all is safe."""
+        for training in filter(None, (self.result, self.editing)):
+            training.checkpoint.remove()
 
 
 def fit_cllm(
@@ -69,7 +76,10 @@ def fit_cllm(
     with training_progress(name) as report:
         result = fit(task, texts.both, settings.train.loop, folder, report, spread=spread)
     model.train(False)
-    return Fitted(model, texts, result, task.prefixes)
+    editing = None
+    if settings.editor:
+        editing = fit_editor(model, texts, settings, folder.with_name("editor"), spread)
+    return Fitted(model, texts, result, task.prefixes, editing)
 
 
 def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Passages:
@@ -91,7 +101,7 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
         with replacing(run.passages) as new:
             fitted.model.save_pretrained(new)
             remember(new, made_from, how, facts)
-        fitted.result.checkpoint.remove()
+        fitted.remove()
         run.note("passages", facts)
     return Passages(fitted.model, settings.passage)
 
@@ -103,7 +113,7 @@ def below(settings: RunSettings) -> RunSettings:
         nested=False, vector_noise=own.vector_noise, array_weight=own.array_weight, loop=own.loop
     )
     model = settings.model.model_copy(update={"dim": settings.passage_dim})
-    return settings.model_copy(update={"model": model, "train": train, "passage": 0})
+    return settings.model_copy(update={"model": model, "train": train, "passage": 0, "editor": 0})
 
 
 def halved(settings: RunSettings) -> RunSettings:

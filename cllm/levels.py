@@ -120,7 +120,8 @@ class Passages(InPassages):
     @property
     def ground(self) -> BaseLM:
         """The base below."""
-        return self.level.base.ground
+        ground: BaseLM = self.level.base.ground
+        return ground
 
     def apply(self, fn: Callable[[Tensor], Tensor], *, recurse: bool = True) -> None:
         """Move or cast the weights of both."""

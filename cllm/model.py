@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from cllm.errors import InputError
 from cllm.files import digest, read_json
 from cllm.settings import ModelSettings
 from cllm.sphere import slerp
+
+if TYPE_CHECKING:
+    from cllm.editor import Editor
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class CLLMConfig(PreTrainedConfig):
     perceptron: bool = True
     window: int = 128
     nested: bool = True
+    editor: int = 0  # steps that rewrite restored arrays
     passage: int = 0  # words of the passages that it folds; 0 = tokens
     base: str = "../base"
     base_hash: str = ""
@@ -85,9 +89,19 @@ class CLLM(PreTrainedModel):
         self.register_buffer("mean", torch.zeros(c.context, c.width))
         self.register_buffer("spread", torch.ones(()))
         self.null = nn.Parameter(torch.randn(c.dim) * c.dim**-0.5)
+        self.editor: Editor | None = None
+        if c.editor:
+            self.add_editor(c.editor)
         self._base: BaseLM | None = None
         self.checkpointing = False  # work out activations twice instead of keeping them
         self.post_init()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+
+    def add_editor(self, steps: int) -> None:
+        """One that does nothing yet (`cllm.editor`); it is saved with the model."""
+        from cllm.editor import Editor
+
+        self.config.editor = steps
+        self.editor = Editor(self.config.context, self.config.width, steps).to(self.mean.device)
 
     def _init_weights(self, module: nn.Module) -> None:
         """PyTorch's own initialisation is kept; transformers' default would overwrite it."""
@@ -193,7 +207,8 @@ class CLLM(PreTrainedModel):
     def hash(self) -> str:
         """16 hex digits over configuration, weights and base: what latents refer to."""
         weights = {k: v.detach().to("cpu", torch.float16) for k, v in self.state_dict().items()}
-        shape = json.dumps([getattr(self.config, name) for name in _SHAPE])
+        names = [*_SHAPE, *(["editor"] if self.editor is not None else [])]
+        shape = json.dumps([getattr(self.config, name) for name in names])
         parts = (k.encode() + weights[k].contiguous().numpy().tobytes() for k in sorted(weights))
         return digest(shape, *parts)
 
@@ -245,7 +260,10 @@ class CLLM(PreTrainedModel):
     def decode_array(self, vectors_BD: Tensor) -> Tensor:
         """Token embeddings (B, M, H) restored from unit vectors, or from prefixes of them."""
         scale = self.config.dim**0.5  # coordinates of about unit size
-        memory = self._through(self.codec.decoder, vectors_BD * scale) * self.spread
+        memory = self._through(self.codec.decoder, vectors_BD * scale)
+        if self.editor is not None:
+            memory = self.editor(memory)
+        memory = memory * self.spread
         return memory + self.mean if self.config.form == "mirrored" else memory
 
     def _through(self, layers: nn.Sequential, x: Tensor) -> Tensor:

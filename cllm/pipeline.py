@@ -223,23 +223,16 @@ def train_model(
     embeddings, of the same base, are not worked out again.
     """
     spread = spread or Spread(settings.parallel)
-    first = spread.workers.first
+    first, begun = spread.workers.first, time.perf_counter()
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
-    base, corpus = run.load_base(), run.load_corpus()
-    if base.hash != run.notes()["base"]["hash"]:
-        raise InputError(
-            f"{run.base} is not the base that was tested; make it again with `cllm pretrain`"
-        )
-    if known and known.base_hash != base.hash:
-        raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
-    base.known, limit = known, run.notes()["base"]["context"]
-    begun = time.perf_counter()
+    corpus = run.load_corpus()
     if settings.passage:
         settings = halved(settings)
-        base, limit = passages_base(run, settings, spread), MOST_PASSAGES
+    base, limit = _base_for(run, settings, spread, known)
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made = {SWAPS: settings.train.swaps, EDITS: settings.train.negative_weight}
+    made = {SWAPS: settings.train.swaps, EDITS: settings.train.negative_weight,
+            f"edited {settings.editor} times": settings.editor}  # fmt: skip
     made_from = digest(how, base.hash, corpus.hash, *(way for way, used in made.items() if used))
     if reuse and finished(run.model, made_from):
         if first:
@@ -271,10 +264,35 @@ def train_model(
     for name in ("metrics.jsonl", "tensorboard"):  # those of the model that is there now
         with replacing(run.path / name) as new:
             (folder / name).rename(new)
-    result.checkpoint.remove()
+    fitted.remove()
     run.note("model", facts)
     run.note("seed", settings.seed)
     run.time("train", begun)
+
+
+def _base_for(
+    run: RunFolder, settings: RunSettings, spread: Spread, known: TokenArrays | None
+) -> tuple[BaseLM, int]:
+    """The base of a CLLM, and the longest context there is over it.
+
+    Raises:
+        InputError: it is not the base that was tested; more is to be trained than a cluster can.
+    """
+    base, told = run.load_base(), run.notes()["base"]
+    if base.hash != told["hash"]:
+        raise InputError(
+            f"{run.base} is not the base that was tested; make it again with `cllm pretrain`"
+        )
+    if known and known.base_hash != base.hash:
+        raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
+    if spread.place and (settings.passage or settings.editor):
+        raise InputError(
+            "passages and an editor are trained by one process so far; use `cllm train`"
+        )
+    base.known = known
+    if settings.passage:
+        return passages_base(run, settings, spread), MOST_PASSAGES
+    return base, told["context"]
 
 
 def require_same_texts(run: RunFolder, corpus: Corpus) -> None:

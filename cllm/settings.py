@@ -19,6 +19,7 @@ ADAPTING_LR = 2e-4  # within what T5's and BART's authors advise
 Preset = Literal["quick", "standard", "full"]
 Form = Literal["mirrored", "pooled", "direct"]
 Aim = Literal["text", "voids"]
+EDITS = 3  # steps of an editor
 PASSAGE = 32  # words of a passage, where there are two levels
 VOID_DIM = 8  # coordinates that voids are sought in, where the model is trained for voids
 LEAST_FOR_VOIDS = 8  # coordinates of a model that is trained for voids
@@ -175,6 +176,9 @@ class RunSettings(Settings):
         0, ge=0, description="words of a passage, where these have vectors too; 0 = one level"
     )
     passage_dim: int = Field(64, ge=2, le=4096, description="coordinates of a passage's vector")
+    editor: int = Field(
+        0, ge=0, le=16, description="steps of an editor that rewrites restored arrays; 0 = none"
+    )
     void_dim: int = Field(
         0, ge=0, description="coordinates in which voids are sought; 0 = chosen on validation"
     )
@@ -274,6 +278,7 @@ def overridden(
     nested: str = "on",
     aim: str = "text",
     levels: int = 1,
+    editor: bool = False,
     changes: Sequence[str] = (),
     adapting: bool = False,
 ) -> RunSettings:
@@ -298,6 +303,7 @@ def overridden(
     if form:
         own["model.form"] = form
     own |= {"passage": PASSAGE, "train.swaps": 0.0} if levels == 2 else {}
+    own |= {"editor": EDITS} if editor else {}
     own |= _limits("train.loop", seconds, steps)
     for stage in ("base.loop", "base.low_rank_loop"):  # half the time each
         own |= _limits(stage, base_seconds and base_seconds / 2, base_steps)

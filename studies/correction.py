@@ -134,11 +134,11 @@ def of_part(rows: Sequence[Row], part: str) -> Row:
         if part != other and of:
             pairs = {unit: (row["new"], of[unit]) for row in mine
                      if (unit := (row["run"], row["seed"])) in of}  # fmt: skip
-            told[f"new_over_{other}"] = _ratio(pairs)
+            told[f"new_over_{other}"] = ratio_of(pairs)
     return told
 
 
-def _ratio(pairs: Mapping[tuple[str, int], tuple[int, int]]) -> Row | None:
+def ratio_of(pairs: Mapping[tuple[str, int], tuple[int, int]]) -> Row | None:
     """Of sums, its interval over runs, or over seeds of a single one; few of either are stretched.
 
     None where without correction some have no new text; a single one has no interval.

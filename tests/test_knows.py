@@ -71,7 +71,10 @@ def test_a_study_is_a_command_with_options_of_its_own() -> None:
 
     wrong = run("nothing")
     assert wrong.returncode == 2
-    listed = "anywhere, capacity, correction, critic, knows, loop, negation, noise, voidbench"
+    listed = (
+        "anywhere, capacity, correction, critic, editor, knows, levels, loop, negation, noise, "
+        "voidbench"
+    )
     assert wrong.stderr.strip() == f"cllm: there is no study 'nothing'; there are {listed}"
     lines = run("list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == listed.split(", ")

@@ -1,0 +1,156 @@
+"""What an editor of restored arrays buys and costs: `cllm study editor --json`.
+
+A trained model is given an editor, over several seeds; then the void arm writes with it and without
+it, at equal decodes and from the same draws, with places in voids decoded as they are and with
+correction as usual. Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cllm.arms import write_from_voids
+from cllm.console import one_line_errors, set_up_logging
+from cllm.corpus import Corpus
+from cllm.editor import SHARE, fit_editor
+from cllm.errors import InputError
+from cllm.evaluate import nats_without
+from cllm.files import digest, read_json, write_json
+from cllm.ideas import judge_written
+from cllm.losses import text_nats
+from cllm.metrics import bootstrap
+from cllm.model import CLLM
+from cllm.pretrain import token_texts
+from cllm.run import SHIPPED_VOIDS, RunFolder
+from cllm.settings import EDITS, overridden
+from cllm.sphere import ExactIndex, prefix
+from cllm.training_texts import TrainingTexts
+from cllm.writing import field_of, make_judge, make_plausible
+from studies.correction import PARTS, ratio_of
+
+log = logging.getLogger(__name__)
+
+METHOD = 1  # raised when the same would be measured otherwise
+WAYS = ("none", "usual")  # of correction
+TIMED = 64  # vectors decoded to say what it costs
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train editors that are missing, write, count, and print one JSON object."""
+    o = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        if min(o.seeds, o.steps) < 1 or o.decodes < 2:
+            raise InputError("--seeds and --steps must be 1 or more, --decodes 2 or more")
+        run = RunFolder(o.run)
+        rows = [row for seed in range(o.seeds) for row in rows_of(run, seed, o)]
+        told = summary(rows) | {"decodes": o.decodes, "steps": o.steps, "seeds": o.seeds}
+        write_json(o.out / "editor.json", told)
+        print(json.dumps(told))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The study's options."""
+    p = argparse.ArgumentParser(
+        prog="cllm study editor", description=(__doc__ or "").split("\n")[0]
+    )
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument("--run", type=Path, default=SHIPPED_VOIDS, help="with a model and its voids")
+    p.add_argument("--seeds", type=int, default=3, help="of the editor, and of what is drawn")
+    p.add_argument("--steps", type=int, default=500, help="of an editor's training")
+    p.add_argument("--decodes", type=int, default=1000, help="of the void arm")
+    p.add_argument("--measured", type=int, default=300, help="test texts")
+    p.add_argument("--out", type=Path, default=Path("runs/editor"), help="a folder")
+    return p
+
+
+def rows_of(run: RunFolder, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Without and with an editor of this seed: counts of each way, what test texts gain, and ms."""
+    o, corpus, base = options, run.load_trained_corpus(), run.load_base()
+    plain = run.load_model()
+    asked = seed, o.steps, o.decodes, o.measured, METHOD
+    kept = o.out / f"{digest(plain.hash, corpus.hash, str(asked))}.json"
+    if kept.exists():
+        return list(read_json(kept)["rows"])
+    log.info("an editor, seed %d", seed)
+    settings = overridden("quick", seed=seed, changes=[
+        f"train.loop.steps={round(o.steps / SHARE)}", "train.loop.seconds=0", f"editor={EDITS}",
+    ])  # fmt: skip
+    edited = CLLM.load(run.model, base)
+    texts = TrainingTexts.of(base, corpus, settings.train, edited.config.context, fitted=False)
+    result = fit_editor(edited, texts, settings, o.out / f"editor-{seed}")
+    rows = [
+        measured(model, run, corpus, seed, o) | {"editor": name, "seed": seed}
+        for name, model in (("without", plain), ("with", edited))
+    ]
+    write_json(kept, {"rows": rows})
+    result.checkpoint.remove()
+    return rows
+
+
+def measured(
+    model: CLLM, run: RunFolder, corpus: Corpus, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Of the void arm, by way of correction; and of test texts."""
+    o, latents, judge = options, run.load_latents(), make_judge(run, model, corpus)
+    field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=False)
+    plausible = make_plausible(run, model, corpus, keep=False)
+    index = ExactIndex(prefix(latents.select("train").vectors_ND, field.void_dim))
+    told: dict[str, Any] = {}
+    for way in WAYS:
+        rng = np.random.default_rng([seed, 25])
+        written = write_from_voids(model, field, o.decodes, rng, plausible, PARTS[way])
+        ideas = judge_written(model, judge, written, index)
+        told[way] = {
+            "decodes": written.decodes, "texts": len(ideas),
+            "valid": sum(idea.verdict.valid for idea in ideas),
+            "hit": sum(bool(idea.hit) for idea in ideas),
+            "duplicate": sum(idea.verdict.duplicate for idea in ideas),
+            "new": len({idea.text for idea in ideas if idea.yields}),
+        }  # fmt: skip
+    tokens = token_texts(model.base, corpus.select("test").sample(o.measured), model.config.context)
+    entropy = corpus.info.get("entropy_nats")
+    without_N = nats_without(model, run.find_reference(model.base), tokens, entropy)
+    told["gain_nats"] = bootstrap(
+        without_N - text_nats(model, tokens), np.random.default_rng(0)
+    ).mean
+    vectors_ND = latents.vectors_ND[:TIMED]
+    model.decode(vectors_ND)  # once, to be warm
+    begun = time.perf_counter()
+    model.decode(vectors_ND)
+    told["ms_a_text"] = 1000 * (time.perf_counter() - begun) / TIMED
+    return told
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """New texts with the editor over without, and yields, by way of correction."""
+    of = {name: [row for row in rows if row["editor"] == name] for name in ("with", "without")}
+    told: dict[str, Any] = {"rows": list(rows)}
+    for way in WAYS:
+        new = {name: [row[way]["new"] for row in some] for name, some in of.items()}
+        pairs = {("", seed): pair for seed, pair in enumerate(zip(*new.values(), strict=True))}
+        told[way] = {
+            "new_with": new["with"], "new_without": new["without"],
+            "ratio": ratio_of(pairs),
+        }  # fmt: skip
+        for name, some in of.items():
+            texts = sum(row[way]["texts"] for row in some)
+            for what in ("valid", "hit", "duplicate"):
+                share = sum(row[way][what] for row in some) / max(1, texts)
+                told[way][f"{what}_{name}"] = round(share, 4)
+    for name, some in of.items():
+        told[f"gain_nats_{name}"] = float(np.mean([row["gain_nats"] for row in some]))
+        told[f"ms_a_text_{name}"] = float(np.mean([row["ms_a_text"] for row in some]))
+    return told
+
+
+if __name__ == "__main__":
+    main()

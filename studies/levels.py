@@ -1,0 +1,276 @@
+"""Do two levels carry long texts better than one level, or passages: `cllm study levels --json`.
+
+A vector for the text over vectors of its passages, against one over the text as far as one context
+goes, and against independent vectors of the passages, of as many coordinates in all. Each arm has
+its own base of the same size and time. Without --corpus: menus, each of recipes with one main
+ingredient. Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from cllm import discovery, pipeline
+from cllm.cli_corpus import read_corpus
+from cllm.console import one_line_errors, set_up_logging
+from cllm.content import content_f1, content_items
+from cllm.corpus import Corpus, build_corpus
+from cllm.errors import InputError
+from cllm.evaluate import nats_without
+from cllm.files import read_json, write_json
+from cllm.losses import text_nats
+from cllm.metrics import Interval, bootstrap, paired_difference
+from cllm.passages import passages, passages_of
+from cllm.pretrain import token_texts
+from cllm.reading import Row
+from cllm.recipes import Grammar, combination
+from cllm.run import RunFolder
+from cllm.settings import RunSettings, overridden
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+TWO, ALONE, CUT = ARMS = ("two levels", "passages alone", "cut")
+PER_TEXT = ("content_f1", "gain_nats", "order")
+MOST_RECIPES = 6  # of a menu
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, measure it on test texts, and print one JSON object."""
+    o = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        if min(o.seeds, o.texts, o.dim, o.passage) < 2 and o.seeds < 1:
+            raise InputError("--texts, --dim and --passage must be 2 or more, --seeds 1 or more")
+        corpus = read_corpus(o.corpus, "text", 100, 0) if o.corpus else menus(o.texts, 0)
+        corpus = long_ones(corpus, o)
+        arms = {arm: [measured(arm, seed, corpus, o) for seed in range(o.seeds)] for arm in ARMS}
+        told = summary(arms) | facts_of(corpus, o)
+        write_json(o.out / "levels.json", told)
+        print(json.dumps(told) if o.json else "\n".join(table(told)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The study's options."""
+    p = argparse.ArgumentParser(
+        prog="cllm study levels", description=(__doc__ or "").split("\n")[0]
+    )
+    p.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    p.add_argument("--corpus", type=Path, help="long texts [default: menus of built-in recipes]")
+    p.add_argument("--texts", type=int, default=4000, help="at most")
+    p.add_argument("--seeds", type=int, default=1)
+    p.add_argument("--dim", type=int, default=64, help="coordinates of a text, in all")
+    p.add_argument("--passage", type=int, default=32, help="words of one")
+    p.add_argument("--seconds", type=float, default=600, help="of an arm's CLLM, levels included")
+    p.add_argument("--base-seconds", type=float, default=300, help="of its base, both stages")
+    p.add_argument("--measured", type=int, default=300, help="test texts at most")
+    p.add_argument("--decodes", type=int, default=500, help="from voids")
+    p.add_argument("--out", type=Path, default=Path("runs/levels"), help="a folder")
+    return p
+
+
+def menus(count: int, seed: int) -> Corpus:
+    """Texts of two to six built-in recipes, all with the same main ingredient."""
+    rng, of_main = np.random.default_rng(seed), defaultdict(list)
+    for text in Grammar("plain").generate(4 * count, seed):
+        if pair := combination(text):
+            of_main[pair[1]].append(text)
+    rows = []
+    for some in of_main.values():
+        while len(some) >= MOST_RECIPES:
+            chosen = [some.pop() for _ in range(int(rng.integers(2, MOST_RECIPES + 1)))]
+            rows.append(Row(text=" ".join(chosen)))
+    kept = [rows[row] for row in rng.permutation(len(rows))[:count]]
+    return build_corpus(kept, near_duplicate=1.0, seed=seed)
+
+
+def long_ones(corpus: Corpus, options: argparse.Namespace) -> Corpus:
+    """Texts of two passages or more, so many at most, by their ids."""
+    counts = [len(passages(text, options.passage)) for text in corpus.texts]
+    some = corpus.only([count > 1 for count in counts]).sample(options.texts)
+    for split in ("train", "validation", "test"):
+        if len(some.select(split)) < 2:
+            raise InputError(f"only {len(some)} texts have two passages or more: too few to split")
+    return some
+
+
+def facts_of(corpus: Corpus, options: argparse.Namespace) -> dict[str, Any]:
+    """What was measured: texts, their passages, coordinates, times."""
+    counts = [len(passages(text, options.passage)) for text in corpus.texts]
+    return {
+        "texts": len(corpus), "passages": float(np.mean(counts)), "dim": options.dim,
+        "dim_alone": alone_dim(corpus, options), "words_a_passage": options.passage,
+        "seconds": options.seconds, "base_seconds": options.base_seconds,
+        "source": options.corpus.name if options.corpus else "menus of built-in recipes",
+    }  # fmt: skip
+
+
+def alone_dim(corpus: Corpus, options: argparse.Namespace) -> int:
+    """Coordinates of a passage where passages stand alone: as many in all, on average."""
+    counts = [len(passages(text, options.passage)) for text in corpus.select("train").texts]
+    return max(2, round(options.dim / float(np.mean(counts))))
+
+
+def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -> dict[str, Any]:
+    """Of each test text content F1, gain and order; and the yield from voids. Kept once known."""
+    name = f"{arm.replace(' ', '-')}-{seed}"
+    run, o = RunFolder(options.out / name), options
+    kept = run.path / "levels.json"
+    settings = settings_of(arm, seed, corpus, o)
+    made_of = [corpus.hash, settings.model_dump_json(), o.measured, o.decodes]
+    if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
+        return dict(told)
+    log.info("%s, seed %d", arm, seed)
+    trained(run, passages_of(corpus, o.passage) if arm == ALONE else corpus, settings)
+    told = restored(run, corpus.select("test").sample(o.measured), o) | {"made_of": made_of}
+    if arm != ALONE:  # a text has no vector of its own there, and so no void
+        pipeline.embed_corpus(run, replace=True)
+        discovery.search_voids(run, seed, quick=True)
+        discovery.write_ideas(run, seed, o.decodes, controls=False)
+        told["void"] = run.notes()["ideas"]["void"]
+    write_json(kept, told)
+    return told
+
+
+def settings_of(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -> RunSettings:
+    """The quick preset's models with this study's times and coordinates."""
+    o = options
+    dim = alone_dim(corpus, o) if arm == ALONE else o.dim
+    changes = [f"passage={o.passage}"] if arm == TWO else []
+    return overridden(
+        "quick", dim=dim, seed=seed, seconds=o.seconds, base_seconds=o.base_seconds,
+        levels=2 if arm == TWO else 1, changes=changes,
+    )  # fmt: skip
+
+
+def trained(run: RunFolder, corpus: Corpus, settings: RunSettings) -> None:
+    """Base, reference LM and CLLM of an arm, as far as they are not there."""
+    pipeline.keep_corpus(run, corpus)
+    pipeline.make_base(run, settings.base, passage=settings.passage, reuse=True)
+    pipeline.make_reference(run, settings, reuse=True)
+    pipeline.train_model(run, settings, allow_weak=True, reuse=True)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Texts as they came back, and nats gained by their vectors, (N,)."""
+
+    texts: list[str]
+    gain_N: Floats
+
+
+def restored(run: RunFolder, texts: Corpus, options: argparse.Namespace) -> dict[str, Any]:
+    """Numbers of each test text, by what came back of it, whole."""
+    of_passages = run.load_corpus().ids[0].endswith("/0")
+    found = joined(run, texts, options.passage) if of_passages else whole(run, texts)
+    items = [(content_items(a), content_items(b))
+             for a, b in zip(texts.texts, found.texts, strict=True)]  # fmt: skip
+    order = [order_kept(passages(a, options.passage), passages(b, options.passage))
+             for a, b in zip(texts.texts, found.texts, strict=True)]  # fmt: skip
+    return {
+        "content_f1": [content_f1(*pair) for pair in items], "gain_nats": found.gain_N.tolist(),
+        "order": order, "examples": list(zip(texts.texts, found.texts, strict=True))[:5],
+    }  # fmt: skip
+
+
+def whole(run: RunFolder, texts: Corpus) -> Restored:
+    """Each from its one vector."""
+    model = run.load_model()
+    tokens = token_texts(model.base, texts, model.config.context)
+    without_N = nats_without(model, run.find_reference(model.base), tokens, None)
+    return Restored(model.reconstruct(texts.texts), without_N - text_nats(model, tokens))
+
+
+def joined(run: RunFolder, texts: Corpus, words: int) -> Restored:
+    """Each from the vectors of its passages, one after the other."""
+    model, parts = run.load_model(), passages_of(texts, words)
+    tokens = token_texts(model.base, parts, model.config.context)
+    without_n = nats_without(model, run.find_reference(model.base), tokens, None)
+    gain_n, said = without_n - text_nats(model, tokens), model.reconstruct(parts.texts)
+    row_of = {name: row for row, name in enumerate(texts.ids)}
+    gain_N, of_text = np.zeros(len(texts)), [[] for _ in range(len(texts))]  # type: ignore[var-annotated]
+    for name, gain, text in zip(parts.ids, gain_n, said, strict=True):
+        row = row_of[name.rpartition("/")[0]]
+        gain_N[row] += gain
+        of_text[row].append(text)
+    return Restored([" ".join(some) for some in of_text], gain_N)
+
+
+def order_kept(real: Sequence[str], found: Sequence[str]) -> float:
+    """Kendall's tau between places of found passages and of the real ones they are most like.
+
+    1: the order is kept; 0: chance, or fewer than two came back.
+    """
+    sets = [set(one.lower().split()) for one in real]
+    nearest = []
+    for one in found:
+        said = set(one.lower().split())
+        alike = [len(said & other) / max(1, len(said | other)) for other in sets]
+        if alike and max(alike) > 0:
+            nearest.append(int(np.argmax(alike)))
+    if len(set(nearest)) < 2:
+        return 0.0
+    return float(stats.kendalltau(range(len(nearest)), nearest).statistic)
+
+
+def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Means of each arm, and two levels less each other arm, over seeds and texts."""
+    told: dict[str, Any] = {"arms": {}, "two levels less": {}}
+    values = {
+        arm: {name: np.array([one[name] for one in seeds]) for name in PER_TEXT}
+        for arm, seeds in arms.items()
+    }
+    for arm, of in values.items():
+        told["arms"][arm] = {name: shown(bootstrap(v, _rng())) for name, v in of.items()}
+        if "void" in arms[arm][0]:
+            told["arms"][arm]["void"] = [one["void"] for one in arms[arm]]
+        told["arms"][arm]["examples"] = arms[arm][0]["examples"]
+    for arm in (ALONE, CUT):
+        told["two levels less"][arm] = {
+            name: shown(paired_difference(values[TWO][name], values[arm][name], _rng()))
+            for name in PER_TEXT
+        }
+    return told
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def shown(interval: Interval) -> dict[str, Any]:
+    """As it stands in JSON."""
+    return {"mean": interval.mean, "ci": interval.ci}
+
+
+def table(told: dict[str, Any]) -> list[str]:
+    """Markdown: arms, then differences."""
+    lines = [f"| arm | {' | '.join(PER_TEXT)} | new texts from voids |", "|---|---|---|---|---|"]
+    for arm, of in told["arms"].items():
+        new = ", ".join(f"{one['novel']} of {one['sampled']}" for one in of.get("void", []))
+        lines.append(f"| {arm} | {' | '.join(_cell(of[name]) for name in PER_TEXT)} | {new} |")
+    for arm, of in told["two levels less"].items():
+        lines.append(
+            f"| two levels − {arm} | {' | '.join(_cell(of[name]) for name in PER_TEXT)} | |"
+        )
+    return lines
+
+
+def _cell(value: dict[str, Any]) -> str:
+    low, high = value["ci"]
+    return f"{value['mean']:.3g} [{low:.3g}, {high:.3g}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The editor: it rewrites restored arrays, learns from damaged vectors, is saved with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cllm.base import BaseLM
+from cllm.corpus import Corpus
+from cllm.editor import Editing, Editor, fit_editor
+from cllm.errors import InputError
+from cllm.model import CLLM
+from cllm.settings import RunSettings, TrainSettings, overridden
+from cllm.training import Spread
+from cllm.training_texts import TrainingTexts
+
+
+@pytest.fixture(scope="module")
+def training(tiny_base: BaseLM, corpus: Corpus) -> TrainingTexts:
+    return TrainingTexts.of(tiny_base, corpus, TrainSettings(), 80)
+
+
+def edited(model: CLLM, steps: int = 2) -> CLLM:
+    model.requires_grad_(False)
+    model.add_editor(steps)
+    return model
+
+
+def settings(steps: int, editor: int = 2) -> RunSettings:
+    changes = [f"train.loop.steps={4 * steps}", "train.loop.seconds=0", "train.loop.lr=0.003",
+               f"editor={editor}", "train.loop.batch=16"]  # fmt: skip
+    return overridden("quick", changes=changes)
+
+
+def test_it_does_nothing_at_first(new_cllm: Callable[..., CLLM]) -> None:
+    plain, model = new_cllm(), edited(new_cllm())
+    vectors_BD = torch.nn.functional.normalize(torch.randn(3, 8), dim=-1)
+    torch.testing.assert_close(
+        model.decode_array(vectors_BD), plain.decode_array(vectors_BD), rtol=1e-4, atol=1e-5
+    )
+    assert model.hash != plain.hash, "another model, from here on"
+
+
+def test_every_step_rewrites_the_whole_array() -> None:
+    torch.manual_seed(0)
+    once, twice = Editor(6, 32, 1), Editor(6, 32, 2)
+    for block in once.blocks:
+        torch.nn.init.normal_(block.out.weight, std=0.2)  # type: ignore[union-attr, arg-type]
+    twice.load_state_dict(once.state_dict())
+    x_BMH = torch.randn(2, 6, 32)
+    torch.testing.assert_close(twice(x_BMH), once(once(x_BMH)))
+    other_BMH = x_BMH.clone()
+    other_BMH[:, 5] += torch.randn(32)
+    assert (once(other_BMH)[:, 0] - once(x_BMH)[:, 0]).abs().max() > 1e-4, "each place sees all"
+
+
+def test_vectors_are_damaged_as_in_voids(
+    new_cllm: Callable[..., CLLM], training: TrainingTexts
+) -> None:
+    model = edited(new_cllm())
+    task = Editing(model, training, seed=0, noise=0.1)
+    batch = training.real.gather(range(12))
+    vectors_BD = model.vectors_of(batch)
+    damaged_BD = task.damaged(vectors_BD, batch, 3)
+    torch.testing.assert_close(damaged_BD.norm(dim=-1), torch.ones(12))
+    kept_B = (damaged_BD * vectors_BD).sum(-1)
+    nearest_B = (damaged_BD @ task.partners_PD.T).max(1).values
+    assert (kept_B > 0.3).all()
+    assert float(kept_B.min()) < 0.97, "some are moved far"
+    assert (nearest_B > 0.5).all(), "towards texts, not anywhere"
+    part = training.real.gather(range(4, 8))
+    torch.testing.assert_close(
+        task.damaged(vectors_BD[4:8], part, 3), damaged_BD[4:8], rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(task.damaged(vectors_BD, batch, 4), damaged_BD)
+
+
+def test_training_it_mends_damaged_arrays_and_leaves_the_rest(
+    new_cllm: Callable[..., CLLM], training: TrainingTexts, tmp_path: Path
+) -> None:
+    model = new_cllm()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = training.held_out.gather(range(8))
+
+    def error(model: CLLM) -> float:
+        return float(Editing(model, training, 0, 0.1).losses(batch, 0)["array"].detach())
+
+    at_first = error(edited(new_cllm()))
+    result = fit_editor(model, training, settings(60), tmp_path / "editor")
+    assert result.steps == 60
+    assert error(model) < 0.97 * at_first
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_it_is_saved_with_its_model(
+    new_cllm: Callable[..., CLLM], tiny_base: BaseLM, training: TrainingTexts, tmp_path: Path
+) -> None:
+    model = new_cllm()
+    fit_editor(model, training, settings(4, editor=3), tmp_path / "editor")
+    model.save_pretrained(tmp_path / "model")
+    again = CLLM.load(tmp_path / "model", tiny_base)
+    assert again.hash == model.hash
+    assert again.config.editor == 3
+    vectors = np.eye(8, dtype=np.float32)[:2]
+    assert again.decode(vectors) == model.decode(vectors)
+
+
+def test_a_cluster_refuses_what_one_process_trains(tmp_path: Path) -> None:
+    from cllm.checkpoints import Folder
+    from cllm.pipeline import _base_for
+    from cllm.run import SHIPPED, RunFolder
+    from cllm.workers import ALONE
+
+    spread = replace(Spread(), place=Folder(tmp_path, ALONE))
+    for how in (settings(4), overridden("quick", levels=2)):
+        with pytest.raises(InputError, match="one process"):
+            _base_for(RunFolder(SHIPPED), how, spread, None)
