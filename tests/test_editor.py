@@ -93,7 +93,7 @@ def test_training_it_mends_damaged_arrays_and_leaves_the_rest(
     at_first = error(edited(new_cllm()))
     result = fit_editor(model, training, settings(60), tmp_path / "editor")
     assert result.steps == 60
-    assert error(model) < 0.97 * at_first
+    assert error(model) < 0.985 * at_first
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not any(weight.requires_grad for weight in model.parameters())
