@@ -22,6 +22,8 @@ from cllm.cli_options import (
     Count,
     Dim,
     Form,
+    Group,
+    Groups,
     Hit,
     Json,
     Levels,
@@ -37,6 +39,7 @@ from cllm.cli_options import (
     Seconds,
     Seed,
     Set,
+    SubjectColumn,
     TextColumn,
     Topic,
     Uri,
@@ -130,6 +133,7 @@ def run_(
     base: BaseName = None,
     base_seconds: Seconds = None,
     text_column: TextColumn = "text",
+    group_column: SubjectColumn = "subject",
     max_bad_rows: MaxBad = 100,
     allow_weak_base: Weak = False,
     milvus: Uri = None,
@@ -147,7 +151,7 @@ def run_(
         adapting=base is not None,
     )  # fmt: skip
     # first what may be refused
-    texts = read_corpus(corpus, text_column, max_bad_rows, seed)
+    texts = read_corpus(corpus, text_column, max_bad_rows, seed, group_column)
     require_enough_texts(texts, settings.model.dim)
     if milvus:
         require_reachable(milvus)
@@ -197,6 +201,8 @@ def generate(
     near: Near = None,
     between: Between = None,
     topic: Topic = None,
+    groups: Groups = None,
+    group: Group = None,
     novel: Novel = False,
     valid: Valid = False,
     hit: Hit = False,
@@ -208,22 +214,24 @@ def generate(
 ) -> None:
     """Write texts from voids and from the control arms, and judge them.
 
-    From a place (--anywhere, --void, --near, --between, --topic): texts one by one, kept nowhere.
+    From a place (--anywhere, --void, --near, …): texts one by one, kept nowhere.
     """
-    if anywhere or url or any(one is not None for one in (void, near, between, topic)):
+    places = (void, near, between, topic, groups, group)
+    if anywhere or url or any(one is not None for one in places):
         from serve.command import write_from
 
         if scorer:
             raise InputError("--scorer chooses among the arms' texts; leave places and --url out")
         write_from(
             existing_run(run, shipped=SHIPPED_VOIDS), url, json, n=n, seed=seed, void=void,
-            near=near, between=between, topic=topic, novel=novel, valid=valid, hit=hit,
+            near=near, between=between, topic=topic, groups=groups, group=group, novel=novel,
+            valid=valid, hit=hit,
         )  # fmt: skip
         return
     if novel or valid or hit:
         raise InputError(
             "--novel, --valid and --hit are of texts from a place; give --anywhere, --void, "
-            "--near, --between or --topic"
+            "--near, --between, --topic, --groups or --group"
         )
     from cllm import discovery
     from cllm.ranking import best_first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cllm.cli_options import Json, MaxBad, Run, Seed, TextColumn
+from cllm.cli_options import Json, MaxBad, Run, Seed, SubjectColumn, TextColumn
 from cllm.console import emit, show_facts
 from cllm.run import output_run
 
@@ -28,6 +28,7 @@ def corpus_build(
     n: Annotated[int, typer.Option(min=3, help="recipes")] = 20_000,
     file: Annotated[Path | None, typer.Option("--corpus", help="use this file instead")] = None,
     text_column: TextColumn = "text",
+    group_column: SubjectColumn = "subject",
     max_bad_rows: MaxBad = 100,
 ) -> None:
     """Make the built-in recipe corpus, or clean and split a file of texts."""
@@ -37,7 +38,7 @@ def corpus_build(
     if file is None:
         corpus = built_in_corpus(richness, n, seed, fold)  # type: ignore[arg-type]  # checked there
     else:
-        corpus = read_corpus(file, text_column, max_bad_rows, seed)
+        corpus = read_corpus(file, text_column, max_bad_rows, seed, group_column)
     folder = output_run(run)
     pipeline.require_same_texts(folder, corpus)
     pipeline.keep_corpus(folder, corpus)
@@ -50,6 +51,7 @@ def corpus_check(
     json: Json = False,
     seed: Seed = 0,
     text_column: TextColumn = "text",
+    group_column: SubjectColumn = "subject",
     max_bad_rows: MaxBad = 100,
 ) -> None:
     """Read a file as `cllm run` would, and say what is in it."""
@@ -58,7 +60,9 @@ def corpus_check(
     from cllm.corpus import build_corpus
     from cllm.reading import read_rows
 
-    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
+    reading = read_rows(
+        file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
+    )
     corpus = build_corpus(reading, seed=seed)
     facts = {"texts": len(corpus)} | corpus.info
     bad = [asdict(row) for row in reading.bad]
@@ -67,12 +71,16 @@ def corpus_check(
         sys.stderr.write(f"{row}\n")
 
 
-def read_corpus(file: Path, text_column: str, max_bad_rows: int, seed: int) -> Corpus:
+def read_corpus(
+    file: Path, text_column: str, max_bad_rows: int, seed: int, group_column: str = "subject"
+) -> Corpus:
     """A file's texts, cleaned and split; bad rows are told on stderr."""
     from cllm.corpus import build_corpus
     from cllm.reading import read_rows
 
-    reading = read_rows(file, text_column=text_column, max_bad_rows=max_bad_rows)
+    reading = read_rows(
+        file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
+    )
     corpus = build_corpus(reading, seed=seed)
     for row in reading.bad:
         sys.stderr.write(f"skipped: {row}\n")

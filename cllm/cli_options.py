@@ -34,6 +34,7 @@ Weak = Annotated[bool, typer.Option(help="go on with a base that restores too li
 Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI, or a local path")]
 CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
 TextColumn = Annotated[str, typer.Option(help="column that holds the text")]
+SubjectColumn = Annotated[str, typer.Option(help="column of a text's group, where it has one")]
 MaxBad = Annotated[int, typer.Option(min=0, help="bad rows before giving up")]
 Set = Annotated[
     list[str] | None,
@@ -46,6 +47,12 @@ Count = Annotated[
 ]
 Anywhere = Annotated[bool, typer.Option("--anywhere", help="texts from any void")]
 VoidId = Annotated[int | None, typer.Option("--void", help="texts from the void of that id")]
+Groups = Annotated[
+    str | None, typer.Option(help="voids within one group of texts, between two, or across more")
+]
+Group = Annotated[
+    list[str] | None, typer.Option(help="a group that has to lie around; may be repeated")
+]
 Near = Annotated[str | None, typer.Option(help="texts near this one")]
 Between = Annotated[list[str] | None, typer.Option(help="texts between two; give it twice")]
 Topic = Annotated[str | None, typer.Option(help="texts near those that have these words")]

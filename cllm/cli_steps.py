@@ -15,6 +15,8 @@ from cllm.cli_options import (
     Dim,
     Edited,
     Form,
+    Group,
+    Groups,
     Json,
     Levels,
     Nested,
@@ -144,14 +146,17 @@ def voids(
     json: Json = False,
     seed: Seed = 0,
     quick: Annotated[bool, typer.Option("--quick", help="a quarter of the search")] = False,
+    groups: Groups = None,
+    group: Group = None,
 ) -> None:
     """Search the sphere of the prefix for enclosed empty places, and null clouds likewise."""
     from cllm import discovery
     from cllm.scoreboard import print_voids
 
     folder = trained_run(run)
+    discovery.require_kind(folder, groups)
     discovery.search_voids(folder, seed, quick=quick)
-    facts, found = folder.notes()["voids"], discovery.found_voids(folder)
+    facts, found = folder.notes()["voids"], discovery.found_voids(folder, groups, group or ())
     emit(facts | {"list": found}, json, lambda: print_voids(facts, found))
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "text", "title", "group", "split")
+SUBJECT = "subject"  # a sixth, where it is known
 _METADATA_KEY = b"cllm"
 
 
@@ -41,9 +42,11 @@ class Corpus:
     groups: tuple[str, ...]
     splits: tuple[str, ...]
     info: dict[str, Any] = field(default_factory=dict)
+    subjects: tuple[str, ...] = ()  # where they are known; "" of a text without one
 
     def __post_init__(self) -> None:
-        lengths = [len(column) for column in self._columns]
+        known = (self.subjects,) if self.subjects else ()
+        lengths = [len(column) for column in (*self._columns, *known)]
         if len(set(lengths)) != 1:
             raise ValueError(f"columns of unequal length: {lengths}")
 
@@ -62,20 +65,21 @@ class Corpus:
 
     def only(self, wanted: Sequence[bool]) -> Corpus:
         """The texts that are wanted, one answer for each, in order."""
-        ids, texts, titles, groups, splits = (
-            tuple(compress(column, wanted)) for column in self._columns
+        return self.at(list(compress(range(len(self)), wanted)))
+
+    def at(self, rows: Sequence[int]) -> Corpus:
+        """The texts of these rows, in their order."""
+        ids, texts, titles, groups, splits, subjects = (
+            tuple(column[row] for row in rows) if column else ()
+            for column in (*self._columns, self.subjects)
         )
-        return Corpus(ids, texts, titles, groups, splits, self.info)
+        return Corpus(ids, texts, titles, groups, splits, self.info, subjects)
 
     def sample(self, n: int) -> Corpus:
         """`n` texts at most, drawn by their ids, so that the order of a file does not matter."""
         if n >= len(self):
             return self
-        chosen = sorted(np.argsort(text_keys(self.ids), kind="stable")[:n].tolist())
-        ids, texts, titles, groups, splits = (
-            tuple(column[i] for i in chosen) for column in self._columns
-        )
-        return Corpus(ids, texts, titles, groups, splits, self.info)
+        return self.at(sorted(np.argsort(text_keys(self.ids), kind="stable")[:n].tolist()))
 
     def withheld_pair(self, text: str) -> tuple[str, str] | None:
         """The withheld (dish, main) that a built-in recipe's title names; else None."""
@@ -103,23 +107,28 @@ class Corpus:
         """Write the columns as Parquet, `info` in the schema's metadata."""
         import pyarrow as pa
 
+        known = {SUBJECT: self.subjects} if self.subjects else {}
         schema = pa.schema(
-            [(name, pa.string()) for name in COLUMNS],
+            [(name, pa.string()) for name in (*COLUMNS, *known)],
             metadata={_METADATA_KEY: json.dumps(self.info, ensure_ascii=False)},
         )
-        columns = [pa.array(column, pa.string()) for column in self._columns]
+        columns = [pa.array(column, pa.string()) for column in (*self._columns, *known.values())]
         write_parquet(path, pa.table(columns, schema))
 
     @classmethod
     def load(cls, path: Path) -> Corpus:
         """Read what `save` wrote; InputError where the file is missing, damaged or inconsistent."""
-        table = read_parquet(path, COLUMNS)
+        table = read_parquet(path, COLUMNS, maybe=(SUBJECT,))
         ids, texts, titles, groups, splits = (
             tuple(table.column(name).to_pylist()) for name in COLUMNS
         )
         metadata = table.schema.metadata or {}
         info = json.loads(metadata.get(_METADATA_KEY, b"{}"))
-        corpus = cls(ids, texts, titles, groups, splits, info)
+        subjects = tuple(
+            value or "" for name in table.column_names if name == SUBJECT
+            for value in table.column(name).to_pylist()
+        )  # fmt: skip
+        corpus = cls(ids, texts, titles, groups, splits, info, subjects)
         _check(corpus, path)
         return corpus
 
@@ -184,7 +193,9 @@ def build_corpus(
         groups=tuple(groups),
         splits=tuple(_splits(groups, split, seed)),
         info=info,
-    )
+        subjects=tuple(first[i].subject for i in near.kept)
+        if any(row.subject for row in first) else (),
+    )  # fmt: skip
 
 
 def built_in_corpus(richness: Richness, n: int, seed: int, fold: int = 0) -> Corpus:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.scorer import Scorer, choose
 from cllm.sphere import ExactIndex, prefix
+from cllm.subjects import Kind, kind_of, subjects_of
 from cllm.unaided import unaided
 from cllm.void_balls import void_around, written_voids
 from cllm.void_files import load_voids, save_voids, standing_voids
@@ -92,41 +93,58 @@ def search_voids(
         "sheet_dim": search.sheet_dim,
         "void_dim": k,
         "quick": quick,
-    } | describe(ExactIndex(cloud_NK), rng, _groups(corpus, train.ids))
+    } | describe(ExactIndex(cloud_NK), rng, subjects_of(corpus, train.ids))
     known = {name: v for name, v in facts.items() if v is not None and v != np.inf}
     run.note("voids", known)
     run.time("voids", begun)
 
 
-def found_voids(run: RunFolder) -> list[VoidRow]:
-    """The run's voids as JSON and page show them, emptiest first; none before a search."""
+def found_voids(
+    run: RunFolder, groups: str | None = None, group: Sequence[str] = ()
+) -> list[VoidRow]:
+    """The run's voids as JSON and page show them, emptiest first; none before a search.
+
+    Those within one group, between two or across more, or with a group on their rim, if asked for.
+    """
     if not run.voids.exists():
         return []
     model, corpus = run.load_model(), run.load_trained_corpus()
     ids = run.load_latents(model).select("train").ids
     title_of = dict(zip(corpus.ids, corpus.titles, strict=True))
     text_of = dict(zip(corpus.ids, corpus.texts, strict=True))
-    return [
-        {
+    subjects = subjects_of(corpus, ids) or ("",) * len(ids)
+    rows: list[VoidRow] = []
+    for void in load_voids(run.voids, ids, model.hash):
+        around = sorted({subjects[row] for row in void.rim} - {""})
+        kind = kind_of(around)
+        if groups not in (None, kind) or not set(group) <= set(around):
+            continue
+        rim = [{"id": ids[row], "title": title_of[ids[row]] or text_of[ids[row]]}
+               for row in void.rim]  # fmt: skip
+        rows.append({
             "id": void.id, "radius": void.radius, "score": void.score, "p_value": void.p_value,
             "enclosed": void.enclosed, "stands": void.stands, "written": void.written,
-            "rim": [
-                {"id": ids[row], "title": title_of[ids[row]] or text_of[ids[row]]}
-                for row in void.rim
-            ],
-        }
-        for void in load_voids(run.voids, ids, model.hash)
-    ]  # fmt: skip
+            "groups": around, "kind": kind, "rim": rim,  # type: ignore[typeddict-item]
+        })  # fmt: skip
+    return rows
 
 
-def _groups(corpus: Corpus, ids: Sequence[str]) -> list[str] | None:
-    """Dishes of the built-in recipes; other texts come without known groups."""
-    if "withheld" not in corpus.info:
-        return None
-    from cllm.recipes import combination
+def require_kind(run: RunFolder, groups: str | None) -> None:
+    """Refuse what is no kind of surroundings, and to look for some where no groups are known.
 
-    pair_of = {name: combination(text) for name, text in zip(corpus.ids, corpus.texts, strict=True)}
-    return [pair[0] if (pair := pair_of[name]) else "" for name in ids]
+    Raises:
+        InputError: as said.
+    """
+    if groups is None:
+        return
+    if groups not in get_args(Kind):
+        raise InputError(f"--groups is {groups!r}; it must be {', '.join(get_args(Kind))}")
+    corpus = run.load_corpus()
+    if subjects_of(corpus, corpus.ids[:1]) is None:
+        raise InputError(
+            "these texts have no known groups; build the corpus from a file with a column for "
+            "them (--group-column)"
+        )
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:

@@ -116,8 +116,12 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, new, compression="zstd")
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, maybe: Sequence[str] = ()
+) -> pa.Table:
     """The table in a Parquet file or a folder of shards, or some columns of it.
+
+    `maybe`: further ones, where it has them.
 
     InputError where it is missing, damaged, or lacks one of `columns`.
     """
@@ -132,7 +136,8 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 f"{path} has no column {', '.join(missing)} "
                 f"(found: {', '.join(dataset.schema.names)}); {_make_again(path)}"
             )
-        return dataset.read(columns=None if columns is None else list(columns))
+        wanted = [*(columns or ()), *(name for name in maybe if name in dataset.schema.names)]
+        return dataset.read(columns=None if columns is None else wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(_damaged(path, error)) from error
 

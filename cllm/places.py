@@ -25,11 +25,12 @@ from cllm.ideas import Idea, judge_arrived, load_ideas, places_of
 from cllm.judge import Judge
 from cllm.run import RunFolder
 from cllm.settling import Written
-from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped
+from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped, unit
 from cllm.store import Latents
+from cllm.subjects import kind_of, subjects_of
 from cllm.void_balls import radii_off, void_around
 from cllm.void_files import standing_voids
-from cllm.voids import Void
+from cllm.voids import Void, as_voids, climb
 from cllm.where import BLOCK, NoSuchPlace, Spot, Where
 from cllm.words import WordIndex
 from cllm.writing import field_of, make_judge
@@ -53,6 +54,7 @@ class Places:
     judge: Judge
     train: Latents
     known_nD: Vectors  # places in voids that texts, new ones if any, were written from before
+    subjects: tuple[str, ...] | None = None  # of the training texts, where they are known
 
     @classmethod
     def of(cls, run: RunFolder, model: CLLM | None = None, *, keep: bool = True) -> Places:
@@ -69,7 +71,10 @@ class Places:
         new = [idea for idea in in_voids if idea.yields]
         known_nD = places_of(new or in_voids, train.vectors_ND.shape[1])
         voids = standing_voids(run, latents.model_hash, train)
-        return cls(field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)])
+        return cls(
+            field, tuple(voids), judge, train, known_nD[field.is_void(known_nD)],
+            subjects_of(corpus, train.ids),
+        )  # fmt: skip
 
     def starts(
         self, where: Where, anchors_AD: Vectors, seed: int, first: int, blocks: int
@@ -78,11 +83,50 @@ class Places:
 
         `anchors_AD`: vectors of `where.anchors`. NoSuchPlace: there is no such void or topic.
         """
+        self._require_groups(where)
         drawn = [
-            self._block(where, anchors_AD, np.random.default_rng([seed, block]))
+            self._amid(where, anchors_AD, np.random.default_rng([seed, block]))
             for block in range(first, first + blocks)
         ]
         return np.concatenate(drawn)
+
+    def _amid(self, where: Where, anchors_AD: Vectors, rng: np.random.Generator) -> Vectors:
+        """A block; where groups are asked for, of several draws those that lie amid them."""
+        if not where.of_groups:
+            return self._block(where, anchors_AD, rng)
+        kept: list[Vectors] = []
+        for _ in range(TRIED):
+            drawn_SD = self._block(where, anchors_AD, rng)
+            kept.append(drawn_SD[[self._amid_groups(where, g) for g in self._around_of(drawn_SD)]])
+            if sum(map(len, kept)) >= BLOCK:
+                break
+        return np.concatenate(kept)[:BLOCK]
+
+    def _require_groups(self, where: Where) -> None:
+        if not where.of_groups:
+            return
+        if self.subjects is None:
+            raise NoSuchPlace(
+                "these texts have no known groups; build the corpus from a file with a column for "
+                "them (--group-column)"
+            )
+        if unknown := set(where.group) - set(self.subjects):
+            some = ", ".join(sorted(set(self.subjects) - {""})[:20])
+            raise NoSuchPlace(f"no group {min(unknown)!r}; there are {some}")
+
+    def _around_of(self, points_nD: Vectors) -> list[tuple[str, ...]]:
+        """Subjects of the texts on the rim of the empty ball that each place lies in."""
+        if self.subjects is None or not len(points_nD):
+            return [() for _ in points_nD]
+        support = self.field.support
+        centre_nJ = unit(climb(support, self.field.own(points_nD), 1)[0]).astype(np.float64)
+        balls = as_voids(support, SEARCH, centre_nJ, np.ones(len(centre_nJ), bool))
+        named = [{self.subjects[self.field.row_N[row]] for row in ball.rim} for ball in balls]
+        return [tuple(sorted(some - {""})) for some in named]
+
+    def _amid_groups(self, where: Where, groups: tuple[str, ...]) -> bool:
+        fits = where.groups is None or kind_of(groups) == where.groups
+        return fits and set(where.group) <= set(groups)
 
     def _block(self, where: Where, anchors_AD: Vectors, rng: np.random.Generator) -> Vectors:
         if where.between is not None:
@@ -104,19 +148,23 @@ class Places:
             raise NoSuchPlace(f"no void {number}; those that stand: {ids}")
         return found
 
-    def look(self, points_nD: Vectors) -> list[Spot]:
-        """What places are like."""
+    def look(self, points_nD: Vectors, *, groups: bool = False) -> list[Spot]:
+        """What places are like; with `groups` also what is around, which takes longer."""
         if not len(points_nD):
             return []
         seen, in_void_n = self.field.look(points_nD), self.field.is_void(points_nD)
         radius_n = self.field.index.search(self.field.own(points_nD), 1)[0][:, 0]
         ids = void_around(points_nD, self.voids)
-        facts = zip(seen.score_n, radius_n, in_void_n, ids, strict=True)
-        return [Spot(float(s), float(r), bool(inside), one) for s, r, inside, one in facts]
+        around = self._around_of(points_nD) if groups else [()] * len(ids)
+        facts = zip(seen.score_n, radius_n, in_void_n, ids, around, strict=True)
+        return [
+            Spot(float(score), float(radius), bool(inside), one, some)
+            for score, radius, inside, one, some in facts
+        ]
 
     def settled(self, where: Where, points_nD: Vectors) -> list[Spot | None]:
         """What places are like; None for those that are not where they were asked for."""
-        spots: Sequence[Spot | None] = self.look(points_nD)
+        spots: Sequence[Spot | None] = self.look(points_nD, groups=where.of_groups)
         if where.void is not None:
             void = self.void(where.void)
             far_n = radii_off(points_nD, [void])[:, 0]
@@ -128,7 +176,8 @@ class Places:
 
     def _fits(self, where: Where, spot: Spot) -> bool:
         empty = spot.score >= where.least_score and spot.radius >= where.least_radius
-        return empty and (spot.in_void or not where.in_voids)
+        inside = spot.in_void or not where.in_voids
+        return empty and inside and self._amid_groups(where, spot.groups)
 
     def judged(self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors) -> list[Idea]:
         """What was written from places; `arrived_nD`: the texts' own vectors."""

@@ -40,6 +40,7 @@ class Row:
     text: str
     title: str | None = None
     id: str | None = None
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class _Columns:
     text: str
     title: str
     id: str
+    subject: str
 
 
 @dataclass
@@ -117,6 +119,7 @@ def read_rows(
     text_column: str = "text",
     title_column: str = "title",
     id_column: str = "id",
+    subject_column: str = "subject",
     max_bad_rows: int = 100,
     max_line_bytes: int = 10_000_000,
 ) -> Reading:
@@ -126,7 +129,7 @@ def read_rows(
     lacks the text column altogether, or has more than `max_bad_rows` bad rows. Lines longer
     than `max_line_bytes` are bad rows and are skipped without being held in memory.
     """
-    columns = _Columns(text_column, title_column, id_column)
+    columns = _Columns(text_column, title_column, id_column, subject_column)
     return Reading(Path(path), columns, max_bad_rows, max_line_bytes)
 
 
@@ -153,7 +156,7 @@ def _row(record: dict[str, Any] | str, columns: _Columns) -> Row | str:
     text = clean_text(text)
     if not text:
         return f"{columns.text} is empty"
-    title, name = record.get(columns.title), record.get(columns.id)
+    title, name, subject = map(record.get, (columns.title, columns.id, columns.subject))
     name = clean_text(str(name)) if name is not None else ""
     if len(name.encode()) > MAX_ID_BYTES:
         return f"{columns.id} has {len(name.encode())} bytes, more than {MAX_ID_BYTES}"
@@ -161,6 +164,7 @@ def _row(record: dict[str, Any] | str, columns: _Columns) -> Row | str:
         text=text,
         title=clean_text(title) or None if isinstance(title, str) else None,
         id=name or None,
+        subject=clean_text(str(subject)) if subject is not None else "",
     )
 
 
@@ -321,7 +325,8 @@ def _parquet_records(reading: Reading) -> Iterator[_Record]:
             found = file.schema_arrow.names
             if columns.text not in found:
                 raise InputError(_no_column(path, columns.text, found))
-            wanted = [name for name in (columns.text, columns.title, columns.id) if name in found]
+            every = (columns.text, columns.title, columns.id, columns.subject)
+            wanted = [name for name in every if name in found]
             for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for cells in zip(*batch.columns, strict=True):
                     number += 1

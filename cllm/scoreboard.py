@@ -112,6 +112,8 @@ class VoidRow(TypedDict):
     enclosed: bool
     stands: bool
     written: bool  # around a text that was written
+    groups: Sequence[str]  # of the texts on its rim, where they are known
+    kind: str | None  # of these: within one, between two, across more
     rim: Sequence[RimText]
 
 
@@ -199,13 +201,15 @@ def print_voids(facts: Numbers, found: Sequence[VoidRow]) -> None:
 
     console = Console()
     console.print(_void_table({"voids": facts}))
-    table = _table("The emptiest", "void", "radius", "score", "p", "stands", "between")
-    table.columns[5].justify = "left"
+    amid = ["groups"] if any(void["groups"] for void in found) else []
+    table = _table("The emptiest", "void", "radius", "score", "p", "stands", *amid, "between")
+    table.columns[-1].justify = "left"
     for void in found[:SHOWN_IDEAS]:
         rim = "; ".join(text["title"][:SHORT_TITLE] for text in void["rim"][:3])
         numbers = map(number, (void["radius"], void["score"], void["p_value"]))
         stands = "yes" if void["stands"] else "–"
-        table.add_row(*_cells(str(void["id"]), *numbers, stands, rim))
+        around = [f"{void['kind']} {', '.join(void['groups'])}"] if amid else []
+        table.add_row(*_cells(str(void["id"]), *numbers, stands, *around, rim))
     if found:
         console.print(table)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cllm.errors import InputError
+from cllm.subjects import Kind
 
 BLOCK = 16  # candidates that are drawn together
 
@@ -24,6 +25,8 @@ class Where:
     near: str | None = None
     between: tuple[str, str] | None = None
     topic: str | None = None  # words that texts have
+    groups: Kind | None = None  # of texts around the place: one, two or more
+    group: tuple[str, ...] = ()  # that have to be among them
     least_radius: float = 0.0  # radians from the place to the nearest text
     least_score: float = 0.0  # void score of the place
 
@@ -45,7 +48,13 @@ class Where:
     @property
     def takes_all(self) -> bool:
         """Whether any place is good enough, wherever it settles."""
-        return not self.in_voids and self.least_radius <= 0 and self.least_score <= 0
+        asks = self.in_voids or self.of_groups or self.least_radius > 0 or self.least_score > 0
+        return not asks
+
+    @property
+    def of_groups(self) -> bool:
+        """Whether it matters what texts around are about."""
+        return self.groups is not None or bool(self.group)
 
 
 @dataclass(frozen=True)
@@ -56,3 +65,4 @@ class Spot:
     radius: float  # radians
     in_void: bool
     void_id: int | None  # of the run's list, which does not have all there are
+    groups: tuple[str, ...] = ()  # of the texts on the rim around it, where that was asked

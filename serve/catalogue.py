@@ -23,11 +23,14 @@ from cllm.map import fit_plane
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents, VectorStore, collection_of, load_latents
+from cllm.subjects import kind_of, subjects_of
 from cllm.void_files import standing_voids
 from cllm.voids import Void
 from cllm.words import WordIndex
 
 Vectors = NDArray[np.float32]
+
+MOST_GROUPS = 100  # that are told
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Catalogue:
 
     train: Latents
     titles: tuple[str, ...]
+    subjects: tuple[str, ...]  # "" where none is known
     voids: tuple[Void, ...]
     written: Counter[int | None]  # new texts of the run, by the void they lie in
     void_dim: int
@@ -64,9 +68,10 @@ class Catalogue:
         if milvus:
             name, dim = collection_of(corpus.hash, made_by), train.vectors_ND.shape[1]
             open_store = partial(VectorStore.open, milvus, name, made_by, dim, create=False)
+        subjects = subjects_of(corpus, train.ids) or ("",) * len(train)
         return cls(
-            train, _titles(corpus, train), tuple(standing_voids(run, made_by, train)), written,
-            int(notes["model"]["void_dim"]), notes, made_by, open_store,
+            train, _titles(corpus, train), subjects, tuple(standing_voids(run, made_by, train)),
+            written, int(notes["model"]["void_dim"]), notes, made_by, open_store,
         )  # fmt: skip
 
     @cached_property
@@ -100,12 +105,16 @@ class Catalogue:
             "version": __version__, "model_hash": self.model_hash, "void_dim": self.void_dim,
             "texts": len(self.train),
             "store": "milvus" if self.open_store else "latents",
+            "groups": [name for name, _ in Counter(self.subjects).most_common(MOST_GROUPS) if name],
         }  # fmt: skip
 
     def void_list(self) -> dict[str, Any]:
         """The voids that stand, emptiest first; `texts`: new ones that the run wrote in it."""
         search = self.notes.get("voids", {})
         kept = ("p_value", "radius_ratio", "chance_score", "sheet_dim", "hopkins", "uniformity")
+        around = {
+            void.id: sorted({self.subjects[row] for row in void.rim} - {""}) for void in self.voids
+        }
         centre_VK = [void.centre_K for void in self.voids]
         where_V2 = self._flat(np.stack(centre_VK)) if centre_VK else []
         return {
@@ -116,6 +125,7 @@ class Catalogue:
                     "id": void.id, "radius": void.radius, "score": void.score,
                     "p_value": void.p_value, "x": float(x), "y": float(y),
                     "texts": self.written[void.id], "written": void.written,
+                    "groups": around[void.id], "kind": kind_of(around[void.id]),
                     "rim": [_told(self._near(row, None)) for row in void.rim],
                 }
                 for void, (x, y) in zip(self.voids, where_V2, strict=True)

@@ -81,7 +81,8 @@ def _request(asked: s.Generate, limits: Limits) -> Request:
     for text in (asked.near, asked.topic, *(asked.between or ())):
         require(limits.text_characters, len(text or ""), "characters of a text")
     where = Where(
-        asked.void, asked.near, asked.between, asked.topic, asked.min_radius, asked.min_score
+        asked.void, asked.near, asked.between, asked.topic, asked.groups, tuple(asked.group),
+        asked.min_radius, asked.min_score,
     )  # fmt: skip
     wanted = Request(
         where, asked.n, asked.seed, asked.novel, asked.valid, asked.hit, asked.decodes
@@ -115,6 +116,6 @@ def _item(sample: Sample, asked: s.Generate, near: list[Near] | None) -> s.Item:
         duplicate=verdict.duplicate, novelty=verdict.novelty, validity=verdict.validity,
         reasons=list(verdict.reasons), hit=idea.hit, round_trip=idea.round_trip,
         place=s.Place(void=spot.void_id, in_void=spot.in_void, score=spot.score,
-                      radius=spot.radius, vector=vector),
+                      radius=spot.radius, groups=list(spot.groups), vector=vector),
         nearest=None if near is None else [neighbour(one) for one in near],
     )  # fmt: skip

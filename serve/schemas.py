@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cllm.subjects import Kind
 from serve.settings import Limits
 
 Text = Annotated[str, Field(min_length=1, description="a text")]
@@ -36,6 +37,10 @@ class Generate(Body):
     topic: str | None = Field(
         None, min_length=1, description="words; looks among texts that have all of them"
     )
+    groups: Kind | None = Field(
+        None, description="texts around the place are of one group, of two, or of more"
+    )
+    group: list[Text] = Field([], max_length=8, description="groups that are among them")
     min_radius: float = Field(0, ge=0, le=3.15, description="radians from the place to any text")
     min_score: float = Field(0, ge=0, description="least void score of the place; 1 = as elsewhere")
     novel: bool = Field(False, description="only texts that no training text is like")
@@ -70,6 +75,7 @@ class Place(Body):
     in_void: bool
     score: float = Field(description="void score: 1 amid an even crowd")
     radius: float = Field(description="radians to the nearest text")
+    groups: list[str] = Field([], description="of the texts around, where groups were asked for")
     vector: list[float] | None = None
 
 
@@ -197,6 +203,8 @@ class Void(Body):
     p_value: float | None = Field(description="against null clouds; null: a place of a new text")
     written: bool = Field(description="around a new text of the run, not found by the search")
     texts: int = Field(description="new texts of the run in it")
+    groups: list[str] = Field(description="of the texts on its rim, where they are known")
+    kind: Kind | None = Field(description="of these: one, two or more")
     x: float = Field(description="on the map")
     y: float
     rim: list[RimText] = Field(description="nearest first")
@@ -229,6 +237,7 @@ class Run(BaseModel):
     void_dim: int
     texts: int = Field(description="known ones, which new ones are compared with")
     store: Literal["milvus", "latents"]
+    groups: list[str] = Field(description="of known texts, the most common first")
     limits: Limits
     corpus: dict[str, Any] = Field(description="as in the run's report.json, like the next three")
     base: dict[str, Any]

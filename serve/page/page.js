@@ -57,7 +57,7 @@ const named = (known) => known.title || known.text.slice(0, 60);
 
 // ---- the address -------------------------------------------------------------------------
 
-const FIELDS = { n: "5", seed: "0", near: "", first: "", last: "", at: "10", topic: "", "void-id": "", query: "" };
+const FIELDS = { n: "5", seed: "0", near: "", first: "", last: "", at: "10", topic: "", groups: "", group: "", "void-id": "", query: "" };
 const SWITCHES = { novel: true, valid: true, hit: false, rings: true };
 const mode = () => document.querySelector("input[name=mode]:checked").value;
 
@@ -204,6 +204,7 @@ function showVoid() {
   $("void").hidden = !one;
   if (!one) return;
   const facts = { "void score": digits(one.score, 2), "radius, rad": digits(one.radius), p: digits(one.p_value, 3), "where from": origin(one) };
+  if (one.kind) facts[`${one.kind} groups`] = one.groups.join(", ");
   $("void").replaceChildren(
     element("h3", { textContent: `Void ${one.id}` }),
     element("dl", {}, ...Object.entries(facts).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })])),
@@ -216,6 +217,8 @@ function showVoid() {
 
 function request() {
   const wanted = { n: Number($("n").value), seed: Number($("seed").value), novel: $("novel").checked, valid: $("valid").checked, hit: $("hit").checked };
+  if (mode() === "any" && $("groups").value) wanted.groups = $("groups").value;
+  if (mode() === "any" && $("group").value.trim()) wanted.group = [$("group").value.trim()];
   if (mode() === "void") wanted.void = Number($("void-id").value);
   if (mode() === "near") wanted.near = $("near").value;
   if (mode() === "between") wanted.between = [$("first").value, $("last").value];
@@ -279,6 +282,7 @@ function add(item) {
   const facts = [`novelty ${digits(item.novelty, 2)}`, `void score there ${digits(item.place.score, 2)}`];
   if (item.place.void !== null) facts.unshift(`void ${item.place.void}`);
   else if (item.place.in_void) facts.unshift("in a void");
+  if (item.place.groups.length) facts.push(`amid ${item.place.groups.join(", ")}`);
   if (item.hit !== null) facts.push(item.hit ? "comes back to its place" : "does not come back to its place");
   const nearest = item.nearest && item.nearest[0];
   $("texts").append(element("li", {},
@@ -415,6 +419,8 @@ async function load() {
   const [facts, voids, map] = found;
   $("about").textContent = `${facts.corpus.source ? `${facts.corpus.source}: ` : ""}${facts.texts.toLocaleString("en")} texts in ${facts.model.dim} coordinates; voids sought in ${facts.void_dim}`;
   $("n").max = facts.limits.n;
+  $("amid").hidden = !facts.groups.length;
+  $("group-names").replaceChildren(...facts.groups.map((value) => element("option", { value })));
   const run = new URLSearchParams(location.search).get("run");
   state.run = facts.model_hash;
   if (run && run !== state.run) say("this address is of another run: its voids and texts were others");
