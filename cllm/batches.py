@@ -90,6 +90,12 @@ class TokenTexts:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def shortened(self, limit: int) -> TokenTexts:
+        """The same, none longer than so many tokens, end token included."""
+        if max(map(len, self.rows), default=0) <= limit:
+            return self
+        return TokenTexts.of(self.names, [row.tolist() for row in self.rows], self.pad, limit)
+
     @cached_property
     def keys_N(self) -> NDArray[np.uint64]:
         """The noise key of each text."""

@@ -111,7 +111,11 @@ class Critic:
 
     @torch.inference_mode()
     def logits(self, texts: TokenTexts, batch: int = 256) -> NDArray[np.float64]:
-        """How real each text seems, (n,): above 0 rather real than wrong."""
+        """How real each text seems, (n,): above 0 rather real than wrong.
+
+        Of a text that is longer than it has places for, as in training, what comes first.
+        """
+        texts = texts.shortened(self.model.config.n_positions)
         found_n = np.zeros(len(texts))
         device = next(self.model.parameters()).device
         for chosen_B, part in texts.in_order(batch):

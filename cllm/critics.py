@@ -13,6 +13,7 @@ import numpy as np
 from cllm.artefacts import finished, identity, remember
 from cllm.critic import Examples, train_critic
 from cllm.files import replacing
+from cllm.levels import in_passages
 from cllm.made import real_part
 from cllm.negatives import Negatives
 from cllm.progress import training_progress
@@ -40,12 +41,13 @@ def make_critic(
     if checker_of(corpus) and not anyway:
         log.info("these texts have a checker, and need no critic")
         return
-    base = run.load_base()
+    base = in_passages(run.load_base(), settings)
     reference, budget = run.load_reference(base), settings.train.loop
     loop = budget.model_copy(update={
         "seconds": budget.seconds / 2, "steps": max(1, budget.steps // 2), "lr": RATE,
     })  # fmt: skip
-    made_from = identity(loop, base.hash, run.judged_by, METHOD)
+    whole = [str(settings.passage)] if settings.passage else []
+    made_from = identity(loop, base.hash, run.judged_by, METHOD, *whole)
     if reuse and finished(run.critic, made_from):
         return
     begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])

@@ -31,7 +31,6 @@ from cllm.training_texts import TrainingTexts
 
 log = logging.getLogger(__name__)
 
-MOST_PASSAGES = 128  # of a text; what is beyond is cut, with a warning
 ROOM = 4 * 2**30  # bytes of passages' vectors that are kept in memory
 
 

@@ -30,7 +30,9 @@ from cllm.passages import passages
 if TYPE_CHECKING:
     from cllm.batches import Batch
     from cllm.model import CLLM
+    from cllm.settings import RunSettings
 
+MOST_PASSAGES = 128  # of a text; what is beyond is cut, with a warning
 SURE = 4.0  # scale of the last column, as the logit of "here is a passage"
 
 
@@ -85,6 +87,13 @@ class InPassages(BaseLM):
         whole = TokenTexts.of(names, kept, self.pad, longest)
         return TokenTexts(whole.names, whole.rows, self.pad,
                           sum(len(some) > context for some in several))  # fmt: skip
+
+
+def in_passages(base: BaseLM, settings: RunSettings) -> BaseLM:
+    """The base as it tokenises whole texts: in passages, where there are two levels."""
+    if not settings.passage:
+        return base
+    return InPassages(base, settings.passage, settings.base.context)
 
 
 class Passages(InPassages):

@@ -25,8 +25,8 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, replacing
-from cllm.fitting import MOST_PASSAGES, fit_cllm, halved, passages_base
-from cllm.levels import InPassages
+from cllm.fitting import fit_cllm, halved, passages_base
+from cllm.levels import MOST_PASSAGES, in_passages
 from cllm.losses import text_nats
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
@@ -164,8 +164,7 @@ def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False
     if reuse and finished(run.reference, made_from):
         return
     how = settings.base.model_copy(update={"loop": loop})
-    if settings.passage:
-        base = InPassages(base, settings.passage, settings.base.context)
+    base = in_passages(base, settings)
     begun = time.perf_counter()
     with training_progress("reference LM") as report:
         folder = run.path / "training" / "reference"

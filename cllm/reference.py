@@ -22,9 +22,12 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.files import digest
 from cllm.layers import attention_heads
+from cllm.levels import MOST_PASSAGES
 from cllm.pretrain import held_out_texts, per_token, token_texts
 from cllm.settings import BaseSettings
 from cllm.training import Fit, Report, Task, fit
+
+LONGEST = 1024  # tokens of a long text that it sees at once
 
 
 class ReferenceLM:
@@ -145,9 +148,12 @@ def train_reference(
     base: BaseLM, corpus: Corpus, settings: BaseSettings, folder: Path, report: Report | None = None
 ) -> tuple[ReferenceLM, Fit]:
     """Train the reference LM on the corpus with the same loop settings."""
-    train = token_texts(base, corpus.select("train"), settings.context)
-    held_out = held_out_texts(base, corpus, settings.context)
-    reference = ReferenceLM.new(base, settings, settings.context)
+    context = MOST_PASSAGES if base.passage else settings.context
+    train = token_texts(base, corpus.select("train"), context)
+    held_out = held_out_texts(base, corpus, context)
+    if base.passage:
+        context = min(LONGEST, max(map(len, train.rows)))
+    reference = ReferenceLM.new(base, settings, context)
     reference.model.to(base.device)
     task = Writing(reference, held_out)
     result = fit(task, train, settings.loop, folder, report)

@@ -1,0 +1,306 @@
+"""Context that folds and unfolds, against context in full and cut: `cllm study folding --json`.
+
+A passage is predicted from those before it. In full: their token embeddings. Folded: a vector each,
+and of these as many unfolded as the room allows, those first that the current passage attends to
+most. Cut: the last ones only. One decoder learns all ways in turn, from the same steps; what a way
+costs is the number of positions that it reads. Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cllm.base import BaseLM, token_nats
+from cllm.batches import Batch, TokenTexts
+from cllm.console import one_line_errors, set_up_logging
+from cllm.errors import InputError
+from cllm.files import digest, read_json, write_json
+from cllm.levels import Packed, Passages
+from cllm.metrics import bootstrap, paired_difference
+from cllm.pretrain import token_texts
+from cllm.progress import training_progress
+from cllm.run import RunFolder
+from cllm.settings import overridden
+from cllm.training import Task, fit
+
+# Shapes: B texts, n passages, t tokens of one, D coordinates, H width, M memory positions,
+# R passages of a text, N test texts.
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How what came before is read."""
+
+    fold: bool  # passages that are not read in full are a vector each; else they are left out
+    times: float  # fewer positions than in full
+
+
+WAYS = {
+    "full": Way(False, 1), "nothing": Way(False, np.inf), "vectors alone": Way(True, np.inf),
+    **{f"folded {k}x": Way(True, k) for k in (2, 4, 8)},
+    **{f"cut {k}x": Way(False, k) for k in (2, 4, 8)},
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train a reader for each seed, measure all ways, and print one JSON object."""
+    o = parser().parse_args(arguments)
+    set_up_logging()
+    with one_line_errors():
+        if min(o.seeds, o.steps) < 1:
+            raise InputError("--seeds and --steps must be 1 or more")
+        run = RunFolder(o.run)
+        model = run.load_model()
+        if not isinstance(model.base, Passages):
+            raise InputError(
+                f"{run.path} has one level, and folding needs vectors of passages; make a run with "
+                "`cllm run --levels 2`"
+            )
+        corpus = run.load_trained_corpus()
+        texts = {split: token_texts(model.base, corpus.select(split), model.config.context)
+                 for split in ("train", "validation", "test")}  # fmt: skip
+        seeds = [measured(model.base, texts, seed, o) for seed in range(o.seeds)]
+        told = summary(seeds) | {"steps": o.steps, "seeds": o.seeds, "source": run.path.name}
+        write_json(o.out / "folding.json", told)
+        print(json.dumps(told))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The study's options."""
+    p = argparse.ArgumentParser(
+        prog="cllm study folding", description=(__doc__ or "").split("\n")[0]
+    )
+    p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
+    p.add_argument(
+        "--run", type=Path, default=Path("runs/levels/two-levels-0"), help="with two levels"
+    )
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--steps", type=int, default=1600, help="of the reader, all ways together")
+    p.add_argument("--batch", type=int, default=16, help="texts")
+    p.add_argument("--measured", type=int, default=300, help="test texts")
+    p.add_argument("--out", type=Path, default=Path("runs/folding"), help="a folder")
+    return p
+
+
+@dataclass(frozen=True)
+class Context:
+    """The passages before each text's last one, and that one."""
+
+    some: Packed  # of the passages before
+    vectors_nD: Tensor
+    full_ntH: Tensor  # token embeddings
+    restored_nMH: Tensor  # unfolded from the vectors
+    last_Bt: Tensor
+    last_mask_Bt: Tensor
+
+
+class Reader(nn.Module):
+    """The base's decoder, learning to predict a passage from memory of those before."""
+
+    def __init__(self, base: Passages) -> None:
+        super().__init__()
+        self.below = base.level.base
+        self.base = BaseLM(copy.deepcopy(self.below.model), self.below.tokenizer, "reader")
+        self.decoder = self.base.model.requires_grad_(True)
+        self.base.encoder.requires_grad_(False)
+        dim, width = base.level.config.dim, self.below.width
+        self.fold = nn.Linear(dim, width)
+        self.place = nn.Embedding(base.rows, width)  # how many passages before the last
+        self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.nothing = nn.Parameter(torch.zeros(width))
+        nn.init.zeros_(self.place.weight)
+
+    def related(self, vectors_nD: Tensor) -> Tensor:
+        """Attention from the passage that was read last to each of one text, (n,); sums to 1."""
+        scores_n = self.key(vectors_nD) @ self.query(vectors_nD[-1]) / vectors_nD.shape[1] ** 0.5
+        return scores_n.softmax(0)
+
+    def memory(self, context: Context, way: Way) -> tuple[Tensor, Tensor]:
+        """What a way gives to read (B, M, H), and its mask (B, M)."""
+        rows = [self._of(context, text, way) for text in range(len(context.last_Bt))]
+        memory_BMH = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths_B = torch.tensor([len(row) for row in rows])
+        mask_BM = torch.arange(memory_BMH.shape[1]) < lengths_B[:, None]
+        return memory_BMH, mask_BM.to(memory_BMH.device)
+
+    def _of(self, context: Context, text: int, way: Way) -> Tensor:
+        chosen_n = torch.nonzero(context.some.text_n == text)[:, 0]
+        length_n = context.some.mask_nt[chosen_n].sum(1)
+        budget, count = float(length_n.sum()) / way.times, len(chosen_n)
+        vectors_nD = context.vectors_nD[chosen_n]
+        parts: list[Tensor] = [self.nothing[None]]  # an empty memory is one position
+        share_n = self.related(vectors_nD) if way.fold else None
+        read = set[int]()
+        if share_n is not None:
+            order = share_n.argsort(descending=True).tolist()
+            cost, used = context.restored_nMH.shape[1], count
+            for number in order:
+                if way.times < np.inf and used + cost - 1 <= budget:
+                    read.add(number)
+                    used += cost - 1
+            attended_1D = (share_n[:, None] * vectors_nD).sum(0, keepdim=True)
+            parts.append(self.fold(attended_1D))  # by which `related` learns
+        else:
+            used = 0
+            for number in reversed(range(count)):
+                if used + int(length_n[number]) <= budget:
+                    read.add(number)
+                    used += int(length_n[number])
+        for number in range(count):
+            place_H = self.place.weight[count - 1 - number]
+            if number in read and way.fold:
+                parts.append(context.restored_nMH[chosen_n[number]] + place_H)
+            elif number in read:
+                full_tH = context.full_ntH[chosen_n[number], : int(length_n[number])]
+                parts.append(full_tH + place_H)
+            elif way.fold:
+                parts.append(self.fold(vectors_nD[number : number + 1]) + place_H)
+        return torch.cat(parts)
+
+    def nats(self, context: Context, way: Way) -> tuple[Tensor, int]:
+        """Nats of the last passage's tokens (B, t), and positions that were read in all."""
+        memory_BMH, mask_BM = self.memory(context, way)
+        logits_BtV = self.base.logits(memory_BMH, context.last_Bt, mask_BM)
+        nats_Bt = token_nats(logits_BtV, context.last_Bt, context.last_mask_Bt)
+        return nats_Bt, int(mask_BM.sum())
+
+
+@torch.no_grad()
+def context_of(base: Passages, batch: Batch) -> Context:
+    """Of texts of two passages or more."""
+    whole = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+    counts_B = torch.bincount(whole.text_n)
+    last_n = whole.row_n == counts_B[whole.text_n] - 1
+    some = Packed(whole.ids_nt[~last_n], whole.mask_nt[~last_n], whole.text_n[~last_n],
+                  whole.row_n[~last_n], whole.mask_BT, whole.of_S)  # fmt: skip
+    full_ntH, mask_nt = base.level.base.array_of(some.ids_nt, some.mask_nt)
+    vectors_nD = base.level.encode_array(full_ntH, mask_nt)
+    return Context(some, vectors_nD, full_ntH, base.level.decode_array(vectors_nD),
+                   whole.ids_nt[last_n], whole.mask_nt[last_n])  # fmt: skip
+
+
+class Reading(Task):
+    """Task: predict the last passage of a text, in all ways in turn."""
+
+    def __init__(self, reader: Reader, base: Passages, held_out: TokenTexts) -> None:
+        self.reader, self.base, self.held_out = reader, base, held_out
+        self.module: nn.Module = reader
+        self.identity = digest(base.hash, *WAYS)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Nats a token."""
+        context = context_of(self.base, batch)
+        way = list(WAYS.values())[step % len(WAYS)]
+        nats = self.reader.nats(context, way)[0].sum()
+        return {"loss": nats / context.last_mask_Bt.sum(), "cross_entropy": nats / len(batch)}
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Minus the nats a held-out token, over all ways."""
+        told = [read(self.reader, self.base, self.held_out, way)[0] for way in WAYS.values()]
+        return -float(np.mean([np.mean(one) for one in told]))
+
+
+@torch.inference_mode()
+def read(
+    reader: Reader, base: Passages, texts: TokenTexts, way: Way
+) -> tuple[Floats, float, float]:
+    """Nats a token of each text's last passage (N,), positions a text, and ms a text."""
+    nats_N, positions, seconds = np.zeros(len(texts)), 0, 0.0
+    for chosen_B, batch in texts.in_order(16):
+        context = context_of(base, batch)
+        begun = time.perf_counter()
+        nats_Bt, read_here = reader.nats(context, way)
+        seconds += time.perf_counter() - begun
+        positions += read_here
+        nats_N[chosen_B] = (nats_Bt.sum(1) / context.last_mask_Bt.sum(1)).numpy()
+    return nats_N, positions / len(texts), 1000 * seconds / len(texts)
+
+
+def measured(
+    base: Passages, texts: dict[str, TokenTexts], seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Of each way, on test texts; kept once known."""
+    o = options
+    parts = {split: several(some, base) for split, some in texts.items()}
+    texts_hash = digest(*parts["train"].names, *parts["test"].names)
+    made_of = [base.hash, o.steps, o.batch, o.measured, texts_hash]
+    kept = o.out / f"folding-{seed}.json"
+    if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
+        return dict(told)
+    torch.manual_seed(seed)
+    reader, loop = Reader(base), overridden("quick", seed=seed).train.loop
+    loop = loop.model_copy(update={
+        "seconds": 0.0, "steps": o.steps, "batch": o.batch, "lr": 1e-3, "evaluations": 4,
+    })  # fmt: skip
+    task = Reading(reader, base, first(parts["validation"], 64))
+    with training_progress("reader") as report:
+        result = fit(task, parts["train"], loop, o.out / f"reader-{seed}", report)
+    reader.eval()
+    scored = first(parts["test"], o.measured)
+    ways = {}
+    for name, way in WAYS.items():
+        nats_N, positions, ms = read(reader, base, scored, way)
+        ways[name] = {"nats": nats_N.tolist(), "positions": positions, "ms": ms}
+    told = {"made_of": made_of, "ways": ways}
+    write_json(kept, told)
+    result.checkpoint.remove()
+    return told
+
+
+def several(texts: TokenTexts, base: Passages) -> TokenTexts:
+    """Those of two passages or more."""
+    counts = base.lengths([row.tolist() for row in texts.rows])
+    rows = [row for row, count in enumerate(counts) if count > 1]
+    return chosen(texts, rows)
+
+
+def first(texts: TokenTexts, count: int) -> TokenTexts:
+    """So many at most, by their names."""
+    return chosen(texts, np.argsort(texts.keys_N, kind="stable")[:count].tolist())
+
+
+def chosen(texts: TokenTexts, rows: Sequence[int]) -> TokenTexts:
+    """The texts of these rows."""
+    return TokenTexts(tuple(texts.names[row] for row in rows),
+                      tuple(texts.rows[row] for row in rows), texts.pad, texts.cut)  # fmt: skip
+
+
+def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of each way: nats a token, what it loses against full context, positions and time."""
+    told: dict[str, Any] = {}
+    of = {name: np.array([one["ways"][name]["nats"] for one in seeds]) for name in WAYS}
+    for name, nats_SN in of.items():
+        rng = np.random.default_rng(0)
+        mean, lost = bootstrap(nats_SN, rng), paired_difference(nats_SN, of["full"], rng)
+        each = [one["ways"][name] for one in seeds]
+        told[name] = {
+            "nats_a_token": mean.mean, "nats_a_token_ci": mean.ci, "lost": lost.mean,
+            "lost_ci": lost.ci, "positions": float(np.mean([one["positions"] for one in each])),
+            "ms": float(np.mean([one["ms"] for one in each])),
+        }  # fmt: skip
+    for k in (2, 4, 8):
+        less = paired_difference(of[f"cut {k}x"], of[f"folded {k}x"], np.random.default_rng(0))
+        told[f"cut less folded {k}x"] = {"mean": less.mean, "ci": less.ci}
+    return {"ways": told}
+
+
+if __name__ == "__main__":
+    main()
