@@ -255,8 +255,8 @@ cli_improve.add_to(app)
 # ---- other parts ------------------------------------------------------------------------
 
 STUDIES = (
-    "anywhere", "capacity", "correction", "critic", "editor", "folding", "knows", "levels",
-    "loop", "negation", "noise", "voidbench",
+    "anywhere", "capacity", "correction", "critic", "crossing", "editor", "folding", "knows",
+    "levels", "loop", "negation", "noise", "voidbench",
 )  # fmt: skip
 
 

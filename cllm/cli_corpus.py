@@ -10,6 +10,7 @@ import typer
 
 from cllm.cli_options import Json, MaxBad, Run, Seed, SubjectColumn, TextColumn
 from cllm.console import emit, show_facts
+from cllm.errors import InputError
 from cllm.run import output_run
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def read_corpus(
         file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
     )
     corpus = build_corpus(reading, seed=seed)
+    if group_column != "subject" and not corpus.subjects:
+        raise InputError(f"{file} has no words or numbers in column {group_column!r}; name the one "
+                         "of groups with --group-column, or leave it out")  # fmt: skip
     for row in reading.bad:
         sys.stderr.write(f"skipped: {row}\n")
     return corpus

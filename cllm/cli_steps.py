@@ -154,7 +154,7 @@ def voids(
     from cllm.scoreboard import print_voids
 
     folder = trained_run(run)
-    discovery.require_kind(folder, groups)
+    discovery.require_kind(folder, groups, group or ())
     discovery.search_voids(folder, seed, quick=quick)
     facts, found = folder.notes()["voids"], discovery.found_voids(folder, groups, group or ())
     emit(facts | {"list": found}, json, lambda: print_voids(facts, found))

@@ -45,7 +45,7 @@ from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.scorer import Scorer, choose
 from cllm.sphere import ExactIndex, prefix
-from cllm.subjects import Kind, kind_of, subjects_of
+from cllm.subjects import NO_GROUPS, Kind, kind_of, require_groups, subjects_of
 from cllm.unaided import unaided
 from cllm.void_balls import void_around, written_voids
 from cllm.void_files import load_voids, save_voids, standing_voids
@@ -129,22 +129,21 @@ def found_voids(
     return rows
 
 
-def require_kind(run: RunFolder, groups: str | None) -> None:
-    """Refuse what is no kind of surroundings, and to look for some where no groups are known.
+def require_kind(run: RunFolder, groups: str | None, group: Sequence[str] = ()) -> None:
+    """Refuse what is no kind of surroundings or no group, and both where no groups are known.
 
     Raises:
         InputError: as said.
     """
-    if groups is None:
+    if groups is None and not group:
         return
-    if groups not in get_args(Kind):
+    if groups is not None and groups not in get_args(Kind):
         raise InputError(f"--groups is {groups!r}; it must be {', '.join(get_args(Kind))}")
     corpus = run.load_corpus()
-    if subjects_of(corpus, corpus.ids[:1]) is None:
-        raise InputError(
-            "these texts have no known groups; build the corpus from a file with a column for "
-            "them (--group-column)"
-        )
+    known = subjects_of(corpus, corpus.ids)
+    if known is None:
+        raise InputError(NO_GROUPS)
+    require_groups(group, known)
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:

@@ -9,6 +9,7 @@ them: a text's vector mixed with another's and moved on the sphere, not white no
 # Shapes: B texts, T tokens, M memory positions, H width, D bottleneck, P partners.
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from cllm.batches import Batch, TokenTexts
 from cllm.files import digest
 from cllm.layers import Block
-from cllm.losses import squared_error
+from cllm.losses import prefix_lengths, squared_error
 from cllm.model import CLLM
 from cllm.noise import normal, uniform
 from cllm.progress import training_progress
@@ -29,6 +30,7 @@ from cllm.training_texts import TrainingTexts
 
 BLOCKS = 2
 MIXED = 0.5  # of the way to another text, at most
+CUT = 0.3  # share of vectors that are cut to a prefix, where the model has these
 PARTNERS, OFFERED = 2048, 8  # texts to mix with; the nearest of so many is taken
 SHARE = 0.25  # of the CLLM's time
 MIX_STREAM, MOVE_STREAM = 8, 9
@@ -55,12 +57,16 @@ class Editor(nn.Module):
 class Editing(Task):
     """Task: restore texts from damaged vectors, through a CLLM that stays as it is."""
 
-    def __init__(self, model: CLLM, texts: TrainingTexts, seed: int, noise: float) -> None:
+    def __init__(
+        self, model: CLLM, texts: TrainingTexts, seed: int, noise: float,
+        prefixes: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """`prefixes`: lengths that some vectors are cut to, as the model learnt them."""
         self.model, self.held_out = model, texts.held_out
-        self.seed, self.noise = seed, noise
+        self.seed, self.noise, self.prefixes = seed, noise, list(prefixes)
         assert model.editor is not None
         self.module: nn.Module = model.editor
-        self.identity = digest(model.hash, str(noise))
+        self.identity = digest(model.hash, str(noise), *map(str, self.prefixes))
         chosen = np.argsort(texts.both.keys_N, kind="stable")[:PARTNERS]
         some = TokenTexts(tuple(texts.both.names[i] for i in chosen),
                           tuple(texts.both.rows[i] for i in chosen), texts.both.pad, 0)  # fmt: skip
@@ -68,9 +74,9 @@ class Editing(Task):
 
     @torch.no_grad()
     def damaged(self, vectors_BD: Tensor, batch: Batch, step: int) -> Tensor:
-        """Vectors moved part of the way to a near one, and then in any direction."""
-        draw_Bn = uniform(self.seed, step, batch.keys_B, OFFERED + 1, MIX_STREAM)
-        rows_BO = torch.from_numpy((draw_Bn[:, 1:] * len(self.partners_PD)).astype(np.int64))
+        """Vectors moved part of the way to a near one, then in any direction; some are cut."""
+        draw_Bn = uniform(self.seed, step, batch.keys_B, OFFERED + 3, MIX_STREAM)
+        rows_BO = torch.from_numpy((draw_Bn[:, 3:] * len(self.partners_PD)).astype(np.int64))
         offered_BOD = self.partners_PD[rows_BO.to(vectors_BD.device)]
         nearest_B = (offered_BOD @ vectors_BD[..., None])[..., 0].argmax(1)
         partner_BD = offered_BOD[torch.arange(len(vectors_BD)), nearest_B]
@@ -78,7 +84,13 @@ class Editing(Task):
         noise_BD = normal(self.seed, step, batch.keys_B, vectors_BD.shape[1], MOVE_STREAM)
         moved_BD = self.noise / vectors_BD.shape[1] ** 0.5 * torch.from_numpy(noise_BD)
         mixed_BD = F.normalize((1 - share_B1) * vectors_BD + share_B1 * partner_BD, dim=-1)
-        return F.normalize(mixed_BD + moved_BD.to(vectors_BD), dim=-1)
+        damaged_BD = F.normalize(mixed_BD + moved_BD.to(vectors_BD), dim=-1)
+        if not self.prefixes:
+            return damaged_BD
+        lengths_B = np.array(self.prefixes)[(draw_Bn[:, 2] * len(self.prefixes)).astype(int)]
+        lengths_B = np.where(draw_Bn[:, 1] < CUT, lengths_B, damaged_BD.shape[1])
+        kept_BD = torch.from_numpy(np.arange(damaged_BD.shape[1]) < lengths_B[:, None])
+        return F.normalize(damaged_BD * kept_BD.to(damaged_BD.device), dim=-1)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Nats a token and the array's error; "cross_entropy" is nats a text."""
@@ -123,7 +135,10 @@ def fit_editor(
     torch.manual_seed(own.seed)
     model.requires_grad_(False)
     model.add_editor(settings.editor)
-    task = Editing(model, texts, own.seed, settings.train.vector_noise)
+    lengths = settings.train.prefixes or prefix_lengths(model.config.dim)
+    task = Editing(
+        model, texts, own.seed, settings.train.vector_noise, lengths if model.config.nested else ()
+    )
     with training_progress("editor") as report:
         result = fit(task, texts.both, loop, folder, report, spread=spread)
     model.train(False).requires_grad_(False)

@@ -1,13 +1,13 @@
 """Fit a CLLM to a corpus over a base; where texts are long, one of their passages first.
 
-fitted = fit_cllm(base, corpus, settings, limit=128, folder=folder)
-base = passages_base(run, settings)   # trains base/passages, and is the base of the level above
+fitted = fit_cllm(base, corpus, settings, limit=128, folder=folder, spread=Spread())
+base = passages_base(run, settings, Spread())   # of whole texts; trains base/passages
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,14 +24,15 @@ from cllm.losses import Restoring
 from cllm.model import CLLM
 from cllm.passages import passages_of
 from cllm.progress import training_progress
-from cllm.run import RunFolder
+from cllm.run import RunFolder, training_facts
 from cllm.settings import LoopSettings, RunSettings, TrainSettings
 from cllm.training import Fit, Spread, fit
 from cllm.training_texts import TrainingTexts
 
 log = logging.getLogger(__name__)
 
-ROOM = 4 * 2**30  # bytes of passages' vectors that are kept in memory
+GIB = 2**30
+ROOM = 4 * GIB  # of passages' vectors that are kept in memory, in bytes
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ def fit_cllm(
     torch.manual_seed(settings.train.loop.seed)
     if isinstance(base, Passages):
         base.rows = texts.context
-        base.known = TokenArrays.of(base, [texts.both, texts.held_out], room=ROOM)
+        size = 4 * base.rows * base.width * (len(texts.both) + len(texts.held_out))
+        if size <= ROOM:
+            base.known = TokenArrays.of(base, [texts.both, texts.held_out])
+        else:
+            log.info("passages' vectors take %.0f GiB and are worked out at every step", size / GIB)
     model = CLLM.from_base(base, context=texts.context, **settings.model.model_dump())
     model.config.nested = settings.train.nested
     model.start(texts.real)
@@ -77,7 +82,8 @@ def fit_cllm(
     model.train(False)
     editing = None
     if settings.editor:
-        editing = fit_editor(model, texts, settings, folder.with_name("editor"), spread)
+        own = replace(spread, report=None)  # which is told of the CLLM
+        editing = fit_editor(model, texts, settings, folder.with_name("editor"), own)
     return Fitted(model, texts, result, task.prefixes, editing)
 
 
@@ -90,9 +96,17 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
     how, context = below(settings), int(run.notes()["base"]["context"])
     made_from = digest(how.model_dump_json(include={"model", "train"}), base.hash, corpus.hash)
     if finished(run.passages, made_from):
+        run.note("passages", training_facts(run.passages))
         return Passages(CLLM.load(run.passages), settings.passage)
+    if run.model.is_dir() and run.passages.is_dir():
+        raise InputError(
+            f"{run.model} needs {run.passages}, which these settings would replace; name another "
+            "--run, or move that model away"
+        )
     folder = run.path / "training" / "passages"
-    fitted = fit_cllm(base, corpus, how, context, folder, spread, "CLLM of passages")
+    fitted = fit_cllm(
+        base, corpus, how, context, folder, replace(spread, report=None), "CLLM of passages"
+    )
     fitted.model.config.base = ".."
     if spread.workers.first:
         facts = {"dim": how.model.dim, "hash": fitted.model.hash, "context": fitted.texts.context,

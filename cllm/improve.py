@@ -299,7 +299,10 @@ def _hash_of(run: RunFolder, note: Path) -> str:
         if note.exists():
             return str(read_json(note).get("start"))
         raise InputError(f"{run.path} holds no model yet; train one with `cllm train --run`")
-    return str(training_facts(run.model)["hash"])
+    facts = training_facts(run.model)
+    if facts.get("passage"):
+        raise InputError(f"{run.path} has two levels; rounds train one level only so far")
+    return str(facts["hash"])
 
 
 def _difference(known: dict[str, Any], told: dict[str, Any], section: str) -> str:

@@ -28,11 +28,11 @@ from cllm.files import digest
 from cllm.passages import passages
 
 if TYPE_CHECKING:
-    from cllm.batches import Batch
     from cllm.model import CLLM
     from cllm.settings import RunSettings
 
 MOST_PASSAGES = 128  # of a text; what is beyond is cut, with a warning
+AT_ONCE = 256  # passages whose tokens are scored together: scores are as wide as the vocabulary
 SURE = 4.0  # scale of the last column, as the logit of "here is a passage"
 
 
@@ -42,7 +42,7 @@ class InPassages(BaseLM):
     unit = "passages"
 
     def __init__(self, base: BaseLM, words: int, limit: int) -> None:
-        """Passages have `words` words and `limit` tokens at most; what is longer is one more."""
+        """Passages have `words` words and `limit` tokens at most; what is longer is several."""
         super().__init__(base.model, base.tokenizer, base.name)
         self.passage, self.longest = words, limit
 
@@ -50,13 +50,27 @@ class InPassages(BaseLM):
         """Token ids of each text's passages, one after the other; an empty text is an empty one."""
         several = [passages(text, self.passage) or [""] for text in texts]
         rows = iter(super().tokenize([passage for some in several for passage in some]))
-        return [[token for _ in some for token in self._cut(next(rows))] for some in several]
+        return [
+            [token for passage in some for token in self._fitting(passage, next(rows))]
+            for some in several
+        ]
 
-    def _cut(self, row: list[int]) -> list[int]:
-        """With an end token after every `longest` - 1 tokens."""
-        said, size = row[:-1], self.longest - 1
-        pieces = [said[first : first + size] for first in range(0, len(said), size)] or [[]]
-        return [token for piece in pieces for token in (*piece, self.eos)]
+    def _fitting(self, passage: str, row: list[int]) -> list[int]:
+        """In halves, and these again, until none has more than `longest` tokens; words stay whole.
+
+        But for one that is longer by itself.
+        """
+        words, size = passage.split(), self.longest - 1
+        if len(row) <= self.longest:
+            return row
+        if len(words) < 2:
+            said = row[:-1]
+            pieces = [said[first : first + size] for first in range(0, len(said), size)]
+            return [token for piece in pieces for token in (*piece, self.eos)]
+        halves = [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
+        tokenized = super().tokenize(halves)
+        return [token for half, tokens in zip(halves, tokenized, strict=True)
+                for token in self._fitting(half, tokens)]  # fmt: skip
 
     def to_text(self, tokens: Tokens) -> list[str]:
         """Texts of such rows; one space between passages."""
@@ -156,16 +170,9 @@ class Passages(InPassages):
         """Of the size of a vector's coordinates, so that none outweighs the others."""
         return float((self.width - 1) ** -0.5)
 
-    def arrays(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Rows of a batch, looked up where all its texts are `known`."""
-        found = self.known.find(batch) if self.known else None
-        return found or self.array_of(batch.ids_BT, batch.mask_BT)
-
-    def _below(self, memory_BRH: Tensor, some: Packed) -> Tensor:
+    def _below(self, rows_nH: Tensor) -> Tensor:
         """What the token decoder gets for each passage."""
-        memory_nMH: Tensor = self.level.decode_array(
-            self._vectors(memory_BRH[some.text_n, some.row_n])
-        )
+        memory_nMH: Tensor = self.level.decode_array(self._vectors(rows_nH))
         return memory_nMH
 
     def _vectors(self, rows_nH: Tensor) -> Tensor:
@@ -178,8 +185,15 @@ class Passages(InPassages):
     ) -> Tensor:  # fmt: skip
         """Nats of each token given the rows, (B, T); a text's last one pays for their number."""
         some = Packed.of(ids_BT, mask_BT, self.eos, self.pad)
-        logits_ntV = self.level.base.logits(self._below(memory_BMH, some), some.ids_nt)
-        nats_BT = some.spread(token_nats(logits_ntV, some.ids_nt, some.mask_nt))
+        rows_nH = memory_BMH[some.text_n, some.row_n]
+        nats_nt = torch.cat([
+            token_nats(self.level.base.logits(self._below(rows_cH), ids_ct), ids_ct, mask_ct)
+            for rows_cH, ids_ct, mask_ct in zip(
+                rows_nH.split(AT_ONCE), some.ids_nt.split(AT_ONCE), some.mask_nt.split(AT_ONCE),
+                strict=True,
+            )
+        ])  # fmt: skip
+        nats_BT = some.spread(nats_nt)
         here_BR = torch.zeros_like(memory_BMH[..., -1])
         here_BR[some.text_n, some.row_n] = 1.0
         logit_BR = SURE * memory_BMH[..., -1] / self._here
@@ -193,7 +207,8 @@ class Passages(InPassages):
     ) -> Tensor:  # fmt: skip
         """Teacher-forced next-token scores (B, T, V) given the rows."""
         some = Packed.of(ids_BT, ids_BT != self.pad, self.eos, self.pad)
-        return some.spread(self.level.base.logits(self._below(memory_BMH, some), some.ids_nt))
+        rows_nH = memory_BMH[some.text_n, some.row_n]
+        return some.spread(self.level.base.logits(self._below(rows_nH), some.ids_nt))
 
     @torch.inference_mode()
     def write(

@@ -45,9 +45,7 @@ class Restoring(Task):
         self.mixed = settings.mixed or settings.cluster_weight > 0
         dim = model.config.dim
         self.prefixes = list(settings.prefixes) or prefix_lengths(dim) or [dim]
-        self.identity = digest(
-            settings.model_dump_json(exclude={"loop"}), model.config.to_json_string()
-        )
+        self.identity = digest(settings.model_dump_json(exclude={"loop"}), _told(model))
 
     @torch.no_grad()
     def prepare(self, pieces: Sequence[Batch], step: int) -> None:
@@ -206,6 +204,15 @@ class Restoring(Task):
         falling_BT = torch.exp2(-torch.arange(length, device=kept_BD.device) / reach_B1)
         weight_BT = REST + (1 - REST) * falling_BT
         return torch.where(partial_B1, weight_BT, 1.0)
+
+
+def _told(model: CLLM) -> str:
+    """Its configuration, without what it does not have: so trainings begun earlier go on."""
+    told: str = model.config.to_json_string()
+    for name in ("editor", "passage"):
+        if not getattr(model.config, name):
+            told = told.replace(f'  "{name}": 0,\n', "")
+    return told
 
 
 def prefix_lengths(dim: int) -> list[int]:

@@ -7,6 +7,7 @@ taught = mixed(corpus, share=0.3, repeats=10)  # what is trained on, real texts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cllm.corpus import Corpus, title_in
 
@@ -60,12 +61,8 @@ def _repeated(corpus: Corpus, rows: int) -> Corpus:
     if not len(corpus):
         return corpus
     chosen = [row % len(corpus) for row in range(rows)]
-    texts, titles, groups, splits = (
-        tuple(column[row] for row in chosen)
-        for column in (corpus.texts, corpus.titles, corpus.groups, corpus.splits)
-    )
     ids = tuple(f"{corpus.ids[row]}/{turn // len(corpus)}" for turn, row in enumerate(chosen))
-    return Corpus(ids, texts, titles, groups, splits)
+    return replace(corpus.at(chosen), ids=ids)
 
 
 def _joined(first: Corpus, *others: Corpus) -> Corpus:
@@ -76,4 +73,6 @@ def _joined(first: Corpus, *others: Corpus) -> Corpus:
         tuple(title for part in parts for title in part.titles),
         tuple(group for part in parts for group in part.groups),
         tuple(split for part in parts for split in part.splits), first.info,
+        tuple(name for part in parts for name in part.subjects or ("",) * len(part))
+        if any(part.subjects for part in parts) else (),
     )  # fmt: skip

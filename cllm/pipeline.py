@@ -25,7 +25,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, replacing
-from cllm.fitting import fit_cllm, halved, passages_base
+from cllm.fitting import fit_cllm, halved, passages_base, require_enough_texts
 from cllm.levels import MOST_PASSAGES, in_passages
 from cllm.losses import text_nats
 from cllm.metrics import bootstrap
@@ -39,7 +39,7 @@ from cllm.pretrain import (
     train_low_rank,
 )
 from cllm.progress import training_progress
-from cllm.reference import reference_rate, train_reference
+from cllm.reference import LONGEST, reference_rate, train_reference
 from cllm.run import RunFolder, training_facts
 from cllm.settings import BaseSettings, RunSettings
 from cllm.store import VectorStore, collection_of, save_latents
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
     """Put the corpus into the run and its facts into the report."""
     if run.notes().get("corpus", {}).get("hash") != corpus.hash:
-        run.forget("model", "reconstruction", "voids", "ideas")
+        run.forget("passages", "model", "reconstruction", "voids", "ideas")
     corpus.save(run.corpus)
     facts: dict[str, Any] = {"texts": len(corpus), "hash": corpus.hash}
     facts |= {split: len(corpus.select(split)) for split in ("train", "validation", "test")}
@@ -121,7 +121,8 @@ def _train_base(
         with training_progress("base LLM, low rank") as report:
             stages += [train_low_rank(base, texts, settings, folder / "low_rank", report)]
     facts = base_facts(base, texts, settings.context) | {"corpus_hash": corpus.hash}
-    run.forget("model", "reconstruction", "voids", "ideas")
+    facts |= {"passage": passage} if passage else {}
+    run.forget("passages", "model", "reconstruction", "voids", "ideas")
     with replacing(run.base) as new:
         base.save(new)
         remember(new, made_from, settings, facts)
@@ -159,7 +160,7 @@ def make_reference(run: RunFolder, settings: RunSettings, *, reuse: bool = False
             "lr": reference_rate(base.width),
         }
     )
-    whole = [str(settings.passage)] if settings.passage else []
+    whole = [f"{settings.passage} words, {LONGEST} tokens"] if settings.passage else []
     made_from = identity(loop, base.hash, corpus.hash, *whole)
     if reuse and finished(run.reference, made_from):
         return
@@ -225,6 +226,7 @@ def train_model(
     first, begun = spread.workers.first, time.perf_counter()
     require_restoring(run, settings.base.minimum_restored, allow_weak=allow_weak)
     corpus = run.load_corpus()
+    require_enough_texts(corpus, settings.model.dim)
     if settings.passage:
         settings = halved(settings)
     base, limit = _base_for(run, settings, spread, known)
@@ -284,7 +286,10 @@ def _base_for(
         )
     if known and known.base_hash != base.hash:
         raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
-    if spread.place and (settings.passage or settings.editor):
+    if known_as := _difference(told.get("passage", 0), settings.passage):
+        raise InputError(f"{run.base} {known_as}; make one with `cllm pretrain` into another --run")
+    several = spread.place is not None or spread.workers.count > 1
+    if several and (settings.passage or settings.editor):
         raise InputError(
             "passages and an editor are trained by one process so far; use `cllm train`"
         )
@@ -292,6 +297,16 @@ def _base_for(
     if settings.passage:
         return passages_base(run, settings, spread), MOST_PASSAGES
     return base, told["context"]
+
+
+def _difference(learnt: int, wanted: int) -> str:
+    if learnt == wanted:
+        return ""
+    names = {0: "whole texts"}
+    return (
+        f"learnt {names.get(learnt, f'passages of {learnt} words')}, not "
+        f"{names.get(wanted, f'passages of {wanted} words')}"
+    )
 
 
 def require_same_texts(run: RunFolder, corpus: Corpus) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.arms import step_shares, steps_off
+from cllm.errors import InputError
 from cllm.field import SEARCH, Field
 from cllm.ideas import Idea, judge_arrived, load_ideas, places_of
 from cllm.judge import Judge
@@ -27,7 +28,7 @@ from cllm.run import RunFolder
 from cllm.settling import Written
 from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped, unit
 from cllm.store import Latents
-from cllm.subjects import kind_of, subjects_of
+from cllm.subjects import NO_GROUPS, kind_of, require_groups, subjects_of
 from cllm.void_balls import radii_off, void_around
 from cllm.void_files import standing_voids
 from cllm.voids import Void, as_voids, climb
@@ -42,7 +43,7 @@ Vectors = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 
 BETWEEN = (0.15, 0.85)  # of the way from one text to another
-TRIED = 20  # draws of a block without one start, after which there are none
+TRIED = 20  # draws for a block at most, where few places are what is asked for
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,11 @@ class Places:
         if not where.of_groups:
             return
         if self.subjects is None:
-            raise NoSuchPlace(
-                "these texts have no known groups; build the corpus from a file with a column for "
-                "them (--group-column)"
-            )
-        if unknown := set(where.group) - set(self.subjects):
-            some = ", ".join(sorted(set(self.subjects) - {""})[:20])
-            raise NoSuchPlace(f"no group {min(unknown)!r}; there are {some}")
+            raise NoSuchPlace(NO_GROUPS)
+        try:
+            require_groups(where.group, self.subjects)
+        except InputError as error:
+            raise NoSuchPlace(str(error)) from error
 
     def _around_of(self, points_nD: Vectors) -> list[tuple[str, ...]]:
         """Subjects of the texts on the rim of the empty ball that each place lies in."""

@@ -164,8 +164,15 @@ def _row(record: dict[str, Any] | str, columns: _Columns) -> Row | str:
         text=text,
         title=clean_text(title) or None if isinstance(title, str) else None,
         id=name or None,
-        subject=clean_text(str(subject)) if subject is not None else "",
+        subject=_subject(subject),
     )
+
+
+def _subject(value: object) -> str:
+    """A word or a number as it is written; "" of anything else."""
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else "" if value != value else value
+    return clean_text(str(value)) if isinstance(value, str | int | float) else ""
 
 
 # A record is a dict of columns, or a string that says what is wrong with the line.
@@ -326,7 +333,7 @@ def _parquet_records(reading: Reading) -> Iterator[_Record]:
             if columns.text not in found:
                 raise InputError(_no_column(path, columns.text, found))
             every = (columns.text, columns.title, columns.id, columns.subject)
-            wanted = [name for name in every if name in found]
+            wanted = [name for name in dict.fromkeys(every) if name in found]
             for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for cells in zip(*batch.columns, strict=True):
                     number += 1

@@ -55,8 +55,6 @@ def begin(loop: Loop, _number: int = 0) -> None:
     model = first.load_model()
     if model.hash != loop.start:
         raise InputError(f"{first.path} is not the run that this loop began with; remove it")
-    if model.config.passage:
-        raise InputError(f"{loop.origin} has two levels; rounds train one level only so far")
     if loop.how.arrays and model.config.form != "mirrored":
         raise InputError(f"a {model.config.form} model unfolds no arrays; leave out arrays=true")
     if not first.latents.exists():

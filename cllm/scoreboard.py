@@ -208,7 +208,7 @@ def print_voids(facts: Numbers, found: Sequence[VoidRow]) -> None:
         rim = "; ".join(text["title"][:SHORT_TITLE] for text in void["rim"][:3])
         numbers = map(number, (void["radius"], void["score"], void["p_value"]))
         stands = "yes" if void["stands"] else "–"
-        around = [f"{void['kind']} {', '.join(void['groups'])}"] if amid else []
+        around = [f"{void['kind'] or '–'} {', '.join(void['groups'])}"] if amid else []
         table.add_row(*_cells(str(void["id"]), *numbers, stands, *around, rim))
     if found:
         console.print(table)

@@ -199,6 +199,8 @@ class RunSettings(Settings):
                 "a masked token may be the end of a passage, and swapped words are not looked for "
                 "in long texts: with passages, train.token_noise and train.swaps must be 0"
             )
+        if self.editor and self.model.form != "mirrored":
+            raise ValueError(f"an editor rewrites arrays, and a {self.model.form} model has none")
         if self.base.rank == 1:
             raise ValueError("base.rank is 1; it must be 0, or 2 and more")
         return self

@@ -9,8 +9,21 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from cllm.corpus import Corpus
+from cllm.errors import InputError
 
 Kind = Literal["within", "between", "across"]
+NO_GROUPS = (
+    "these texts have no known groups; build the corpus from a file with a column for them "
+    "(--group-column)"
+)
+SHOWN = 20  # groups that a message names
+
+
+def require_groups(wanted: Collection[str], known: Collection[str]) -> None:
+    """Refuse groups that no text has. InputError: names one, and some that there are."""
+    if unknown := set(wanted) - set(known):
+        some = ", ".join(sorted(set(known) - {""})[:SHOWN])
+        raise InputError(f"no group {min(unknown)!r}; there are {some}")
 
 
 def kind_of(subjects: Collection[str]) -> Kind | None:

@@ -29,7 +29,9 @@ def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Wri
         [len(piece) for piece in model.base.pieces(row.tolist())]
         for row in model.tokens(train_texts[:LENGTHS_FROM]).rows
     ]
-    longest = max(length for lengths in drawn_from for length in lengths)
+    longest = model.config.context
+    if base is not model.base:  # of passages
+        longest = max(length for lengths in drawn_from for length in lengths)
 
     def write(count: int, seed: int) -> Written:
         torch.manual_seed(seed)

@@ -45,6 +45,7 @@ Floats = NDArray[np.float64]
 TWO, ALONE, CUT = ARMS = ("two levels", "passages alone", "cut")
 PER_TEXT = ("content_f1", "gain_nats", "order")
 MOST_RECIPES = 6  # of a menu
+METHOD = 1  # raised when the same would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     o = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        if min(o.seeds, o.texts, o.dim, o.passage) < 2 and o.seeds < 1:
+        if min(o.texts, o.dim, o.passage) < 2 or o.seeds < 1:
             raise InputError("--texts, --dim and --passage must be 2 or more, --seeds 1 or more")
         corpus = read_corpus(o.corpus, "text", 100, 0) if o.corpus else menus(o.texts, 0)
         corpus = long_ones(corpus, o)
@@ -129,7 +130,7 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
     run, o = RunFolder(options.out / name), options
     kept = run.path / "levels.json"
     settings = settings_of(arm, seed, corpus, o)
-    made_of = [corpus.hash, settings.model_dump_json(), o.measured, o.decodes]
+    made_of = [corpus.hash, settings.model_dump_json(), o.passage, o.measured, o.decodes, METHOD]
     if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
         return dict(told)
     log.info("%s, seed %d", arm, seed)
@@ -165,10 +166,11 @@ def trained(run: RunFolder, corpus: Corpus, settings: RunSettings) -> None:
 
 @dataclass(frozen=True)
 class Restored:
-    """Texts as they came back, and nats gained by their vectors, (N,)."""
+    """Texts as they came back, and nats of each given its vectors, and without, (N,)."""
 
     texts: list[str]
-    gain_N: Floats
+    given_N: Floats
+    without_N: Floats
 
 
 def restored(run: RunFolder, texts: Corpus, options: argparse.Namespace) -> dict[str, Any]:
@@ -180,7 +182,8 @@ def restored(run: RunFolder, texts: Corpus, options: argparse.Namespace) -> dict
     order = [order_kept(passages(a, options.passage), passages(b, options.passage))
              for a, b in zip(texts.texts, found.texts, strict=True)]  # fmt: skip
     return {
-        "content_f1": [content_f1(*pair) for pair in items], "gain_nats": found.gain_N.tolist(),
+        "content_f1": [content_f1(*pair) for pair in items], "given": found.given_N.tolist(),
+        "without": found.without_N.tolist(),
         "order": order, "examples": list(zip(texts.texts, found.texts, strict=True))[:5],
     }  # fmt: skip
 
@@ -190,7 +193,7 @@ def whole(run: RunFolder, texts: Corpus) -> Restored:
     model = run.load_model()
     tokens = token_texts(model.base, texts, model.config.context)
     without_N = nats_without(model, run.find_reference(model.base), tokens, None)
-    return Restored(model.reconstruct(texts.texts), without_N - text_nats(model, tokens))
+    return Restored(model.reconstruct(texts.texts), text_nats(model, tokens), without_N)
 
 
 def joined(run: RunFolder, texts: Corpus, words: int) -> Restored:
@@ -198,14 +201,15 @@ def joined(run: RunFolder, texts: Corpus, words: int) -> Restored:
     model, parts = run.load_model(), passages_of(texts, words)
     tokens = token_texts(model.base, parts, model.config.context)
     without_n = nats_without(model, run.find_reference(model.base), tokens, None)
-    gain_n, said = without_n - text_nats(model, tokens), model.reconstruct(parts.texts)
     row_of = {name: row for row, name in enumerate(texts.ids)}
-    gain_N, of_text = np.zeros(len(texts)), [[] for _ in range(len(texts))]  # type: ignore[var-annotated]
-    for name, gain, text in zip(parts.ids, gain_n, said, strict=True):
-        row = row_of[name.rpartition("/")[0]]
-        gain_N[row] += gain
+    row_n = np.array([row_of[name.rpartition("/")[0]] for name in parts.ids])
+    of_text: list[list[str]] = [[] for _ in range(len(texts))]
+    for row, text in zip(row_n, model.reconstruct(parts.texts), strict=True):
         of_text[row].append(text)
-    return Restored([" ".join(some) for some in of_text], gain_N)
+    given_N, without_N = (
+        np.bincount(row_n, nats_n, len(texts)) for nats_n in (text_nats(model, tokens), without_n)
+    )
+    return Restored([" ".join(some) for some in of_text], given_N, without_N)
 
 
 def order_kept(real: Sequence[str], found: Sequence[str]) -> float:
@@ -226,12 +230,21 @@ def order_kept(real: Sequence[str], found: Sequence[str]) -> float:
 
 
 def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means of each arm, and two levels less each other arm, over seeds and texts."""
+    """Means of each arm, and two levels less each other arm, over seeds and texts.
+
+    Without vectors a text costs what the cheaper of two LMs says, that of whole texts and that of
+    passages; of a cut text the gain is its opening's.
+    """
     told: dict[str, Any] = {"arms": {}, "two levels less": {}}
-    values = {
-        arm: {name: np.array([one[name] for one in seeds]) for name in PER_TEXT}
-        for arm, seeds in arms.items()
-    }
+    without = np.minimum(*(np.array([one["without"] for one in arms[a]]) for a in (TWO, ALONE)))
+    values: dict[str, dict[str, Floats]] = {}
+    for arm, seeds in arms.items():
+        of = {
+            name: np.array([one[name] for one in seeds])
+            for name in ("content_f1", "order", "given")
+        }
+        cost = np.array([one["without"] for one in seeds]) if arm == CUT else without
+        values[arm] = of | {"gain_nats": cost - of.pop("given")}
     for arm, of in values.items():
         told["arms"][arm] = {name: shown(bootstrap(v, _rng())) for name, v in of.items()}
         if "void" in arms[arm][0]:

@@ -11,13 +11,17 @@ import pytest
 import torch
 
 from cllm.base import BaseLM
+from cllm.checkpoints import Folder
 from cllm.corpus import Corpus
 from cllm.editor import Editing, Editor, fit_editor
 from cllm.errors import InputError
 from cllm.model import CLLM
+from cllm.pipeline import _base_for
+from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, TrainSettings, overridden
 from cllm.training import Spread
 from cllm.training_texts import TrainingTexts
+from cllm.workers import ALONE
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,7 @@ def test_training_it_mends_damaged_arrays_and_leaves_the_rest(
     new_cllm: Callable[..., CLLM], training: TrainingTexts, tmp_path: Path
 ) -> None:
     model = new_cllm()
+    model.config.nested = False  # no vector is cut, which 60 steps could not mend
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = training.held_out.gather(range(8))
 
@@ -113,12 +118,24 @@ def test_it_is_saved_with_its_model(
 
 
 def test_a_cluster_refuses_what_one_process_trains(tmp_path: Path) -> None:
-    from cllm.checkpoints import Folder
-    from cllm.pipeline import _base_for
-    from cllm.run import SHIPPED, RunFolder
-    from cllm.workers import ALONE
-
     spread = replace(Spread(), place=Folder(tmp_path, ALONE))
-    for how in (settings(4), overridden("quick", levels=2)):
-        with pytest.raises(InputError, match="one process"):
-            _base_for(RunFolder(SHIPPED), how, spread, None)
+    with pytest.raises(InputError, match="one process"):
+        _base_for(RunFolder(SHIPPED), settings(4), spread, None)
+
+
+def test_a_form_without_arrays_has_no_editor() -> None:
+    with pytest.raises(InputError, match="pooled model has none"):
+        overridden("quick", form="pooled", editor=True)
+    assert overridden("quick", editor=True).editor == 3
+
+
+def test_some_vectors_are_cut_to_the_prefixes_that_the_model_has(
+    new_cllm: Callable[..., CLLM], training: TrainingTexts
+) -> None:
+    model = edited(new_cllm())
+    task = Editing(model, training, seed=0, noise=0.1, prefixes=[2, 4])
+    batch = training.real.gather(range(60))
+    damaged_BD = task.damaged(model.vectors_of(batch), batch, 0)
+    lengths = {int(row.nonzero().max()) + 1 for row in damaged_BD}
+    assert lengths == {2, 4, 8}
+    torch.testing.assert_close(damaged_BD.norm(dim=-1), torch.ones(60))

@@ -72,8 +72,8 @@ def test_a_study_is_a_command_with_options_of_its_own() -> None:
     wrong = run("nothing")
     assert wrong.returncode == 2
     listed = (
-        "anywhere, capacity, correction, critic, editor, folding, knows, levels, loop, negation, "
-        "noise, voidbench"
+        "anywhere, capacity, correction, critic, crossing, editor, folding, knows, levels, loop, "
+        "negation, noise, voidbench"
     )
     assert wrong.stderr.strip() == f"cllm: there is no study 'nothing'; there are {listed}"
     lines = run("list").stdout.splitlines()

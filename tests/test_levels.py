@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from toys import command
 
+from cllm import levels, pipeline
 from cllm.arrays import TokenArrays
 from cllm.base import BaseLM, token_nats
 from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
 from cllm.errors import InputError
+from cllm.files import write_json
+from cllm.improve import Loop, settings_for
 from cllm.levels import InPassages, Packed, Passages
 from cllm.losses import Restoring
 from cllm.model import CLLM
 from cllm.passages import passages, passages_of
-from cllm.run import RunFolder
+from cllm.run import SHIPPED, RunFolder
 from cllm.settings import TrainSettings, overridden
+from cllm.training import Spread
+from tune.space import Budget
 
 WORDS, ROWS = 12, 6
 
@@ -89,14 +94,18 @@ def test_texts_come_back_from_their_rows_of_tokens(base: Passages, corpus: Corpu
     assert base.lengths(rows) == [*counts, 1], "an empty text is an empty passage"
 
 
-def test_a_passage_of_too_many_tokens_becomes_two_and_nothing_is_lost(
+def test_a_passage_of_too_many_tokens_becomes_several_and_words_stay_whole(
     tiny_base: BaseLM, corpus: Corpus
 ) -> None:
     narrow = InPassages(tiny_base, words=500, limit=10)
-    rows = narrow.tokenize(corpus.texts[:3])
-    for row, whole in zip(rows, tiny_base.tokenize(corpus.texts[:3]), strict=True):
-        assert [token for token in row if token != narrow.eos] == whole[:-1]
-        assert max(np.diff([-1, *np.flatnonzero(np.array(row) == narrow.eos)])) == 10
+    some = [*corpus.texts[:3], "an egg"]
+    rows = narrow.tokenize(some)
+    assert narrow.to_text(rows) == some
+    for row in rows:
+        assert max(np.diff([-1, *np.flatnonzero(np.array(row) == narrow.eos)])) <= 10
+    (row,) = narrow.tokenize(["x" * 300])
+    assert max(np.diff([-1, *np.flatnonzero(np.array(row) == narrow.eos)])) <= 10
+    assert narrow.to_text([row])[0].replace(" ", "") == "x" * 300, "no word is that long"
 
 
 def test_texts_are_cut_between_passages_and_counted(base: Passages) -> None:
@@ -205,26 +214,29 @@ def test_texts_fold_to_one_vector_and_back(model: CLLM, corpus: Corpus) -> None:
         model.decode(np.ones((1, 9), np.float32))
 
 
-def test_cost_grows_with_passages_and_not_faster(base: Passages) -> None:
-    """Values that a step holds for a text: ten times the passages, ten times as many."""
+def test_passages_are_scored_some_at_a_time_and_that_changes_nothing(
+    base: Passages, documents: TokenTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = documents.gather(range(4))
+    array_BRH, _ = base.arrays(batch)
+    whole = base.cross_entropy(array_BRH, batch.ids_BT, batch.mask_BT)
+    seen: list[int] = []
+    logits = BaseLM.logits
 
-    def held(count: int) -> int:
-        text = " ".join(
-            f"Word number {i} of a text of many passages here now." for i in range(count)
-        )
-        wide = Passages(base.level, 11, count)
-        tokens = wide.texts(["a"], wide.tokenize([text]), count)
-        batch = tokens.gather([0])
-        some = Packed.of(batch.ids_BT, batch.mask_BT, wide.eos, wide.pad)
-        assert len(some.ids_nt) == count
-        return some.ids_nt.numel() + wide.arrays(batch)[0].numel()
+    def watched(self: BaseLM, memory: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(len(memory))
+        return logits(self, memory, *rest)
 
-    assert held(100) <= 11 * held(10)
+    monkeypatch.setattr(levels, "AT_ONCE", 3)
+    monkeypatch.setattr(BaseLM, "logits", watched)
+    parts = base.cross_entropy(array_BRH, batch.ids_BT, batch.mask_BT)
+    assert max(seen) == 3
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.chain
 def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
-    """Whole recipes as texts of several passages: every command takes such a run."""
+    """Texts longer than the base's context: commands take such a run as any other."""
     corpus = tmp_path / "texts.jsonl"
     lines = [
         json.dumps({"text": f"Item {i % 7} is {'red' if i % 2 else 'blue'}. It costs {i} coins. "
@@ -235,7 +247,8 @@ def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
     run = tmp_path / "run"
     short = ["base.loop.steps=60", "base.loop.seconds=0", "base.low_rank_loop.steps=30",
              "base.low_rank_loop.seconds=0", "train.loop.steps=40", "train.loop.seconds=0",
-             "passage=6", "passage_dim=12", "ideas=10", "evaluated=10"]  # fmt: skip
+             "passage=6", "passage_dim=12", "ideas=10", "evaluated=10",
+             "base.context=16"]  # fmt: skip
     changes = [word for line in short for word in ("--set", line)]
     wanted = ["run", "--corpus", str(corpus), "--run", str(run), "--preset", "quick", "--levels",
               "2", "--dim", "8", "--allow-weak-base", *changes]  # fmt: skip
@@ -252,7 +265,17 @@ def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
     before = (folder.passages / "model.safetensors").stat().st_mtime_ns
     assert command(*wanted) == 0
     assert (folder.passages / "model.safetensors").stat().st_mtime_ns == before, "kept"
-    assert command("encode", "One. Two.", "--run", str(run)) == 0
+    assert max(len(row) for row in model.tokens(folder.load_corpus().texts).rows) > 20
+    vector = json.dumps(model.encode(["Item 1 is red."])[0].tolist())
+    for words in (
+        ("encode", "One. Two."), ("decode", vector), ("reconstruct", "One. Two."), ("evaluate", "--n", "5"),
+        ("generate", "--n", "4"), ("embed", "--replace"), ("report",),
+    ):  # fmt: skip
+        assert command(*words, "--run", str(run)) == 0, words
+    assert command(*wanted[:-2], "--set", "passage_dim=10") == 2, "the level above needs this one"
+    assert folder.load_model().hash == model.hash
+    with pytest.raises(InputError, match="passages of 6 words, not whole texts"):
+        pipeline.train_model(folder, overridden("quick", dim=8), allow_weak=True)
 
 
 def test_a_lower_vector_is_not_decoded_by_the_level_above(model: CLLM) -> None:
@@ -266,3 +289,24 @@ def test_settings_that_do_not_go_with_passages_are_refused() -> None:
     for change in ("train.token_noise=0.1", "train.swaps=0.2"):
         with pytest.raises(InputError, match="passages"):
             overridden("quick", levels=2, changes=[change])
+
+
+def test_a_base_of_whole_texts_is_not_taken_for_one_of_passages() -> None:
+    run = RunFolder(SHIPPED)
+    with pytest.raises(InputError, match="learnt whole texts, not passages of 32 words"):
+        pipeline._base_for(run, overridden("quick", levels=2), Spread(), None)
+
+
+def test_sweeps_refuse_what_their_trials_would_share() -> None:
+    with pytest.raises(InputError, match="cllm train"):
+        Budget(changes=("passage=12",)).settings({})
+
+
+def test_a_loop_refuses_two_levels_at_once(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.model.mkdir(parents=True)
+    write_json(run.model / "training.json", {"facts": {"hash": "x", "passage": 12}})
+    how, settings = settings_for("quick")
+    with pytest.raises(InputError, match="two levels"):
+        Loop.begun(tmp_path / "loop", run, how, settings)
+    assert not (tmp_path / "loop").exists()

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from toys import command
 
+from cllm.cli_corpus import read_corpus
 from cllm.corpus import Corpus, build_corpus
 from cllm.discovery import found_voids, require_kind
 from cllm.errors import InputError
+from cllm.made import mixed, with_made
 from cllm.places import Places
 from cllm.reading import Row, read_rows
 from cllm.run import SHIPPED_VOIDS, RunFolder
@@ -55,6 +57,34 @@ def test_a_files_column_of_groups_is_kept(tmp_path: Path) -> None:
     assert not build_corpus(read_rows(path), near_duplicate=1.0).subjects
 
 
+def test_groups_are_words_or_numbers_and_the_column_may_be_another_one_too(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({
+        "text": [f"text number {i}" for i in range(6)], "title": list("abcdef"),
+        "year": [1990.0, 1991.5, float("nan"), None, 2000.0, 1990.0],
+    }), path)  # fmt: skip
+    years = build_corpus(read_rows(path, subject_column="year"), near_duplicate=1.0)
+    assert years.subjects == ("1990", "1991.5", "", "", "2000", "1990")
+    titles = build_corpus(read_rows(path, subject_column="title"), near_duplicate=1.0)
+    assert titles.subjects == titles.titles == tuple("abcdef")
+    with pytest.raises(InputError, match="column 'yaer'"):
+        read_corpus(path, "text", 100, 0, "yaer")
+
+
+def test_what_a_model_wrote_has_no_group_and_the_rest_keep_theirs() -> None:
+    rows = [Row(text=f"text number {i}", subject="ab"[i % 2]) for i in range(9)]
+    corpus = build_corpus(rows, near_duplicate=1.0)
+    both = with_made(corpus, ["a new text"])
+    assert both.subjects == (*corpus.subjects, "")
+    taught = mixed(both, 0.3, 3)
+    of = dict(zip(taught.texts, taught.subjects, strict=True))
+    assert of.pop("a new text") == ""
+    assert of == dict(zip(corpus.texts, corpus.subjects, strict=True))
+
+
 def test_texts_without_groups_have_none_and_recipes_have_their_dishes() -> None:
     corpus = build_corpus([Row(text=f"text {i}") for i in range(5)], near_duplicate=1.0)
     assert subjects_of(corpus, corpus.ids) is None
@@ -72,7 +102,10 @@ def test_places_lie_amid_the_groups_that_were_asked_for(places: Places, groups: 
         assert len(starts_SD), "the shipped run has places of both kinds"
     spots = places.look(starts_SD, groups=True)
     assert all(kind_of(spot.groups) == groups for spot in spots)
-    assert all(spot is None or spot.in_void for spot in places.settled(where, starts_SD))
+    settled = places.settled(where, starts_SD)
+    assert all(spot is None or kind_of(spot.groups) == groups for spot in settled)
+    if groups != "within":
+        assert any(spot for spot in settled)
     again_SD = places.starts(where, NONE, 0, 0, 4)
     np.testing.assert_array_equal(again_SD, starts_SD)
 
@@ -105,8 +138,7 @@ def test_a_group_of_one_text_is_a_group(places: Places) -> None:
     alone = replace(places, subjects=tuple(names))
     centre_1D = places.field.lifted(places.field.own(void.centre_K[None]))
     (spot,) = alone.look(centre_1D, groups=True)
-    assert spot.groups in (("lonely",), ())
-    assert kind_of(("lonely",)) == "within"
+    assert spot.groups == ("lonely",)
     assert not len(alone.starts(Where(groups="between"), NONE, 0, 0, 1))
 
 
@@ -132,6 +164,10 @@ def test_what_is_no_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--group-column"):
         require_kind(run, "between")
     require_kind(run, None)
+    with pytest.raises(InputError, match="--group-column"):
+        require_kind(run, None, ["a"])
+    with pytest.raises(InputError, match="no group 'xyzzy'; there are"):
+        require_kind(RunFolder(SHIPPED_VOIDS), None, ["xyzzy"])
 
 
 @pytest.mark.chain

@@ -122,10 +122,16 @@ class Budget:
             if self.aim == "voids" and void_dim < size:
                 changes.append(f"train.prefixes=[{void_dim}]")
         changes += [f"{SHORT.get(name, name)}={json.dumps(v)}" for name, v in point.items()]
-        return overridden(
+        told = overridden(
             self.preset, dim=dim, seed=self.seed if seed is None else seed, aim=self.aim,
             seconds=self.seconds, steps=self.steps, changes=changes,
         )  # fmt: skip
+        if told.passage or told.editor:
+            raise InputError(
+                "trials share one base and its arrays: passages and an editor are not searched for "
+                "so far; train them with `cllm train`"
+            )
+        return told
 
 
 def _short(name: str) -> str:
