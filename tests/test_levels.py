@@ -268,8 +268,8 @@ def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
     assert max(len(row) for row in model.tokens(folder.load_corpus().texts).rows) > 20
     vector = json.dumps(model.encode(["Item 1 is red."])[0].tolist())
     for words in (
-        ("encode", "One. Two."), ("decode", vector), ("reconstruct", "One. Two."), ("evaluate", "--n", "5"),
-        ("generate", "--n", "4"), ("embed", "--replace"), ("report",),
+        ("encode", "One. Two."), ("decode", vector), ("reconstruct", "One. Two."),
+        ("evaluate", "--n", "5"), ("generate", "--n", "4"), ("embed", "--replace"), ("report",),
     ):  # fmt: skip
         assert command(*words, "--run", str(run)) == 0, words
     assert command(*wanted[:-2], "--set", "passage_dim=10") == 2, "the level above needs this one"
