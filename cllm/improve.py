@@ -153,7 +153,7 @@ class Loop:
                 raise InputError(f"{path} holds something else; name another folder with --out")
             write_json(note, told | {"rounds": []})
             return loop
-        known = read_json(note)
+        known = _filled(read_json(note))
         if differing := [name for name in told if known.get(name) != told[name]]:
             raise InputError(
                 f"{path} was begun with {_difference(known, told, differing[0])}; name another "
@@ -291,6 +291,19 @@ def copy_of(run: RunFolder, path: Path) -> RunFolder:
                 shutil.copyfile(source, new / part)
         RunFolder(new).forget(NOTE, "ideas", "review")  # of the loop that it came from
     return RunFolder(path)
+
+
+def _filled(known: dict[str, Any]) -> dict[str, Any]:
+    """What a loop noted, with settings that are newer than it at their defaults."""
+    kinds: dict[str, type[Settings]] = {"how": ImproveSettings, "settings": RunSettings}
+    try:
+        filled = {
+            name: kind.model_validate(known[name]).model_dump(mode="json")
+            for name, kind in kinds.items()
+        }
+    except (ValidationError, KeyError):
+        return known  # another version's: it differs, and that is told
+    return known | filled
 
 
 def _hash_of(run: RunFolder, note: Path) -> str:

@@ -232,7 +232,8 @@ def train_model(
     base, limit = _base_for(run, settings, spread, known)
     # what comes after the CLLM does not make it another one
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
-    made = {SWAPS: settings.train.swaps, EDITS: settings.train.negative_weight,
+    train = settings.train
+    made = {SWAPS: train.swaps, EDITS: train.negative_weight and train.negative_copies,
             f"edited {settings.editor} times": settings.editor}  # fmt: skip
     made_from = digest(how, base.hash, corpus.hash, *(way for way, used in made.items() if used))
     if reuse and finished(run.model, made_from):

@@ -158,7 +158,10 @@ class TrainSettings(Settings):
         False, description="batches of mixed lengths; always where cluster_weight is above 0"
     )
     negative_weight: float = Field(
-        0.0, ge=0, description="against the nearest confusable text, a nearly real copy included"
+        0.0, ge=0, description="against the nearest confusable text of a batch"
+    )
+    negative_copies: bool = Field(
+        True, description="a nearly real copy of each text is among these; off: other texts alone"
     )
     negative_temperature: float = Field(0.1, gt=0, description="of the negative term")
     loop: LoopSettings = LoopSettings()

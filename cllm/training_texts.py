@@ -50,7 +50,7 @@ class TrainingTexts:
         both = with_copies(base, real, copies, context) if copies else real
         held_out = held_out_texts(base, corpus, context)
         edits = None
-        if settings.negative_weight:
+        if settings.negative_weight and settings.negative_copies:
             texts = [*train.texts, *copies]
             edits = edited_texts(base, both, texts, context, settings.loop.seed)
         return cls(real, tuple(copies), both, held_out, context, edits)

@@ -101,6 +101,16 @@ def test_what_a_model_wrote_joins_the_training_texts_and_can_be_told_from_them(
     assert twice.titles[-1] in MADE[4]
 
 
+def test_a_loop_goes_on_where_settings_were_added_since(small: RunFolder, tmp_path: Path) -> None:
+    loop = begun(small, tmp_path / "loop")
+    told = read_json(loop.path / "improve.json")
+    del told["settings"]["passage_dim"], told["how"]["repeats"]
+    write_json(loop.path / "improve.json", told)
+    assert begun(small, tmp_path / "loop").how == loop.how
+    with pytest.raises(InputError, match="share"):
+        begun(small, tmp_path / "loop", "share=0.2")
+
+
 @pytest.mark.parametrize(
     ("share", "repeats", "rows"), [(0.3, 0, 116), (0.3, 10, 50), (0.0, 10, 0), (0.01, 10, 3)]
 )

@@ -45,6 +45,12 @@ def test_what_is_trained_on_and_what_scores_do_not_meet(tiny_base: BaseLM, corpu
     assert texts.edits is None
 
 
+def test_without_copies_other_texts_alone_are_negatives(tiny_base: BaseLM, corpus: Corpus) -> None:
+    how = ["train.negative_weight=0.1", "train.negative_copies=false"]
+    settings = overridden("quick", changes=how).train
+    assert TrainingTexts.of(tiny_base, corpus, settings, 128).edits is None
+
+
 def test_the_negative_term_gets_a_nearly_real_copy_of_each_text(
     tiny_base: BaseLM, corpus: Corpus
 ) -> None:
