@@ -61,6 +61,19 @@ def test_a_topic_needs_texts_on_both_sides(recipes: Corpus, name: str, words: st
         Topic.of(untitled, name)
 
 
+@pytest.mark.parametrize("count", [49, 50])
+def test_fifty_texts_are_enough_and_fewer_are_not(recipes: Corpus, count: int) -> None:
+    titles = [f"a pie {i}" if i < count else "another" for i in range(len(recipes))]
+    plain = replace(recipes, info={}, titles=tuple(titles), texts=tuple(
+        f"text {i} of some kind" for i in range(len(recipes))
+    ), groups=recipes.ids)  # fmt: skip
+    if count < 50:
+        with pytest.raises(InputError, match="49 texts are on 'pie'; 50 or more"):
+            Topic.of(plain, "pie")
+        return
+    assert len(Topic.of(plain, "pie").rest) == len(recipes) - 50
+
+
 def test_nothing_near_the_topic_is_left_in_the_rest(recipes: Corpus) -> None:
     row = next(i for i, text in enumerate(recipes.texts) if text.startswith("title: gratin"))
     near = next(i for i, text in enumerate(recipes.texts) if text.startswith("title: curry"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import threading
@@ -158,7 +159,9 @@ def test_what_it_chose_is_kept_and_comes_first(tmp_path: Path) -> None:
     assert run.ideas.read_bytes() == before
     with stand_in(says("[4, 2]")) as (url, heard):
         discovery.let_choose(run, ideas, Scorer(url), 4)
-    assert "5. " not in heard[-1]["body"]["messages"][1]["content"].split("\n\n")[-1][:3]
+    offered = heard[-1]["body"]["messages"][1]["content"]
+    numbers = re.findall(r"(?:^|\n\n)(\d+)\. ", offered)
+    assert numbers == ["1", "2", "3", "4"], "no more are offered than were asked for"
     kept = best_first(load_ideas(run.ideas, made_by))
     assert [idea.id for idea in kept[:2]] == [new[3].id, new[1].id]
     assert [idea.chosen for idea in kept[:3]] == [1, 2, None]
