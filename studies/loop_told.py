@@ -186,10 +186,12 @@ def table(told: Mapping[str, Any]) -> list[str]:
 def _cell(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return ""
-    if "ci" not in value:
-        return f"{value['mean']:.3g}"
-    low, high = value["ci"]
-    return f"{value['mean']:.3g} [{low:.3g}, {high:.3g}]"
+    mean, *ends = (_short(x) for x in (value["mean"], *value.get("ci", ())))
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def _short(x: float) -> str:
+    return f"{x:.3f}" if abs(x) < 10 else f"{x:.1f}"
 
 
 def draw_loops(path: Path, told: Mapping[str, Any]) -> None:
