@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from cllm.arms import write_from_voids
 from cllm.console import one_line_errors, set_up_logging
@@ -139,7 +140,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         pairs = {("", seed): pair for seed, pair in enumerate(zip(*new.values(), strict=True))}
         told[way] = {
             "new_with": new["with"], "new_without": new["without"],
-            "ratio": ratio_of(pairs),
+            "ratio": ratio_of(pairs), "yield_ratio": yields(of["with"], of["without"], way),
         }  # fmt: skip
         for name, some in of.items():
             texts = sum(row[way]["texts"] for row in some)
@@ -149,6 +150,23 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name, some in of.items():
         told[f"gain_nats_{name}"] = float(np.mean([row["gain_nats"] for row in some]))
         told[f"ms_a_text_{name}"] = float(np.mean([row["ms_a_text"] for row in some]))
+    return told
+
+
+def yields(mine: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], way: str) -> Any:  # noqa: ANN401
+    """New texts of all texts, with the editor over without: geometric mean over seeds, Student's.
+
+    None where some seed has no new text, or no text.
+    """
+    shares = [[row[way]["new"] / max(1, row[way]["texts"]) for row in some]
+              for some in (mine, others)]  # fmt: skip
+    if not all(map(all, shares)):
+        return None
+    log_S = np.log(np.divide(*map(np.array, shares)))
+    told: dict[str, Any] = {"ratio": float(np.exp(log_S.mean())), "each": np.exp(log_S).tolist()}
+    if (count := len(log_S)) > 1:
+        reach = stats.t.ppf(0.975, count - 1) * log_S.std(ddof=1) / count**0.5
+        told["ci"] = [float(np.exp(log_S.mean() + side * reach)) for side in (-1, 1)]
     return told
 
 
