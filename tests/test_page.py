@@ -134,13 +134,26 @@ def test_it_opens_with_the_map_and_the_voids_and_says_what_to_make_of_them(visit
                          "one => one.name.startsWith(location.origin))")  # fmt: skip
 
 
+def test_texts_are_written_from_voids_between_groups(visit: Any) -> None:
+    page = visit("/?groups=between&n=1&novel=0&valid=0")
+    assert page.locator("#amid").is_visible()
+    assert page.input_value("#groups") == "between"
+    with page.expect_request("**/v1/generate") as asked:
+        page.locator("#go").click()
+    assert asked.value.post_data_json["groups"] == "between"
+    page.get_by_text("decodes.").wait_for()
+    page.locator("input[name=mode][value=topic]").check()
+    assert not page.locator("#amid").is_visible()
+
+
 def test_a_void_is_opened_and_written_from(visit: Any) -> None:
     page = visit()
     page.locator("#voids button").nth(1).click()
     name = page.inner_text("#void h3 >> nth=0")
     assert page.locator("#voids button").nth(1).get_attribute("aria-pressed") == "true"
     facts = page.locator("#void dt").all_inner_texts()
-    assert facts == ["void score", "radius, rad", "p", "where from"]
+    assert facts[:4] == ["void score", "radius, rad", "p", "where from"]
+    assert [name.partition(" ")[2] for name in facts[4:]] == ["groups"], "recipes have dishes"
     assert "of this run" in page.inner_text("#void dd >> nth=3")
     page.locator("#void details summary").first.click()
     assert page.locator("#void details .text").first.is_visible()
