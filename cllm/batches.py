@@ -8,7 +8,7 @@ counting; nothing has to be saved.
 # Shapes: B texts, T tokens, N texts in all, G texts of a whole batch.
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -89,6 +89,14 @@ class TokenTexts:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def at(self, rows: Iterable[int]) -> TokenTexts:
+        """The texts of these rows, in their order; how many were cut is of all."""
+        chosen = list(rows)
+        return replace(
+            self, names=tuple(self.names[row] for row in chosen),
+            rows=tuple(self.rows[row] for row in chosen),
+        )  # fmt: skip
 
     def shortened(self, limit: int) -> TokenTexts:
         """The same, none longer than so many tokens, end token included."""

@@ -124,10 +124,8 @@ class Corpus:
         )
         metadata = table.schema.metadata or {}
         info = json.loads(metadata.get(_METADATA_KEY, b"{}"))
-        subjects = tuple(
-            value or "" for name in table.column_names if name == SUBJECT
-            for value in table.column(name).to_pylist()
-        )  # fmt: skip
+        known = table.column(SUBJECT).to_pylist() if SUBJECT in table.column_names else ()
+        subjects = tuple(value or "" for value in known)
         corpus = cls(ids, texts, titles, groups, splits, info, subjects)
         _check(corpus, path)
         return corpus

@@ -52,16 +52,17 @@ class Examples:
 
         Without those that do not differ once they are cut to the context.
         """
-        both = [
-            TokenTexts.of([str(i) for i in range(len(texts))], base.tokenize(list(texts)), base.pad,
-                          context).rows
-            for texts in (self.real, self.wrong)
-        ]  # fmt: skip
+        both = [_tokens(texts, base, context).rows for texts in (self.real, self.wrong)]
         pairs = [pair for pair in zip(*both, strict=True) if not np.array_equal(*pair)]
         rows = [row.tolist() for kind in zip(*pairs, strict=True) for row in kind]
         kinds = [REAL] * len(pairs) + [WRONG] * len(pairs)
         names = [f"{kind}{number}" for number, kind in enumerate(kinds)]
         return TokenTexts.of(names, rows, base.pad, context)
+
+
+def _tokens(texts: Sequence[str], base: BaseLM, context: int) -> TokenTexts:
+    names = [str(row) for row in range(len(texts))]
+    return TokenTexts.of(names, base.tokenize(list(texts)), base.pad, context)
 
 
 class Critic:
@@ -108,6 +109,10 @@ class Critic:
         """A logit for each text, (B,)."""
         logits: Tensor = self.model(batch.ids_BT, attention_mask=batch.mask_BT.long()).logits
         return logits[:, 0]
+
+    def of_texts(self, texts: Sequence[str], base: BaseLM) -> NDArray[np.float64]:
+        """`logits` of texts, as the base that it was trained with tokenises them."""
+        return self.logits(_tokens(texts, base, self.model.config.n_positions))
 
     @torch.inference_mode()
     def logits(self, texts: TokenTexts, batch: int = 256) -> NDArray[np.float64]:

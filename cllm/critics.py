@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from cllm.artefacts import finished, identity, remember
-from cllm.critic import Examples, train_critic
+from cllm.base import BaseLM
+from cllm.critic import Critic, Examples, train_critic
 from cllm.files import replacing
 from cllm.levels import in_passages
 from cllm.made import real_part
 from cllm.negatives import Negatives
 from cllm.progress import training_progress
+from cllm.reference import ReferenceLM
 from cllm.run import RunFolder
-from cllm.settings import RunSettings
+from cllm.settings import LoopSettings, RunSettings
+from cllm.training import Fit
 from cllm.writing import checker_of
 
 log = logging.getLogger(__name__)
@@ -53,16 +58,23 @@ def make_critic(
     begun, rng = time.perf_counter(), np.random.default_rng([settings.seed, 7])
     # held-out ones say where the judge draws the line; what a model wrote is not real
     train = real_part(corpus).select("train").texts
-    maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
-    scored, examples = (
-        Examples.made([train[row] for row in rows], maker, rng, EDITS)
-        for rows in np.split(chosen_N, [max(1, min(SCORED, len(train) // 10))])
-    )
-    with training_progress("critic") as report:
-        folder = run.path / "training" / "critic"
-        critic, result = train_critic(reference, base, examples, scored, loop, folder, report)
+    critic, result = learnt(train, reference, base, loop, rng, run.path / "training" / "critic")
     with replacing(run.critic) as new:
         critic.save(new)
         remember(new, made_from, loop, {"judged_by": run.judged_by, "steps": result.steps})
     result.checkpoint.remove()
     run.time("critic", begun)
+
+
+def learnt(
+    train: Sequence[str], reference: ReferenceLM, base: BaseLM, loop: LoopSettings,
+    rng: np.random.Generator, folder: Path, name: str = "critic",
+) -> tuple[Critic, Fit]:  # fmt: skip
+    """A critic that tells these texts from wrong ones made of them; some say which is best."""
+    maker, chosen_N = Negatives.of(train, rng), rng.permutation(len(train))
+    scored, examples = (
+        Examples.made([train[row] for row in rows], maker, rng, EDITS)
+        for rows in np.split(chosen_N, [max(1, min(SCORED, len(train) // 10))])
+    )
+    with training_progress(name) as report:
+        return train_critic(reference, base, examples, scored, loop, folder, report)

@@ -45,7 +45,7 @@ from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.scorer import Scorer, choose
 from cllm.sphere import ExactIndex, prefix
-from cllm.subjects import NO_GROUPS, Kind, kind_of, require_groups, subjects_of
+from cllm.subjects import Kind, amid, around, kind_of, require_groups, subjects_of
 from cllm.unaided import unaided
 from cllm.void_balls import void_around, written_voids
 from cllm.void_files import load_voids, save_voids, standing_voids
@@ -115,16 +115,15 @@ def found_voids(
     subjects = subjects_of(corpus, ids) or ("",) * len(ids)
     rows: list[VoidRow] = []
     for void in load_voids(run.voids, ids, model.hash):
-        around = sorted({subjects[row] for row in void.rim} - {""})
-        kind = kind_of(around)
-        if groups not in (None, kind) or not set(group) <= set(around):
+        amidst = around(subjects, void.rim)
+        if not amid(amidst, groups, group):
             continue
         rim = [{"id": ids[row], "title": title_of[ids[row]] or text_of[ids[row]]}
                for row in void.rim]  # fmt: skip
         rows.append({
             "id": void.id, "radius": void.radius, "score": void.score, "p_value": void.p_value,
             "enclosed": void.enclosed, "stands": void.stands, "written": void.written,
-            "groups": around, "kind": kind, "rim": rim,  # type: ignore[typeddict-item]
+            "groups": amidst, "kind": kind_of(amidst), "rim": rim,  # type: ignore[typeddict-item]
         })  # fmt: skip
     return rows
 
@@ -140,10 +139,7 @@ def require_kind(run: RunFolder, groups: str | None, group: Sequence[str] = ()) 
     if groups is not None and groups not in get_args(Kind):
         raise InputError(f"--groups is {groups!r}; it must be {', '.join(get_args(Kind))}")
     corpus = run.load_corpus()
-    known = subjects_of(corpus, corpus.ids)
-    if known is None:
-        raise InputError(NO_GROUPS)
-    require_groups(group, known)
+    require_groups(group, subjects_of(corpus, corpus.ids))
 
 
 def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:

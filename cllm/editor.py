@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cllm.batches import Batch, TokenTexts
+from cllm.batches import Batch
 from cllm.files import digest
 from cllm.layers import Block
-from cllm.losses import prefix_lengths, squared_error
+from cllm.losses import array_error, prefix_lengths
 from cllm.model import CLLM
 from cllm.noise import normal, uniform
 from cllm.progress import training_progress
@@ -68,9 +68,8 @@ class Editing(Task):
         self.module: nn.Module = model.editor
         self.identity = digest(model.hash, str(noise), *map(str, self.prefixes))
         chosen = np.argsort(texts.both.keys_N, kind="stable")[:PARTNERS]
-        some = TokenTexts(tuple(texts.both.names[i] for i in chosen),
-                          tuple(texts.both.rows[i] for i in chosen), texts.both.pad, 0)  # fmt: skip
-        self.partners_PD = torch.from_numpy(model.encode_tokens(some)).to(model.device)
+        partners_PD = model.encode_tokens(texts.both.at(chosen))
+        self.partners_PD = torch.from_numpy(partners_PD).to(model.device)
 
     @torch.no_grad()
     def damaged(self, vectors_BD: Tensor, batch: Batch, step: int) -> Tensor:
@@ -103,9 +102,7 @@ class Editing(Task):
         parts = {"loss": nats / whole.tokens, "cross_entropy": nats / whole.texts}
         if model.config.form == "mirrored":
             ones_B1 = torch.ones_like(vectors_BD[:, :1])
-            error_N = squared_error(memory_BMH, array_BMH, mask_BM, ones_B1)
-            share = batch.mask_BT.sum() / whole.tokens
-            parts["array"] = error_N.mean() / model.spread.square() * share
+            parts["array"] = array_error(model, memory_BMH, array_BMH, mask_BM, ones_B1, batch)
             parts["loss"] = parts["loss"] + ARRAY_WEIGHT * parts["array"]
         return parts
 
@@ -129,9 +126,6 @@ def fit_editor(
 ) -> Fit:  # fmt: skip
     """Give a trained CLLM an editor of `settings.editor` steps, and train that alone."""
     own = settings.train.loop
-    loop = own.model_copy(
-        update={"seconds": own.seconds * SHARE, "steps": max(1, round(own.steps * SHARE))}
-    )
     torch.manual_seed(own.seed)
     model.requires_grad_(False)
     model.add_editor(settings.editor)
@@ -140,6 +134,6 @@ def fit_editor(
         model, texts, own.seed, settings.train.vector_noise, lengths if model.config.nested else ()
     )
     with training_progress("editor") as report:
-        result = fit(task, texts.both, loop, folder, report, spread=spread)
+        result = fit(task, texts.both, own.for_share(SHARE), folder, report, spread=spread)
     model.train(False).requires_grad_(False)
     return result

@@ -25,7 +25,7 @@ from cllm.model import CLLM
 from cllm.passages import passages_of
 from cllm.progress import training_progress
 from cllm.run import RunFolder, training_facts
-from cllm.settings import LoopSettings, RunSettings, TrainSettings
+from cllm.settings import RunSettings, TrainSettings
 from cllm.training import Fit, Spread, fit
 from cllm.training_texts import TrainingTexts
 
@@ -55,12 +55,7 @@ def fit_cllm(
     base: BaseLM, corpus: Corpus, settings: RunSettings, limit: int, folder: Path,
     spread: Spread, name: str = "CLLM",
 ) -> Fitted:  # fmt: skip
-    """Train one for texts of up to `limit` tokens (passages, over two levels).
-
-    Raises:
-        InputError: vectors of more coordinates than there are training texts.
-    """
-    require_enough_texts(corpus, settings.model.dim)
+    """Train one for texts of up to `limit` tokens (passages, over two levels)."""
     texts = TrainingTexts.of(base, corpus, settings.train, limit)
     log.info("the %s takes texts of up to %d %s", name, texts.context, base.unit)
     torch.manual_seed(settings.train.loop.seed)
@@ -91,6 +86,9 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
     """The base of whole texts: a CLLM of their passages, trained if it is not there.
 
     It gets the same time as the one above it.
+
+    Raises:
+        InputError: more coordinates than passages, or a model needs the one that is there.
     """
     base, corpus = run.load_base(), passages_of(run.load_corpus(), settings.passage)
     how, context = below(settings), int(run.notes()["base"]["context"])
@@ -103,6 +101,7 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
             f"{run.model} needs {run.passages}, which these settings would replace; name another "
             "--run, or move that model away"
         )
+    require_enough_texts(corpus, how.model.dim)
     folder = run.path / "training" / "passages"
     fitted = fit_cllm(
         base, corpus, how, context, folder, replace(spread, report=None), "CLLM of passages"
@@ -131,11 +130,7 @@ def below(settings: RunSettings) -> RunSettings:
 
 def halved(settings: RunSettings) -> RunSettings:
     """Half the time for each of two levels."""
-    loop: LoopSettings = settings.train.loop
-    half = loop.model_copy(
-        update={"seconds": loop.seconds / 2, "steps": max(1, loop.steps // 2)}
-    )  # fmt: skip
-    train = settings.train.model_copy(update={"loop": half})
+    train = settings.train.model_copy(update={"loop": settings.train.loop.for_share(0.5)})
     return settings.model_copy(update={"train": train})
 
 

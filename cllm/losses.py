@@ -86,9 +86,7 @@ class Restoring(Task):
         nats = (nats_BT * weight_B1).sum()
         parts = {"loss": nats / whole.tokens, "cross_entropy": nats / self._weight(whole, step)}
         if s.array_weight and model.config.form == "mirrored":  # slots restore no array
-            error_N = squared_error(memory_BMH, array_BTH, mask_BM, weight_B1)
-            share = batch.mask_BT.sum() / whole.tokens  # of this part
-            parts["array"] = error_N.mean() / model.spread.square() * share
+            parts["array"] = array_error(model, memory_BMH, array_BTH, mask_BM, weight_B1, batch)
         if s.cluster_weight or s.negative_weight:
             noisy_GD = self._among_all("noisy", clean_BD, batch)
         if s.cluster_weight:
@@ -227,6 +225,16 @@ def squared_error(
     real_NH, restored_NH = array_BTH[mask_BT], memory_BTH[:, : array_BTH.shape[1]][mask_BT]
     error_N = (restored_NH - real_NH).square().mean(1)
     return error_N * weight_B1.expand_as(mask_BT)[mask_BT]
+
+
+def array_error(
+    model: CLLM, memory_BMH: Tensor, array_BMH: Tensor, mask_BM: Tensor, weight_B1: Tensor,
+    batch: Batch,
+) -> Tensor:  # fmt: skip
+    """The mean of `squared_error` over the arrays' variance; parts of a batch add up to it."""
+    error_N = squared_error(memory_BMH, array_BMH, mask_BM, weight_B1)
+    share = batch.mask_BT.sum() / batch.whole.tokens  # of this part
+    return error_N.mean() / model.spread.square() * share
 
 
 def _of_parts(term: Tensor, parts: int) -> Tensor:

@@ -142,11 +142,7 @@ class Edits:
             place for place, row in enumerate(rows)
             if not np.array_equal(edited.rows[place], tokens.rows[row])
         ]  # fmt: skip
-        chosen = TokenTexts(
-            tuple(edited.names[place] for place in kept),
-            tuple(edited.rows[place] for place in kept), edited.pad, edited.cut,
-        )  # fmt: skip
-        return cls(chosen, np.array([rows[place] for place in kept], np.int64))
+        return cls(edited.at(kept), np.array([rows[place] for place in kept], np.int64))
 
 
 def _with_interval(values_N: Floats, rng: np.random.Generator) -> dict[str, Any]:

@@ -287,8 +287,11 @@ def _base_for(
         )
     if known and known.base_hash != base.hash:
         raise ValueError(f"token embeddings of base {known.base_hash} are not those of {base.hash}")
-    if known_as := _difference(told.get("passage", 0), settings.passage):
-        raise InputError(f"{run.base} {known_as}; make one with `cllm pretrain` into another --run")
+    if (learnt := told.get("passage", 0)) != settings.passage:
+        raise InputError(
+            f"{run.base} learnt {_learnt(learnt)}, not {_learnt(settings.passage)}; make one with "
+            "`cllm pretrain` into another --run"
+        )
     several = spread.place is not None or spread.workers.count > 1
     if several and (settings.passage or settings.editor):
         raise InputError(
@@ -300,14 +303,8 @@ def _base_for(
     return base, told["context"]
 
 
-def _difference(learnt: int, wanted: int) -> str:
-    if learnt == wanted:
-        return ""
-    names = {0: "whole texts"}
-    return (
-        f"learnt {names.get(learnt, f'passages of {learnt} words')}, not "
-        f"{names.get(wanted, f'passages of {wanted} words')}"
-    )
+def _learnt(passage: int) -> str:
+    return f"passages of {passage} words" if passage else "whole texts"
 
 
 def require_same_texts(run: RunFolder, corpus: Corpus) -> None:

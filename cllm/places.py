@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.arms import step_shares, steps_off
-from cllm.errors import InputError
 from cllm.field import SEARCH, Field
 from cllm.ideas import Idea, judge_arrived, load_ideas, places_of
 from cllm.judge import Judge
@@ -28,7 +27,7 @@ from cllm.run import RunFolder
 from cllm.settling import Written
 from cllm.sphere import ExactIndex, any_direction, prefix, slerp, stepped, unit
 from cllm.store import Latents
-from cllm.subjects import NO_GROUPS, kind_of, require_groups, subjects_of
+from cllm.subjects import amid, around, require_groups, subjects_of
 from cllm.void_balls import radii_off, void_around
 from cllm.void_files import standing_voids
 from cllm.voids import Void, as_voids, climb
@@ -84,7 +83,8 @@ class Places:
 
         `anchors_AD`: vectors of `where.anchors`. NoSuchPlace: there is no such void or topic.
         """
-        self._require_groups(where)
+        if where.of_groups:
+            require_groups(where.group, self.subjects)
         drawn = [
             self._amid(where, anchors_AD, np.random.default_rng([seed, block]))
             for block in range(first, first + blocks)
@@ -98,20 +98,11 @@ class Places:
         kept: list[Vectors] = []
         for _ in range(TRIED):
             drawn_SD = self._block(where, anchors_AD, rng)
-            kept.append(drawn_SD[[self._amid_groups(where, g) for g in self._around_of(drawn_SD)]])
+            fit = [amid(some, where.groups, where.group) for some in self._around_of(drawn_SD)]
+            kept.append(drawn_SD[fit])
             if sum(map(len, kept)) >= BLOCK:
                 break
         return np.concatenate(kept)[:BLOCK]
-
-    def _require_groups(self, where: Where) -> None:
-        if not where.of_groups:
-            return
-        if self.subjects is None:
-            raise NoSuchPlace(NO_GROUPS)
-        try:
-            require_groups(where.group, self.subjects)
-        except InputError as error:
-            raise NoSuchPlace(str(error)) from error
 
     def _around_of(self, points_nD: Vectors) -> list[tuple[str, ...]]:
         """Subjects of the texts on the rim of the empty ball that each place lies in."""
@@ -120,12 +111,7 @@ class Places:
         support = self.field.support
         centre_nJ = unit(climb(support, self.field.own(points_nD), 1)[0]).astype(np.float64)
         balls = as_voids(support, SEARCH, centre_nJ, np.ones(len(centre_nJ), bool))
-        named = [{self.subjects[self.field.row_N[row]] for row in ball.rim} for ball in balls]
-        return [tuple(sorted(some - {""})) for some in named]
-
-    def _amid_groups(self, where: Where, groups: tuple[str, ...]) -> bool:
-        fits = where.groups is None or kind_of(groups) == where.groups
-        return fits and set(where.group) <= set(groups)
+        return [around(self.subjects, self.field.row_N[list(ball.rim)]) for ball in balls]
 
     def _block(self, where: Where, anchors_AD: Vectors, rng: np.random.Generator) -> Vectors:
         if where.between is not None:
@@ -154,8 +140,8 @@ class Places:
         seen, in_void_n = self.field.look(points_nD), self.field.is_void(points_nD)
         radius_n = self.field.index.search(self.field.own(points_nD), 1)[0][:, 0]
         ids = void_around(points_nD, self.voids)
-        around = self._around_of(points_nD) if groups else [()] * len(ids)
-        facts = zip(seen.score_n, radius_n, in_void_n, ids, around, strict=True)
+        amidst = self._around_of(points_nD) if groups else [()] * len(ids)
+        facts = zip(seen.score_n, radius_n, in_void_n, ids, amidst, strict=True)
         return [
             Spot(float(score), float(radius), bool(inside), one, some)
             for score, radius, inside, one, some in facts
@@ -176,7 +162,7 @@ class Places:
     def _fits(self, where: Where, spot: Spot) -> bool:
         empty = spot.score >= where.least_score and spot.radius >= where.least_radius
         inside = spot.in_void or not where.in_voids
-        return empty and inside and self._amid_groups(where, spot.groups)
+        return empty and inside and amid(spot.groups, where.groups, where.group)
 
     def judged(self, points_nD: Vectors, texts: Sequence[str], arrived_nD: Vectors) -> list[Idea]:
         """What was written from places; `arrived_nD`: the texts' own vectors."""

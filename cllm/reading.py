@@ -170,8 +170,10 @@ def _row(record: dict[str, Any] | str, columns: _Columns) -> Row | str:
 
 def _subject(value: object) -> str:
     """A word or a number as it is written; "" of anything else."""
-    if isinstance(value, float):
-        value = int(value) if value.is_integer() else "" if value != value else value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value != value:  # NaN
+        return ""
     return clean_text(str(value)) if isinstance(value, str | int | float) else ""
 
 

@@ -151,9 +151,8 @@ def train_reference(
     context = MOST_PASSAGES if base.passage else settings.context
     train = token_texts(base, corpus.select("train"), context)
     held_out = held_out_texts(base, corpus, context)
-    if base.passage:
-        context = min(LONGEST, max(map(len, train.rows)))
-    reference = ReferenceLM.new(base, settings, context)
+    places = min(LONGEST, max(map(len, train.rows))) if base.passage else context
+    reference = ReferenceLM.new(base, settings, places)
     reference.model.to(base.device)
     task = Writing(reference, held_out)
     result = fit(task, train, settings.loop, folder, report)

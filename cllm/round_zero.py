@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 
 from cllm import discovery, pipeline
 from cllm.arms import from_prior
-from cllm.batches import TokenTexts
 from cllm.corpus import Corpus
 from cllm.critic import Critic
 from cllm.critics import make_critic
@@ -164,11 +164,7 @@ def judge_of(loop: Loop, corpus: Corpus, held_out: Sequence[str]) -> Judge:
     first = loop.round(0)
     base = first.load_base()
     critic = Critic.load(first.critic, base)
-    context = first.load_reference(base).model.config.n_positions
-
-    def reality(texts: list[str]) -> Any:  # noqa: ANN401
-        names = [str(row) for row in range(len(texts))]
-        return critic.logits(TokenTexts.of(names, base.tokenize(texts), base.pad, context))
-
     train = corpus.select("train")
-    return Judge.calibrate(train.ids, train.texts, held_out, critic=reality)
+    return Judge.calibrate(
+        train.ids, train.texts, held_out, critic=partial(critic.of_texts, base=base)
+    )

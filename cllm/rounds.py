@@ -226,9 +226,9 @@ def _settings_of(folder: Path, kind: type[Any]) -> Any:  # noqa: ANN401 - one of
 
 def _shortened(own: LoopSettings, preset: LoopSettings, loop: Loop, number: int) -> LoopSettings:
     """The run's own loop, for a share of the preset's time, at a share of its own rate."""
+    limits = preset.for_share(loop.how.further)
     return own.model_copy(update={
-        "seconds": preset.seconds * loop.how.further,
-        "steps": max(1, round(preset.steps * loop.how.further)),
+        "seconds": limits.seconds, "steps": limits.steps,
         "lr": own.lr * loop.how.rate, "plateau": 0.0, "seed": 1000 * loop.how.seed + number,
         "evaluations": min(own.evaluations, EVALUATIONS),
     })  # fmt: skip

@@ -51,6 +51,11 @@ class LoopSettings(Settings):
     checkpoint_seconds: float = Field(120, gt=0, description="seconds between checkpoints")
     seed: int = Field(0, ge=0, description="of order, noise and initial weights")
 
+    def for_share(self, share: float) -> LoopSettings:
+        """The same for a share of its time and steps."""
+        steps = max(1, round(self.steps * share))
+        return self.model_copy(update={"seconds": self.seconds * share, "steps": steps})
+
 
 class ParallelSettings(Settings):
     """How one training is spread over workers, and what it does to fit into their memory."""

@@ -5,25 +5,40 @@ kind_of({"soup", "stew"})   # "between"
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from cllm.corpus import Corpus
-from cllm.errors import InputError
+from cllm.where import NoSuchPlace
 
 Kind = Literal["within", "between", "across"]
-NO_GROUPS = (
-    "these texts have no known groups; build the corpus from a file with a column for them "
-    "(--group-column)"
-)
 SHOWN = 20  # groups that a message names
 
 
-def require_groups(wanted: Collection[str], known: Collection[str]) -> None:
-    """Refuse groups that no text has. InputError: names one, and some that there are."""
+def require_groups(wanted: Collection[str], known: Collection[str] | None) -> None:
+    """Refuse groups that no text has, or any where none are known.
+
+    Raises:
+        NoSuchPlace: it says how groups get known, or names some that there are.
+    """
+    if known is None:
+        raise NoSuchPlace(
+            "these texts have no known groups; build the corpus from a file with a column for "
+            "them (--group-column)"
+        )
     if unknown := set(wanted) - set(known):
         some = ", ".join(sorted(set(known) - {""})[:SHOWN])
-        raise InputError(f"no group {min(unknown)!r}; there are {some}")
+        raise NoSuchPlace(f"no group {min(unknown)!r}; there are {some}")
+
+
+def around(subjects: Sequence[str], rows: Iterable[int]) -> tuple[str, ...]:
+    """The groups of some texts, each once, by name."""
+    return tuple(sorted({subjects[row] for row in rows} - {""}))
+
+
+def amid(groups: Collection[str], kind: str | None, wanted: Collection[str]) -> bool:
+    """Whether surroundings are of that kind, if any was asked for, with the wanted groups."""
+    return kind in (None, kind_of(groups)) and set(wanted) <= set(groups)
 
 
 def kind_of(subjects: Collection[str]) -> Kind | None:

@@ -88,8 +88,7 @@ def edited_texts(
     rows = base.tokenize([text for _, text in made])
     edits = base.texts([name for name, _ in made], rows, context)
     row_of = dict(zip(real.names, real.rows, strict=True))
-    kept = {
-        name: row for name, row in zip(edits.names, edits.rows, strict=True)
+    return edits.at(
+        place for place, (name, row) in enumerate(zip(edits.names, edits.rows, strict=True))
         if not np.array_equal(row, row_of[name])  # nor was the edit beyond the context
-    }  # fmt: skip
-    return TokenTexts(tuple(kept), tuple(kept.values()), base.pad, edits.cut)
+    )  # fmt: skip

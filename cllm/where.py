@@ -6,9 +6,12 @@ Where(void=3), Where(near="a text"), Where(between=("a", "b")), Where(topic="sou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cllm.errors import InputError
-from cllm.subjects import Kind
+
+if TYPE_CHECKING:
+    from cllm.subjects import Kind
 
 BLOCK = 16  # candidates that are drawn together
 

@@ -23,7 +23,7 @@ from cllm.map import fit_plane
 from cllm.run import RunFolder
 from cllm.sphere import ExactIndex, prefix
 from cllm.store import Latents, VectorStore, collection_of, load_latents
-from cllm.subjects import kind_of, subjects_of
+from cllm.subjects import around, kind_of, subjects_of
 from cllm.void_files import standing_voids
 from cllm.voids import Void
 from cllm.words import WordIndex
@@ -112,9 +112,7 @@ class Catalogue:
         """The voids that stand, emptiest first; `texts`: new ones that the run wrote in it."""
         search = self.notes.get("voids", {})
         kept = ("p_value", "radius_ratio", "chance_score", "sheet_dim", "hopkins", "uniformity")
-        around = {
-            void.id: sorted({self.subjects[row] for row in void.rim} - {""}) for void in self.voids
-        }
+        amidst = {void.id: around(self.subjects, void.rim) for void in self.voids}
         centre_VK = [void.centre_K for void in self.voids]
         where_V2 = self._flat(np.stack(centre_VK)) if centre_VK else []
         return {
@@ -125,7 +123,7 @@ class Catalogue:
                     "id": void.id, "radius": void.radius, "score": void.score,
                     "p_value": void.p_value, "x": float(x), "y": float(y),
                     "texts": self.written[void.id], "written": void.written,
-                    "groups": around[void.id], "kind": kind_of(around[void.id]),
+                    "groups": list(amidst[void.id]), "kind": kind_of(amidst[void.id]),
                     "rim": [_told(self._near(row, None)) for row in void.rim],
                 }
                 for void, (x, y) in zip(self.voids, where_V2, strict=True)

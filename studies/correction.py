@@ -22,10 +22,10 @@ from cllm.arms import write_from_voids
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import digest, file_digest, read_json, write_json
-from cllm.ideas import judge_written
+from cllm.ideas import Idea, judge_written
 from cllm.metrics import bootstrap_of, few
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settling import USUAL, Correction, assured
+from cllm.settling import USUAL, Correction, Written, assured
 from cllm.sphere import ExactIndex, prefix
 from cllm.writing import field_of, make_judge, make_plausible
 
@@ -106,12 +106,8 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
                 ideas = judge_written(model, judge, written, index)
                 new = {idea.text for idea in ideas if idea.yields}
                 withheld = "withheld" in corpus.info
-                write_json(kept, {
-                    "decodes": written.decodes, "starts": written.starts, "texts": len(ideas),
-                    "distinct": len({idea.text for idea in ideas}), "new": len(new),
-                    "valid": sum(idea.verdict.valid for idea in ideas),
-                    "hit": sum(bool(idea.hit) for idea in ideas),
-                    "duplicate": sum(idea.verdict.duplicate for idea in ideas),
+                write_json(kept, counts_of(written, ideas) | {
+                    "starts": written.starts, "distinct": len({idea.text for idea in ideas}),
                     "yields": sum(idea.yields for idea in ideas),
                     "patches": len(set(written.patches(field))),
                     "withheld": sum(corpus.withheld_pair(text) is not None for text in new)
@@ -119,6 +115,17 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
                 })  # fmt: skip
             rows.append({"run": named(run), "part": part, "seed": seed} | read_json(kept))
     return rows
+
+
+def counts_of(written: Written, ideas: Sequence[Idea]) -> Row:
+    """What came of an arm's decodes; a new text counts once."""
+    return {
+        "decodes": written.decodes, "texts": len(ideas),
+        "valid": sum(idea.verdict.valid for idea in ideas),
+        "hit": sum(bool(idea.hit) for idea in ideas),
+        "duplicate": sum(idea.verdict.duplicate for idea in ideas),
+        "new": len({idea.text for idea in ideas if idea.yields}),
+    }  # fmt: skip
 
 
 def of_part(rows: Sequence[Row], part: str) -> Row:

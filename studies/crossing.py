@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm import discovery, pipeline
+from cllm.artefacts import finished, identity, remember
 from cllm.cli_corpus import read_corpus
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus, build_corpus
-from cllm.critic import Critic, Examples, train_critic
+from cllm.critic import Critic
+from cllm.critics import RATE, learnt
 from cllm.errors import InputError
-from cllm.files import digest, read_json, replacing, write_json
+from cllm.files import replacing, write_json
 from cllm.metrics import wilson
-from cllm.negatives import Negatives
-from cllm.progress import training_progress
 from cllm.reading import Row
 from cllm.recipes import Grammar, combination
 from cllm.run import RunFolder
@@ -46,7 +47,6 @@ Floats = NDArray[np.float64]
 
 WET = ("soup", "stew", "curry", "risotto")  # words of dishes that stand for one subject
 TAIL = 0.01  # of a subject's held-out texts that its critic refuses
-SCORED = 300  # texts that say which weights of a critic are best
 MIDDLE = (0.3, 0.7)  # of a great circle
 PICKED = 10  # texts that are shown
 BOTH = (0.2, 0.8)  # chances of the first subject between which a text's words are of both
@@ -140,33 +140,18 @@ def taste_of(run: RunFolder, corpus: Corpus, subject: str, options: argparse.Nam
     base, folder = run.load_base(), run.path / "critics" / subject
     mine = corpus.only([one == subject for one in corpus.subjects])
     reference, train = run.load_reference(base), mine.select("train").texts
-    made_from = digest(mine.hash, base.hash, str(options.critic_steps))
-    note = folder / "made_from.json"
-    if not note.exists() or read_json(note)["made_from"] != made_from:
-        rng = np.random.default_rng([options.seed, 26])
-        maker, order = Negatives.of(train, rng), rng.permutation(len(train))
-        scored, examples = (
-            Examples.made([train[row] for row in rows], maker, rng, 0.5)
-            for rows in np.split(order, [min(SCORED, len(train) // 5)])
-        )
-        loop = overridden("quick", seed=options.seed).train.loop.model_copy(
-            update={"seconds": 0.0, "steps": options.critic_steps, "lr": 5e-4}
-        )
-        with training_progress(f"critic of {subject}") as report:
-            critic, result = train_critic(
-                reference, base, examples, scored, loop, folder.with_name(f".{subject}"), report
-            )
+    loop = overridden("quick", seed=options.seed).train.loop.model_copy(
+        update={"seconds": 0.0, "steps": options.critic_steps, "lr": RATE}
+    )
+    made_from = identity(loop, mine.hash, base.hash)
+    if not finished(folder, made_from):
+        rng, place = np.random.default_rng([options.seed, 26]), folder.with_name(f".{subject}")
+        critic, result = learnt(train, reference, base, loop, rng, place, f"critic of {subject}")
         with replacing(folder) as new:
             critic.save(new)
-            write_json(new / "made_from.json", {"made_from": made_from})
+            remember(new, made_from, loop, {"steps": result.steps})
         result.checkpoint.remove()
-    critic = Critic.load(folder, base)
-    context = reference.model.config.n_positions
-
-    def logits(texts: Sequence[str]) -> Floats:
-        names = [str(row) for row in range(len(texts))]
-        return critic.logits(base.texts(names, base.tokenize(list(texts)), context))
-
+    logits = partial(Critic.load(folder, base).of_texts, base=base)
     held_out = mine.select("validation").texts
     return Taste(logits, float(np.quantile(logits(held_out), TAIL)))
 

@@ -35,7 +35,7 @@ from cllm.settings import EDITS, overridden
 from cllm.sphere import ExactIndex, prefix
 from cllm.training_texts import TrainingTexts
 from cllm.writing import field_of, make_judge, make_plausible
-from studies.correction import PARTS, ratio_of
+from studies.correction import PARTS, counts_of, ratio_of
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +109,7 @@ def measured(
     for way in WAYS:
         rng = np.random.default_rng([seed, 25])
         written = write_from_voids(model, field, o.decodes, rng, plausible, PARTS[way])
-        ideas = judge_written(model, judge, written, index)
-        told[way] = {
-            "decodes": written.decodes, "texts": len(ideas),
-            "valid": sum(idea.verdict.valid for idea in ideas),
-            "hit": sum(bool(idea.hit) for idea in ideas),
-            "duplicate": sum(idea.verdict.duplicate for idea in ideas),
-            "new": len({idea.text for idea in ideas if idea.yields}),
-        }  # fmt: skip
+        told[way] = counts_of(written, judge_written(model, judge, written, index))
     tokens = token_texts(model.base, corpus.select("test").sample(o.measured), model.config.context)
     entropy = corpus.info.get("entropy_nats")
     without_N = nats_without(model, run.find_reference(model.base), tokens, entropy)

@@ -268,19 +268,12 @@ def measured(
 def several(texts: TokenTexts, base: Passages) -> TokenTexts:
     """Those of two passages or more."""
     counts = base.lengths([row.tolist() for row in texts.rows])
-    rows = [row for row, count in enumerate(counts) if count > 1]
-    return chosen(texts, rows)
+    return texts.at(row for row, count in enumerate(counts) if count > 1)
 
 
 def first(texts: TokenTexts, count: int) -> TokenTexts:
     """So many at most, by their names."""
-    return chosen(texts, np.argsort(texts.keys_N, kind="stable")[:count].tolist())
-
-
-def chosen(texts: TokenTexts, rows: Sequence[int]) -> TokenTexts:
-    """The texts of these rows."""
-    return TokenTexts(tuple(texts.names[row] for row in rows),
-                      tuple(texts.rows[row] for row in rows), texts.pad, texts.cut)  # fmt: skip
+    return texts.at(np.argsort(texts.keys_N, kind="stable")[:count])
 
 
 def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
