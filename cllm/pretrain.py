@@ -251,19 +251,27 @@ def per_token(nats_BT: Tensor, batch: Batch) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def restored_tokens(base: BaseLM, texts: TokenTexts, batch: int = 64) -> float:
-    """Share of tokens that greedy, free-running decoding restores without a bottleneck."""
+def restored_tokens(base: BaseLM, texts: TokenTexts) -> float:
+    """Share of tokens that `rewritten` puts in their place."""
     right = whole = 0
-    for _, part in texts.in_order(batch):
+    for row, wanted in zip(rewritten(base, texts), texts.rows, strict=True):
+        right += sum(a == b for a, b in zip(row, wanted.tolist(), strict=False))
+        whole += max(len(wanted), len(row))
+    return right / whole
+
+
+def rewritten(base: BaseLM, texts: TokenTexts, batch: int = 64) -> Tokens:
+    """Each text's tokens as greedy, free-running decoding restores them without a bottleneck."""
+    rows: Tokens = [[]] * len(texts)
+    for order_B, part in texts.in_order(batch):
         moved = part.to(base.device)
         memory_BTH = base.embed(moved.ids_BT, moved.mask_BT)
-        rows = base.write(memory_BTH, moved.ids_BT.shape[1] + 8, memory_mask_BM=moved.mask_BT)
-        for row, wanted, length in zip(
-            rows, part.ids_BT.tolist(), part.mask_BT.sum(1).tolist(), strict=True
+        most = moved.ids_BT.shape[1] + 8
+        for at, row in zip(
+            order_B, base.write(memory_BTH, most, memory_mask_BM=moved.mask_BT), strict=True
         ):
-            right += sum(a == b for a, b in zip(row, wanted[:length], strict=False))
-            whole += max(length, len(row))
-    return right / whole
+            rows[at] = row
+    return rows
 
 
 def token_texts(base: BaseLM, corpus: Corpus, context: int) -> TokenTexts:

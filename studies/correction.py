@@ -129,7 +129,7 @@ def counts_of(written: Written, ideas: Sequence[Idea]) -> Row:
 
 
 def of_part(rows: Sequence[Row], part: str) -> Row:
-    """Its counts over runs and seeds, and its new texts over those of none and as usual."""
+    """Its counts over runs and seeds; its new texts and its yield over those of none and usual."""
     mine = [row for row in rows if row["part"] == part]
     summed = {
         name: sum(row[name] for row in mine)
@@ -137,35 +137,39 @@ def of_part(rows: Sequence[Row], part: str) -> Row:
     }
     told = summed | {"yield": summed["yields"] / max(1, summed["texts"]), "each": mine}
     for other in ("none", "usual"):
-        of = {(row["run"], row["seed"]): row["new"] for row in rows if row["part"] == other}
-        if part != other and of:
-            pairs = {unit: (row["new"], of[unit]) for row in mine
-                     if (unit := (row["run"], row["seed"])) in of}  # fmt: skip
-            told[f"new_over_{other}"] = ratio_of(pairs)
+        of = {(row["run"], row["seed"]): row for row in rows if row["part"] == other}
+        pairs = {unit: (row, of[unit]) for row in mine if (unit := (row["run"], row["seed"])) in of}
+        if part != other and pairs:
+            told[f"new_over_{other}"] = ratio_of(pairs, "new")
+            told[f"yield_over_{other}"] = ratio_of(pairs, "yields", "texts")
     return told
 
 
-def ratio_of(pairs: Mapping[tuple[str, int], tuple[int, int]]) -> Row | None:
-    """Of sums, its interval over runs, or over seeds of a single one; few of either are stretched.
+def ratio_of(
+    pairs: Mapping[tuple[str, int], tuple[Row, Row]], what: str, share_of: str | None = None
+) -> Row | None:
+    """What was counted (of what: a share) with a part over without, and its interval.
 
-    None where without correction some have no new text; a single one has no interval.
+    Over runs, or over seeds of a single one; few of either are stretched. None where without
+    correction some have nothing; a single one has no interval.
     """
     runs = {run for run, _ in pairs}
-    units: dict[Any, list[tuple[int, int]]] = {}
-    for unit, pair in pairs.items():
-        units.setdefault(unit[0] if len(runs) > 1 else unit, []).append(pair)
-    pairs_U2 = np.array([np.sum(some, axis=0) for some in units.values()], float)
-    if not pairs_U2[:, 1].all():
+    units: dict[Any, list[list[float]]] = {}
+    for unit, both in pairs.items():
+        counts = [count for row in both for count in (row[what], row[share_of] if share_of else 1)]
+        units.setdefault(unit[0] if len(runs) > 1 else unit, []).append(counts)
+    counts_U4 = np.array([np.sum(some, axis=0) for some in units.values()], float)
+    if not counts_U4[:, 1:].all():
         return None
 
     def score(rows: np.ndarray[Any, Any]) -> float:
-        with_part, without = pairs_U2[rows].sum(0)
-        return float(np.log(max(with_part, 0.5) / without))
+        with_part, its, without, others = counts_U4[rows].sum(0)
+        return float(np.log(max(with_part, 0.5) / its) - np.log(without / others))
 
-    found = bootstrap_of(score, len(pairs_U2), np.random.default_rng(0))
-    told: Row = {"ratio": float(np.exp(found.mean)), "units": len(pairs_U2)}
-    if len(pairs_U2) > 1:
-        ends = [found.mean + few(len(pairs_U2)) * (end - found.mean) for end in found.ci]
+    found = bootstrap_of(score, len(counts_U4), np.random.default_rng(0))
+    told: Row = {"ratio": float(np.exp(found.mean)), "units": len(counts_U4)}
+    if len(counts_U4) > 1:
+        ends = [found.mean + few(len(counts_U4)) * (end - found.mean) for end in found.ci]
         told["ci"] = np.exp(ends).tolist()
     return told
 

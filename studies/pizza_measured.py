@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cllm.base import BaseLM, Tokens
 from cllm.batches import TokenTexts
 from cllm.field import Field
 from cllm.losses import nats_given, null_nats
 from cllm.metrics import score_texts
 from cllm.model import CLLM
 from cllm.noise import text_keys
-from cllm.pretrain import restored_tokens
+from cllm.pretrain import rewritten
 from cllm.settling import filled
 from cllm.sphere import prefix, unit
 from cllm.void_balls import void_around
@@ -62,9 +63,9 @@ class Measured:
         for kind, second in self.seconds.items():
             vectors_nD = second.encode(self.others)
             others[f"e2_d1 {kind}"] = self._scores(self.first, vectors_nD, self.others)
+        others["base_alone"] = self._of_base(self.others)
         best_nD = self._best()
         some = self.sets["unseen"][: len(best_nD)]
-        restored = restored_tokens(self.first.base, self.first.tokens(self.sets["unseen"]))
         found: dict[str, Any] = {
             "classifier": {
                 "hits": float(self.classifier(self.topic.unseen).mean()),
@@ -72,7 +73,7 @@ class Measured:
             },
             "arms": {name: self._arms(texts) for name, texts in self.sets.items()},
             "others": others, "best": self._scores(self.first, best_nD, some),
-            "base_restores": restored,
+            "base_alone": self._of_base(self.sets["unseen"]),
         }  # fmt: skip
         found["where"], cloud_NK, flat, standing = self._where(best_nD)
         picture(found, cloud_NK, flat, standing)
@@ -99,18 +100,28 @@ class Measured:
         return arms
 
     def _scores(self, decoder: CLLM, vectors_nD: Vectors, texts: Sequence[str]) -> dict[str, Any]:
-        """Topic hit, content F1, exactness, and nats over the decoder's null vector, (n,); BLEU."""
-        rows = decoder.decode_tokens(vectors_nD)
-        written, tokens = decoder.base.to_text(rows), decoder.tokens(texts)
-        scores = score_texts(texts, written, [list(row) for row in tokens.rows], rows)
+        """What a decoder writes of the vectors; and nats over its null vector, (n,)."""
+        rows, tokens = decoder.decode_tokens(vectors_nD), decoder.tokens(texts)
         key = decoder.hash, tuple(texts)
         if key not in self.null:
             self.null[key] = null_nats(decoder, tokens)
         gain_n = self.null[key] - nats_given(decoder, tokens, vectors_nD)
+        return self._written(decoder.base, rows, texts) | {"gain_nats": gain_n.tolist()}
+
+    def _of_base(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the first model's base writes of whole arrays: no bottleneck, no CLLM."""
+        base = self.first.base
+        return self._written(base, rewritten(base, self.first.tokens(texts)), texts)
+
+    def _written(self, base: BaseLM, rows: Tokens, texts: Sequence[str]) -> dict[str, Any]:
+        """Topic hit, content F1 and exactness of what was written, (n,); BLEU; the first one."""
+        written = base.to_text(rows)
+        wanted = [row.tolist() for row in self.first.tokens(texts).rows]
+        scores = score_texts(texts, written, wanted, rows)
         return {
             "hit": self.classifier(filled(written)).tolist(),
             "content_f1": scores.content_f1_N.tolist(),
-            "exact": scores.exact_match_N.tolist(), "gain_nats": gain_n.tolist(),
+            "exact": scores.exact_match_N.tolist(),
             "bleu": scores.value("bleu"), "example": [texts[0], written[0]],
         }  # fmt: skip
 

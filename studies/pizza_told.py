@@ -112,8 +112,14 @@ def measures(kind: str) -> dict[str, Measure]:
     found["content_f1 of others, e2_d1 over e1_d1"] = lambda one, rows: (
         after(one, rows) / max(before(one, rows), 1e-9)
     )
-    found["content_f1 best vector"] = lambda one, _: float(np.mean(one["best"]["content_f1"]))
-    found["base restores"] = lambda one, _: float(one["base_restores"])
+    for what in SCORES[:2]:
+        found[f"{what} base alone"] = lambda one, rows, what=what: _mean(
+            one["base_alone"][what], rows["unseen"]
+        )
+    found["content_f1 of others, base alone"] = others("base_alone")
+    found["content_f1 best vector"] = lambda one, rows: _mean(
+        one["best"]["content_f1"], rows["searched"]
+    )
     found["voids found"] = lambda one, _: float(one["where"]["voids"])
     return found | _lying(kind)
 
@@ -147,6 +153,7 @@ def _sizes(one: Facts) -> dict[str, int]:
         "seen": len(one["arms"]["seen"]["e1_d1"]["hit"]),
         "unseen": len(one["arms"]["unseen"]["e1_d1"]["hit"]),
         "others": len(one["others"]["e1_d1"]["hit"]),
+        "searched": len(one["best"]["hit"]),
         "domain": len(one["where"]["another domain, E1"]["in_void"]),
     }
 
@@ -278,6 +285,6 @@ def where_it_fails(one: Facts) -> str:
     return (
         f"of the {lost:.2f} lost before the ceiling of {ceiling:.2f}, {encoder:.0%} and more is "
         "the encoder's, as the first decoder has vectors for that much (an affine map finds "
-        f"{affine:.0%}); the rest at most is the decoder's (the base alone restores "
-        f"{one['base restores']['mean']:.2f} of their tokens)"
+        f"{affine:.0%}); the rest at most is the decoder's (its base alone writes them at "
+        f"{f1('base alone'):.2f} from whole arrays)"
     )

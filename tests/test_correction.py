@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from toys import Spelled, ringed_field
+from toys import Spelled, ringed_field, stopping
 
 from cllm.arms import write_from_voids
 from cllm.errors import InputError
@@ -156,7 +156,13 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
              "--decodes", "60", "--out", str(tmp_path), "--json"]  # fmt: skip
-    correction.main(words)
+    with monkeypatch.context() as killed:
+        killed.setattr(correction, "write_from_voids", stopping(correction.write_from_voids, 1))
+        with pytest.raises(SystemExit):
+            correction.main(words)
+    with monkeypatch.context() as once:
+        once.setattr(correction, "write_from_voids", stopping(correction.write_from_voids, 1))
+        correction.main(words)
     told = json.loads(capsys.readouterr().out)
     assert told["parts"].keys() == {"usual", "steps"}
     for part in told["parts"].values():
@@ -181,6 +187,10 @@ def test_a_ratio_needs_something_to_divide_by() -> None:
     told = correction.of_part(rows, "steps")["new_over_none"]
     assert told["ratio"] == pytest.approx(2)
     assert told["ci"] == pytest.approx([2, 2])
+    fewer = [row | {"texts": 3 if row["part"] == "steps" else 9} for row in rows]
+    share = correction.of_part(fewer, "steps")
+    assert share["yield_over_none"]["ratio"] == pytest.approx(6), "new of all texts"
+    assert share["new_over_none"]["ratio"] == pytest.approx(2)
     alone = [row for row in rows if row["seed"] == 0]
     assert "ci" not in correction.of_part(alone, "steps")["new_over_none"]
     others = [row | {"run": "b", "new": row["new"] * (3 if row["part"] == "steps" else 1)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from toys import stopping
 
 from cllm.base import BaseLM
 from cllm.corpus import built_in_corpus
@@ -79,7 +80,13 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
         return made(texts, *how)
 
     monkeypatch.setattr(critic.Examples, "made", seen)
+    with monkeypatch.context() as killed:
+        killed.setattr(critic, "train_critic", stopping(critic.train_critic, after=3))
+        with pytest.raises(SystemExit):
+            critic.main(words)
+    assert len(kinds) == 4, "three were kept; the fourth was made ready"
     critic.main(words)
+    kinds.pop(3)
     told = json.loads(capsys.readouterr().out)
     assert told["decodes"] == 60
     assert 0 < told["wrong"] < 60
@@ -91,7 +98,9 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
     less = told["failures"]["edits_less_random"]["auroc"]
     assert less["mean"] == pytest.approx(difference)
     assert less["ci"][0] < difference < less["ci"][1]
-    assert len(kinds) == 8, "random corruption knows no kinds: one critic for all"
+    assert len(kinds) == 8, (
+        "none is made twice; random corruption knows no kinds: one critic for all"
+    )
     assert [some for some in kinds if "swap" in some] == [RECIPES] * 4
     assert sorted({some for some in kinds if some} - {RECIPES}) == [RECIPES[1:]]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,3 +44,17 @@ def command(*words: str) -> int:
     with pytest.raises(SystemExit) as ended, one_line_errors():
         app(list(words))
     return int(ended.value.code or 0)
+
+
+def stopping(does: Callable[..., Any], after: int) -> Callable[..., Any]:
+    """The same, until it was done so many times: then the process is killed, as it were."""
+    done = 0
+
+    def once_more(*how: Any, **more: Any) -> Any:
+        nonlocal done
+        if done == after:
+            raise KeyboardInterrupt
+        done += 1
+        return does(*how, **more)
+
+    return once_more
