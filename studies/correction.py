@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from cllm.arms import write_from_voids
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import digest, file_digest, read_json, write_json
-from cllm.ideas import Idea, judge_written
+from cllm.ideas import Idea
 from cllm.metrics import bootstrap_of, few
 from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.settling import USUAL, Correction, Written, assured
-from cllm.sphere import ExactIndex, prefix
-from cllm.writing import field_of, make_judge, make_plausible
+from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
@@ -80,36 +78,30 @@ def named(run: RunFolder) -> str:
 
 def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
     """Counts of each part and seed, of one run: those kept in `--out`, and those that lack."""
-    model, corpus = run.load_model(), run.load_trained_corpus()
-    latents, judge = run.load_latents(model), make_judge(run, model, corpus)
-    field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=False)
-    if not np.isfinite(field.least_score):
-        raise InputError(f"voids were not sought in {run.path}; run `cllm voids`")
-    plausible = make_plausible(run, model, corpus, keep=False)
-    index = ExactIndex(prefix(latents.select("train").vectors_ND, field.void_dim))
-    held_out_MD = latents.select("validation").vectors_ND[:KNOWN]
+    corpus, arm = run.load_trained_corpus(), VoidArm.of(run)
+    held_out_MD = run.load_latents(arm.model).select("validation").vectors_ND[:KNOWN]
     weights = [file_digest(path) for path in sorted(run.base.rglob("*.safetensors"))]
     rows = []
     for seed in range(options.seeds):
         for part in options.parts:
             how = PARTS[part]
-            asked = how, seed, options.decodes, field.rest, field.least_score, METHOD
-            made_from = digest(model.hash, corpus.hash, *weights, str(asked))
+            asked = how, seed, options.decodes, arm.field.rest, arm.field.least_score, METHOD
+            made_from = digest(arm.model.hash, corpus.hash, *weights, str(asked))
             kept = options.out / f"{made_from}.json"
             if not kept.exists():
                 log.info("%s, seed %d: %s", run.path.name, seed, part)
-                rng = np.random.default_rng([seed, 6])
                 if how.passes:
-                    least = assured(model, held_out_MD, how.passes, np.random.default_rng(0))
-                    how = replace(how, least_agreement=least)
-                written = write_from_voids(model, field, options.decodes, rng, plausible, how)
-                ideas = judge_written(model, judge, written, index)
+                    rng = np.random.default_rng(0)
+                    how = replace(
+                        how, least_agreement=assured(arm.model, held_out_MD, how.passes, rng)
+                    )
+                written, ideas = arm.written(options.decodes, np.random.default_rng([seed, 6]), how)
                 new = {idea.text for idea in ideas if idea.yields}
                 withheld = "withheld" in corpus.info
                 write_json(kept, counts_of(written, ideas) | {
                     "starts": written.starts, "distinct": len({idea.text for idea in ideas}),
                     "yields": sum(idea.yields for idea in ideas),
-                    "patches": len(set(written.patches(field))),
+                    "patches": len(set(written.patches(arm.field))),
                     "withheld": sum(corpus.withheld_pair(text) is not None for text in new)
                     if withheld else None,
                 })  # fmt: skip

@@ -2,8 +2,8 @@
 
 Critics learn real texts from small edits, from random corruption, and from half of each, at equal
 budget. The checker of the built-in recipes is the truth: on what decoders get wrong, which none
-was trained on, beside recipes of combinations that no text has and that are right; and on each kind
-of edit that was left out of a training. Goes on where it stopped.
+was trained on, beside recipes of combinations that no text has and that are right; on texts from
+voids; and on each kind of edit that was left out of a training. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from cllm.arms import from_prior
 from cllm.console import one_line_errors, set_up_logging
 from cllm.critic import Critic, Examples, train_critic
 from cllm.errors import InputError
-from cllm.files import digest, file_digest, replacing, write_json
+from cllm.files import digest, file_digest, read_json, replacing, write_json
 from cllm.metrics import few
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
 from cllm.recipes import Grammar
-from cllm.run import SHIPPED, RunFolder
+from cllm.run import SHIPPED, SHIPPED_VOIDS, RunFolder
 from cllm.settings import LoopSettings
 from cllm.settling import filled
 from cllm.sphere import prefix
 from cllm.unseen import auroc
 from cllm.writing import checker_of
+from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--steps", type=int, default=2000, help="of each critic")
     p.add_argument("--texts", type=int, default=20_000, help="real ones that a critic sees at most")
     p.add_argument("--decodes", type=int, default=1500, help="that failures are looked for in")
+    p.add_argument("--voids", type=Path, default=SHIPPED_VOIDS, help="a run that writes from voids")
+    p.add_argument("--void-decodes", type=int, default=3000, help="of its void arm")
     p.add_argument("--left-out", nargs="*", default=list(RECIPES), choices=RECIPES, help="kinds")
     p.add_argument("--left-out-seeds", type=int, default=1)
     p.add_argument("--out", type=Path, default=Path("runs/critic"), help="a folder")
@@ -69,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         if min(options.seeds, options.left_out_seeds, options.steps) < 1 or options.decodes < 9:
             raise InputError("--seeds and --steps must be 1 or more, and --decodes 9 or more")
+        if options.void_decodes < 2:
+            raise InputError("--void-decodes must be 2 or more")
         told = Study(RunFolder(options.run), options).told()
         write_json(options.out / "critic.json", told)
         print(json.dumps(told))
@@ -98,6 +103,8 @@ class Study:
         self.wrong_n = np.array([bool(self.check(text)) for text in self.decodes])
         if not 0 < self.wrong_n.sum() < len(self.wrong_n):
             raise InputError("decodes are all right, or all wrong: there is nothing to tell apart")
+        self.void_texts = self._from_voids(RunFolder(options.voids))
+        self.void_wrong_n = np.array([bool(self.check(text)) for text in self.void_texts], bool)
 
     def _decodes(self, train_ND: Vectors, held_out_MD: Vectors) -> list[str]:
         """Texts of random places and of the first coordinates of test texts' vectors."""
@@ -110,9 +117,19 @@ class Study:
             places.append(cut_ND)
         return filled(self.model.decode(np.concatenate(places)))
 
+    def _from_voids(self, run: RunFolder) -> list[str]:
+        """What the void arm of a run writes, each text once; kept in `--out`."""
+        decodes, model = self.options.void_decodes, run.load_model()
+        kept: Path = self.options.out / f"voids-{digest(model.hash, str(decodes))}.json"
+        if not kept.exists():
+            log.info("%s: writing from voids, %d decodes", run.path, decodes)
+            written, _ = VoidArm.of(run, model).written(decodes, np.random.default_rng(6))
+            write_json(kept, {"texts": filled(list(dict.fromkeys(written.texts)))})
+        return list(read_json(kept)["texts"])
+
     def told(self) -> dict[str, Any]:
         """Each arm over seeds, differences of the same seed, and edits left out."""
-        texts = [*self.decodes, *self.withheld, *self.unseen]
+        texts = [*self.decodes, *self.withheld, *self.unseen, *self.void_texts]
         logits = {
             arm: np.stack([self._logits(arm, RECIPES, seed, texts)
                            for seed in range(self.options.seeds)])
@@ -120,6 +137,7 @@ class Study:
         }  # fmt: skip
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
+            "void_texts": len(self.void_texts), "void_wrong": int(self.void_wrong_n.sum()),
             "steps": self.options.steps, "seeds": self.options.seeds,
             "failures": self._on_failures(logits),
             "left_out_seeds": self.options.left_out_seeds,
@@ -127,20 +145,24 @@ class Study:
         }  # fmt: skip
 
     def _on_failures(self, logits: Mapping[str, Scores]) -> dict[str, Any]:
-        """Of each arm's logits (S, n) of decodes, withheld and unseen: over seeds and texts.
+        """Of each arm's logits (S, n) of all kinds of texts: over seeds and texts.
 
         AUROC on decodes; what a limit lets through that 99 of 100 held-out texts pass; and the
         arms less random corruption, of the same seeds and texts.
         """
         sizes = {"wrong": int(self.wrong_n.sum()), "right": int((~self.wrong_n).sum()),
-                 "withheld": len(self.withheld), "unseen": len(self.unseen)}  # fmt: skip
-        ends = np.cumsum([len(self.decodes), len(self.withheld)])
+                 "withheld": len(self.withheld), "unseen": len(self.unseen),
+                 "void wrong": int(self.void_wrong_n.sum()),
+                 "void right": int((~self.void_wrong_n).sum())}  # fmt: skip
+        ends = np.cumsum([len(self.decodes), len(self.withheld), len(self.unseen)])
         parts: dict[str, dict[str, Scores]] = {}
         for arm, logits_Sn in logits.items():
-            decoded_Sn, withheld_Sn, unseen_Sn = np.split(logits_Sn, ends, axis=1)
+            decoded_Sn, withheld_Sn, unseen_Sn, void_Sn = np.split(logits_Sn, ends, axis=1)
             parts[arm] = {
                 "wrong": decoded_Sn[:, self.wrong_n], "right": decoded_Sn[:, ~self.wrong_n],
                 "withheld": withheld_Sn, "unseen": unseen_Sn,
+                "void wrong": void_Sn[:, self.void_wrong_n],
+                "void right": void_Sn[:, ~self.void_wrong_n],
             }  # fmt: skip
 
         def measured(rows: Mapping[str, Ints], seeds_S: Ints) -> dict[str, dict[str, Scores]]:
@@ -157,7 +179,7 @@ class Study:
         seeds, rng = self.options.seeds, np.random.default_rng(1)
         whole = measured({k: np.arange(n) for k, n in sizes.items()}, np.arange(seeds))
         draws = [
-            measured({k: rng.integers(n, size=n) for k, n in sizes.items()},
+            measured({k: rng.integers(max(n, 1), size=n) for k, n in sizes.items()},
                      rng.integers(seeds, size=seeds))
             for _ in range(DRAWS)
         ]  # fmt: skip
@@ -212,9 +234,11 @@ class Study:
 
 
 def _told_apart(logits: Mapping[str, Scores]) -> dict[str, float]:
-    """Of one critic's logits of wrong and right decodes, withheld and unseen recipes."""
+    """Of one critic's logits: wrong and right decodes, the same of voids, withheld and unseen."""
     least = np.quantile(logits["unseen"], ALARMS)
+    void = len(logits["void wrong"]) and len(logits["void right"])
     return {
+        **({"auroc_voids": auroc(logits["void wrong"], logits["void right"])} if void else {}),
         "auroc": auroc(logits["wrong"], logits["right"]),
         "auroc_withheld": auroc(logits["wrong"], logits["withheld"]),
         "failures_passed": float((logits["wrong"] >= least).mean()),

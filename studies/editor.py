@@ -18,24 +18,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from cllm.arms import write_from_voids
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus
 from cllm.editor import SHARE, fit_editor
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
-from cllm.ideas import judge_written
 from cllm.losses import text_nats
 from cllm.metrics import bootstrap
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.settings import EDITS, overridden
-from cllm.sphere import ExactIndex, prefix
 from cllm.training_texts import TrainingTexts
-from cllm.writing import field_of, make_judge, make_plausible
 from studies.correction import PARTS, counts_of, ratio_of
+from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
@@ -101,22 +98,18 @@ def measured(
     model: CLLM, run: RunFolder, corpus: Corpus, seed: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Of the void arm, by way of correction; and of test texts."""
-    o, latents, judge = options, run.load_latents(), make_judge(run, model, corpus)
-    field = field_of(run, model, judge, latents, np.random.default_rng([0, 2]), keep=False)
-    plausible = make_plausible(run, model, corpus, keep=False)
-    index = ExactIndex(prefix(latents.select("train").vectors_ND, field.void_dim))
-    told: dict[str, Any] = {}
-    for way in WAYS:
-        rng = np.random.default_rng([seed, 25])
-        written = write_from_voids(model, field, o.decodes, rng, plausible, PARTS[way])
-        told[way] = counts_of(written, judge_written(model, judge, written, index))
+    o, arm = options, VoidArm.of(run, model)
+    told: dict[str, Any] = {
+        way: counts_of(*arm.written(o.decodes, np.random.default_rng([seed, 25]), PARTS[way]))
+        for way in WAYS
+    }
     tokens = token_texts(model.base, corpus.select("test").sample(o.measured), model.config.context)
     entropy = corpus.info.get("entropy_nats")
     without_N = nats_without(model, run.find_reference(model.base), tokens, entropy)
     told["gain_nats"] = bootstrap(
         without_N - text_nats(model, tokens), np.random.default_rng(0)
     ).mean
-    vectors_ND = latents.vectors_ND[:TIMED]
+    vectors_ND = run.load_latents().vectors_ND[:TIMED]
     model.decode(vectors_ND)  # once, to be warm
     begun = time.perf_counter()
     model.decode(vectors_ND)
@@ -129,11 +122,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     of = {name: [row for row in rows if row["editor"] == name] for name in ("with", "without")}
     told: dict[str, Any] = {"rows": list(rows)}
     for way in WAYS:
-        new = {name: [row[way]["new"] for row in some] for name, some in of.items()}
-        pairs = {("", seed): pair for seed, pair in enumerate(zip(*new.values(), strict=True))}
+        counts = zip(*([row[way] for row in some] for some in of.values()), strict=True)
+        pairs = {("", seed): pair for seed, pair in enumerate(counts)}
         told[way] = {
-            "new_with": new["with"], "new_without": new["without"],
-            "ratio": ratio_of(pairs), "yield_ratio": yields(of["with"], of["without"], way),
+            "new_with": [mine["new"] for mine, _ in pairs.values()],
+            "new_without": [other["new"] for _, other in pairs.values()],
+            "ratio": ratio_of(pairs, "new"), "yield_ratio": yields(of["with"], of["without"], way),
         }  # fmt: skip
         for name, some in of.items():
             texts = sum(row[way]["texts"] for row in some)

@@ -14,7 +14,7 @@ from cllm.field import Field
 from cllm.run import SHIPPED_VOIDS
 from cllm.settling import Correction, Settling, assured
 from cllm.sphere import angle, unit
-from studies import correction
+from studies import correction, void_arm
 
 Vectors = np.ndarray
 POLE = np.array([[0.0, 0.0, 1.0]])
@@ -157,11 +157,11 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
     words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
              "--decodes", "60", "--out", str(tmp_path), "--json"]  # fmt: skip
     with monkeypatch.context() as killed:
-        killed.setattr(correction, "write_from_voids", stopping(correction.write_from_voids, 1))
+        killed.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 1))
         with pytest.raises(SystemExit):
             correction.main(words)
     with monkeypatch.context() as once:
-        once.setattr(correction, "write_from_voids", stopping(correction.write_from_voids, 1))
+        once.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 1))
         correction.main(words)
     told = json.loads(capsys.readouterr().out)
     assert told["parts"].keys() == {"usual", "steps"}
@@ -172,7 +172,7 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
     def never(*_: object) -> None:
         raise AssertionError("it was counted before")
 
-    monkeypatch.setattr(correction, "write_from_voids", never)
+    monkeypatch.setattr(void_arm, "write_from_voids", never)
     correction.main(words)
     assert json.loads(capsys.readouterr().out) == told
 

@@ -72,7 +72,7 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
     from studies import critic
 
     words = ["--seeds", "2", "--steps", "3", "--decodes", "60", "--texts", "600",
-             "--left-out", "swap", "--out", str(tmp_path)]  # fmt: skip
+             "--void-decodes", "60", "--left-out", "swap", "--out", str(tmp_path)]  # fmt: skip
     kinds, made, RECIPES = [], critic.Examples.made, critic.RECIPES
 
     def seen(texts: list[str], *how: Any) -> Any:
@@ -91,6 +91,8 @@ def test_the_study_measures_each_arm_on_what_none_was_trained_on(
     assert told["decodes"] == 60
     assert 0 < told["wrong"] < 60
     assert set(told["failures"]) == {*critic.ARMS, "edits_less_random", "both_less_random"}
+    known = json.loads(next(tmp_path.glob("voids-*.json")).read_text())["texts"]
+    assert told["void_texts"] == len(set(known)) > 0
     assert set(told["left_out"]["swap"]) == {*critic.ARMS, "wrong"}
     seeds = {arm: np.array(of["auroc"]["seeds"]) for arm, of in told["failures"].items()}
     assert all(((seeds[arm] > 0) & (seeds[arm] < 1)).all() for arm in critic.ARMS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from toys import stopping
 
 from cllm.base import BaseLM
 from cllm.checkpoints import Folder
@@ -22,6 +25,7 @@ from cllm.settings import RunSettings, TrainSettings, overridden
 from cllm.training import Spread
 from cllm.training_texts import TrainingTexts
 from cllm.workers import ALONE
+from studies import editor as study
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,41 @@ def test_some_vectors_are_cut_to_the_prefixes_that_the_model_has(
     lengths = {int(row.nonzero().max()) + 1 for row in damaged_BD}
     assert lengths == {2, 4, 8}
     torch.testing.assert_close(damaged_BD.norm(dim=-1), torch.ones(60))
+
+
+@pytest.mark.chain
+def test_the_study_writes_with_it_and_without_and_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--seeds", "2", "--steps", "3", "--decodes", "40", "--measured", "5",
+             "--out", str(tmp_path)]  # fmt: skip
+    with monkeypatch.context() as killed:
+        killed.setattr(study, "fit_editor", stopping(study.fit_editor, after=1))
+        with pytest.raises(SystemExit):
+            study.main(words)
+    with monkeypatch.context() as once:
+        once.setattr(study, "fit_editor", stopping(study.fit_editor, after=1))
+        study.main(words)
+    told = json.loads(capsys.readouterr().out)
+    assert [(row["editor"], row["seed"]) for row in told["rows"]] == [
+        ("without", 0), ("with", 0), ("without", 1), ("with", 1)
+    ]  # fmt: skip
+    for row in told["rows"]:
+        for way in study.WAYS:
+            assert row[way]["new"] <= row[way]["valid"] <= row[way]["texts"] <= 40
+    assert told["none"]["new_with"] == [row["none"]["new"] for row in told["rows"][1::2]]
+    assert told["gain_nats_with"] == pytest.approx(told["gain_nats_without"], rel=0.2)
+    assert told["ms_a_text_with"] > 0
+
+
+def test_yields_are_compared_seed_by_seed() -> None:
+    def rows(new: list[int], texts: int) -> list[dict[str, Any]]:
+        return [{"usual": {"new": one, "texts": texts}} for one in new]
+
+    told = study.yields(rows([30, 45], 50), rows([20, 30], 100), "usual")
+    assert told["ratio"] == pytest.approx(3)
+    assert told["ci"] == pytest.approx([3, 3])
+    wide = study.yields(rows([20, 80], 50), rows([20, 20], 50), "usual")
+    assert wide["ratio"] == pytest.approx(2)
+    assert wide["ci"][0] < 1 < 4 < wide["ci"][1], "two seeds tell little"
+    assert study.yields(rows([0, 1], 50), rows([20, 30], 100), "usual") is None
