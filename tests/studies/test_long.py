@@ -1,0 +1,198 @@
+"""Studies of long texts and of two subjects: levels, folding, crossing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import stopping
+
+from cllm.base import BaseLM
+from cllm.corpus import Corpus
+from cllm.errors import InputError
+from cllm.levels import Packed, Passages
+from cllm.model import CLLM
+from cllm.passages import passages, passages_of
+from cllm.recipes import combination
+from studies import crossing, folding
+from studies import levels as study
+
+WORDS, ROWS = 12, 6
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: BaseLM, corpus: Corpus) -> Passages:
+    torch.manual_seed(0)
+    some = passages_of(corpus.select("train"), WORDS)
+    below = CLLM.from_base(tiny_base, context=24, dim=16)
+    below.start(tiny_base.texts(some.ids, tiny_base.tokenize(some.texts), 24))
+    return Passages(below, WORDS, ROWS)
+
+
+def tokens_of(base: Passages, corpus: Corpus, split: str) -> Any:
+    some = corpus.select(split)
+    return base.texts(some.ids, base.tokenize(some.texts), ROWS)
+
+
+def test_folding_reads_no_more_than_a_way_allows(base: Passages, corpus: Corpus) -> None:
+    texts = folding.several(tokens_of(base, corpus, "train"), base).at(range(4))
+    batch = next(iter(texts.in_order(4)))[1]
+    context, reader = folding.context_of(base, batch), folding.Reader(base)
+    whole = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+    before_B = torch.bincount(whole.text_n) - 1
+    full = int(context.some.mask_nt.sum())
+    read = {name: reader.nats(context, way)[1] for name, way in folding.WAYS.items()}
+    assert read["full"] == full + 4, "every token, and one position that is nothing"
+    assert read["nothing"] == 4
+    assert read["vectors alone"] == int(before_B.sum()) + 2 * 4, "and what is attended to"
+    for k in (2, 4, 8):
+        assert read[f"cut {k}x"] <= full / k + 4
+        assert read[f"folded {k}x"] <= max(full / k, int(before_B.sum())) + 2 * 4
+    assert read["folded 2x"] > read["vectors alone"], "some are unfolded"
+
+
+def test_folding_unfolds_what_is_most_attended_to(base: Passages, corpus: Corpus) -> None:
+    texts = folding.several(tokens_of(base, corpus, "train"), base).at(range(1))
+    batch = next(iter(texts.in_order(1)))[1]
+    context, reader = folding.context_of(base, batch), folding.Reader(base)
+    share_n = reader.related(context.vectors_nD).detach()
+    assert float(share_n.sum()) == pytest.approx(1)
+    one = len(context.vectors_nD) + context.restored_nMH.shape[1] - 1
+    way = folding.Way(fold=True, times=float(context.some.mask_nt.sum()) / one)
+    memory_MH = reader.memory(context, way)[0][0]
+    best = int(share_n.argmax())
+    opened_MH = memory_MH[2 + best : 2 + best + context.restored_nMH.shape[1]]
+    torch.testing.assert_close(opened_MH, context.restored_nMH[best])
+    assert len(memory_MH) == 2 + one
+
+
+@pytest.mark.chain
+def test_folding_is_measured_for_each_seed_and_goes_on_where_it_stopped(
+    base: Passages, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--steps", "9", "--batch", "4", "--measured", "6", "--out", str(tmp_path)]
+    options = folding.parser().parse_args(words)
+    texts = {split: tokens_of(base, corpus, split) for split in ("train", "validation", "test")}
+    first = folding.measured(base, texts, 0, options)
+    monkeypatch.setattr(folding, "fit", stopping(folding.fit, after=1))
+    assert folding.measured(base, texts, 0, options) == first, "kept"
+    told = folding.summary([first, folding.measured(base, texts, 1, options)])["ways"]
+    assert told["full"]["lost"] == 0
+    mean = np.mean([np.mean(one["ways"]["cut 4x"]["nats"]) for one in
+                    (first, folding.measured(base, texts, 1, options))])  # fmt: skip
+    assert told["cut 4x"]["nats_a_token"] == pytest.approx(mean)
+    assert told["cut 4x"]["lost"] == pytest.approx(mean - told["full"]["nats_a_token"])
+    assert told["full"]["positions"] > told["folded 2x"]["positions"]
+
+
+def test_folding_wants_two_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        folding.main(["--run", "cllm/assets/recipes", "--out", str(tmp_path)])
+    assert "cllm run --levels 2" in capsys.readouterr().err
+
+
+def test_levels_menus_are_long_texts_of_one_ingredient() -> None:
+    made = study.menus(60, 0)
+    assert made.texts == study.menus(60, 0).texts
+    for text in made.texts[:20]:
+        recipes = ["title:" + part for part in text.split("title:")[1:]]
+        assert 2 <= len(recipes) <= study.MOST_RECIPES
+        assert len({pair[1] for one in recipes if (pair := combination(one.strip()))}) == 1
+
+
+def test_levels_need_texts_of_several_passages(corpus: Corpus) -> None:
+    options = study.parser().parse_args(["--passage", "500"])
+    with pytest.raises(InputError, match="only 0 texts have two passages"):
+        study.long_ones(corpus, options)
+    options = study.parser().parse_args(["--passage", "8", "--texts", "300"])
+    assert all(len(passages(text, 8)) > 1 for text in study.long_ones(corpus, options).texts)
+
+
+def test_levels_tell_whether_passages_keep_their_order() -> None:
+    real = ["a b c", "d e f", "g h i"]
+    assert study.order_kept(real, real) == pytest.approx(1)
+    assert study.order_kept(real, real[::-1]) == pytest.approx(-1)
+    assert study.order_kept(real, ["a b x", "d y z"]) == pytest.approx(1)
+    assert study.order_kept(real, ["a b c"]) == study.order_kept(real, ["q", "r"]) == 0
+
+
+def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
+    def arm(f1: float, given: float, without: float, **more: Any) -> list[dict[str, Any]]:
+        return [{"content_f1": [f1, f1 + 0.1], "order": [1.0, 1.0], "given": [given] * 2,
+                 "without": [without] * 2, "examples": [], **more}]  # fmt: skip
+
+    void = {"void": {"novel": 1, "sampled": 2}}
+    told = study.summary({
+        study.TWO: arm(0.5, 60, 100, **void), study.ALONE: arm(0.7, 50, 90),
+        study.CUT: arm(0.2, 10, 40, **void),
+    })  # fmt: skip
+    gains = {name: of["gain_nats"]["mean"] for name, of in told["arms"].items()}
+    assert gains == {study.TWO: 30, study.ALONE: 40, study.CUT: 30}, "a cut text's is its own"
+    less = told["two levels less"]
+    assert less[study.ALONE]["content_f1"]["mean"] == pytest.approx(-0.2)
+    assert less[study.CUT]["content_f1"]["mean"] == pytest.approx(0.3)
+    assert any(line.startswith("| two levels − cut | 0.3 [") for line in study.table(told))
+
+
+def test_crossing_tells_whose_words_a_text_has() -> None:
+    options = crossing.parser().parse_args(["--texts", "200"])
+    corpus = crossing.of_two(options)
+    assert sorted(set(corpus.subjects)) == ["dry", "wet"]
+    chance = crossing.chance_of(corpus, "dry")
+    test = corpus.select("test")
+    dry = np.array([one == "dry" for one in test.subjects])
+    found = chance(test.texts)
+    assert found[dry].mean() > 0.7
+    assert found[~dry].mean() < 0.3
+
+
+def test_crossing_wants_two_files_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        crossing.main(["--first", "one.jsonl"])
+    assert "--first and --second" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_crossing_writes_all_arms_and_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--texts", "300", "--seconds", "6", "--base-seconds", "6", "--critic-steps", "4",
+             "--dim", "16", "--decodes", "20", "--out", str(tmp_path)]  # fmt: skip
+    with monkeypatch.context() as killed:
+        killed.setattr(crossing, "learnt", stopping(crossing.learnt, after=1))
+        with pytest.raises(SystemExit):
+            crossing.main(words)
+    monkeypatch.setattr(crossing, "learnt", stopping(crossing.learnt, after=1))
+    crossing.main(words)  # base, CLLM and one critic were kept
+    told = json.loads(capsys.readouterr().out)
+    assert told["subjects"] == ["dry", "wet"]
+    assert set(told["arms"]) == {"between", "within", "great circle", "base alone"}
+    for arm in told["arms"].values():
+        assert arm["accepted"] <= arm["texts"] <= arm["decodes"]
+    assert told["arms"]["great circle"]["texts"] > 0
+    assert len(told["best"]) <= crossing.PICKED
+
+
+@pytest.mark.slow
+def test_levels_are_trained_and_measured_arm_by_arm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--texts", "100", "--seconds", "6", "--base-seconds", "6", "--dim", "16",
+             "--measured", "5", "--decodes", "10", "--json", "--out", str(tmp_path)]  # fmt: skip
+    with monkeypatch.context() as killed:
+        killed.setattr(study, "trained", stopping(study.trained, after=1))
+        with pytest.raises(SystemExit):
+            study.main(words)
+    with monkeypatch.context() as rest:
+        rest.setattr(study, "trained", stopping(study.trained, after=2))
+        study.main(words)
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["arms"]) == set(study.ARMS)
+    assert told["dim_alone"] * told["passages"] == pytest.approx(16, rel=0.5)
+    monkeypatch.setattr(study, "trained", stopping(study.trained, after=0))
+    study.main(words)
+    assert json.loads(capsys.readouterr().out) == told
