@@ -13,6 +13,7 @@ from cllm.errors import InputError
 if TYPE_CHECKING:
     from cllm.subjects import Kind
 
+MOST_NAMED = {"within": 1, "between": 2}  # groups that can be asked for at once
 BLOCK = 16  # candidates that are drawn together
 
 
@@ -37,6 +38,9 @@ class Where:
         given = [self.void, self.near, self.between, self.topic]
         if sum(one is not None for one in given) > 1:
             raise NoSuchPlace("give one of void, near, between and topic, or none for any void")
+        named, most = len(set(self.group)), MOST_NAMED.get(self.groups or "", 99)
+        if named > most:
+            raise NoSuchPlace(f"groups is {self.groups!r}, and {named} are named: {most} at most")
 
     @property
     def anchors(self) -> list[str]:

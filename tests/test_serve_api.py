@@ -172,12 +172,42 @@ def test_what_the_run_is(client: TestClient, hands: Here) -> None:
     assert all("soup" in near["text"] and "leeks" in near["text"] for near in found)
 
 
+def test_texts_are_written_amid_the_groups_that_were_asked_for(
+    client: TestClient, hands: Here
+) -> None:
+    known = client.get("/v1/model").json()["groups"]
+    assert sorted(known) == sorted(set(hands.places.subjects))
+    for void in client.get("/v1/voids").json()["voids"]:
+        amid = {hands.places.subjects[row] for row in hands.places.voids[void["id"]].rim}
+        assert set(void["groups"]) == amid
+        assert void["kind"] == {1: "within", 2: "between"}.get(len(amid), "across")
+    for kind, least, most in (("between", 2, 2), ("across", 3, 99)):
+        asked = {"groups": kind, "group": ["soup"], "topic": "soup leeks", "n": 1, "seed": 5}
+        *items, end = lines(client.post("/v1/generate", json=asked))
+        assert end["end"]["found"] == len(items) > 0
+        for item in items:
+            groups = item["item"]["place"]["groups"]
+            assert "soup" in groups
+            assert least <= len(set(groups)) <= most
+
+
 REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/generate", {"n": 0}, 422, "n: "),
     ("POST", "/v1/generate", {"n": 1000}, 422, "50 at most"),
     ("POST", "/v1/generate", {"void": 999}, 422, "no void 999"),
     ("POST", "/v1/generate", {"topic": "xyzzy"}, 422, "no text has all words"),
     ("POST", "/v1/generate", {"topic": "a", "near": "b"}, 422, "give one of"),
+    ("POST", "/v1/generate", {"groups": "beside"}, 422, "within"),
+    ("POST", "/v1/generate", {"group": ["xyzzy"]}, 422, "xyzzy"),
+    ("POST", "/v1/generate", {"groups": "within", "group": ["soup", "stew"]}, 422, "1 at most"),
+    (
+        "POST",
+        "/v1/generate",
+        {"groups": "between", "group": ["soup", "pie", "tacos"]},
+        422,
+        "2 at most",
+    ),
+    ("POST", "/v1/generate", {"group": ["soup"] * 9}, 422, "at most 8"),
     ("POST", "/v1/generate", {"where": 1}, 422, "Extra inputs"),
     ("POST", "/v1/generate", {"min_score": "NaN"}, 422, "finite"),
     ("POST", "/v1/encode", {"texts": []}, 422, "at least 1"),
