@@ -151,6 +151,15 @@ def few(units: int, level: float = 0.95) -> float:
     return math.sqrt(units / (units - 1)) * float(ratio)
 
 
+def of_few(values_S: Array, level: float = 0.95) -> Interval:
+    """The mean of a few independent values, by Student's t; of a single one without a width."""
+    n, mean = len(values_S), float(np.mean(values_S))
+    if n == 1:
+        return Interval(mean, mean, mean, n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * np.std(values_S, ddof=1) / n**0.5)
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def _resampled_means(values_SN: Floats, rng: np.random.Generator, samples: int) -> Floats:
     """Means (samples,) over seeds and texts drawn with replacement."""
     seeds, texts = values_SN.shape

@@ -23,7 +23,7 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.critic import Critic, Examples, train_critic
 from cllm.errors import InputError
 from cllm.files import digest, file_digest, read_json, replacing, write_json
-from cllm.metrics import few
+from cllm.metrics import few, of_few
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
 from cllm.recipes import Grammar
@@ -192,7 +192,7 @@ class Study:
         }
 
     def _left_out(self, kind: str) -> dict[str, Any]:
-        """AUROC on edits of one kind, of critics that have seen none of it; by arm and seed."""
+        """AUROC on edits of one kind, of critics that have seen none of it: by arm, each seed."""
         rng, others = np.random.default_rng(2), tuple(one for one in RECIPES if one != kind)
         edited = [self.negatives.edited(text, rng, [kind]) for text in self.unseen]
         wrong = [edit[0] for edit in edited if edit and self.check(edit[0])]
@@ -203,6 +203,9 @@ class Study:
                 logits_n = self._logits(arm, others, seed, [*self.unseen, *wrong])
                 real_n, wrong_n = np.split(logits_n, [len(self.unseen)])
                 found[arm].append(auroc(wrong_n, real_n))
+        for arm in ("edits", "both"):
+            less = of_few(np.subtract(found[arm], found["random"]))
+            found[f"{arm}_less_random"] = {"mean": less.mean, "ci": less.ci}
         return found
 
     def _logits(self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str]) -> Scores:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus
@@ -25,7 +24,7 @@ from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
-from cllm.metrics import bootstrap
+from cllm.metrics import bootstrap, of_few
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.run import SHIPPED_VOIDS, RunFolder
@@ -150,11 +149,9 @@ def yields(mine: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], way
     if not all(map(all, shares)):
         return None
     log_S = np.log(np.divide(*map(np.array, shares)))
-    told: dict[str, Any] = {"ratio": float(np.exp(log_S.mean())), "each": np.exp(log_S).tolist()}
-    if (count := len(log_S)) > 1:
-        reach = stats.t.ppf(0.975, count - 1) * log_S.std(ddof=1) / count**0.5
-        told["ci"] = [float(np.exp(log_S.mean() + side * reach)) for side in (-1, 1)]
-    return told
+    found = of_few(log_S)
+    told: dict[str, Any] = {"ratio": float(np.exp(found.mean)), "each": np.exp(log_S).tolist()}
+    return told | ({"ci": np.exp(found.ci).tolist()} if found.n > 1 else {})
 
 
 if __name__ == "__main__":

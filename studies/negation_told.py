@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.files import replacing
+from cllm.metrics import of_few
 
 Values = NDArray[np.float64]
 Rows = Sequence[Mapping[str, Any]]
@@ -146,10 +147,9 @@ def _decided(claim: Claim, rows: Rows) -> dict[str, Any]:
     n, mean, sd = len(value_S), value_S.mean(), value_S.std(ddof=1)
     above, error = above_S.mean(), above_S.std(ddof=1) / n**0.5
     surely = above > ERRORS * error
-    half = student.ppf(0.975, n - 1) * sd / n**0.5
     told = {"claim": claim.name, "value": claim.value, "claimed_sd": claim.sd,
             "claimed_n": claim.seeds, "n": n, "mean": mean, "sd": sd,
-            "ci": [float(mean - half), float(mean + half)], "above": above,
+            "ci": of_few(value_S).ci, "above": above,
             "above_error": error}  # fmt: skip
     near = True
     if claim.value is not None:
@@ -198,11 +198,8 @@ def _controls(rows: Mapping[str, Rows]) -> dict[str, Any]:
 
 def _moments(value_S: Values) -> dict[str, Any]:
     """With a 95 % interval of the mean, Student's."""
-    from scipy.stats import t as student
-
-    n, mean, sd = len(value_S), float(value_S.mean()), float(value_S.std(ddof=1))
-    half = float(student.ppf(0.975, n - 1)) * sd / n**0.5
-    return {"mean": mean, "sd": sd, "n": n, "ci": [mean - half, mean + half]}
+    mean = of_few(value_S)
+    return {"mean": mean.mean, "sd": float(value_S.std(ddof=1)), "n": mean.n, "ci": mean.ci}
 
 
 def _claimed(one: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from sacrebleu.metrics.chrf import CHRF
 from cllm.metrics import (
     METRICS,
     bootstrap,
+    of_few,
     paired_difference,
     rep_4,
     score_texts,
@@ -235,3 +236,11 @@ def test_drawn_shares_cover_the_true_one(share: float) -> None:
         low, high = np.quantile(draws, (0.025, 0.975))
         held += low <= share <= high
     assert held >= 180
+
+
+def test_the_mean_of_a_few_values_has_students_interval() -> None:
+    found = of_few(np.array([1.0, 2.0, 3.0]))
+    assert found.mean == 2
+    assert found.high - 2 == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert found.low + found.high == pytest.approx(4)
+    assert of_few(np.array([5.0])).ci == [5, 5]
