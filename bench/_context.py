@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,17 @@ def _peak_of(tokens: int, options: argparse.Namespace) -> float | None:
 def memory_of(tokens: int, dim: int) -> float | None:
     """MiB by which this process grew at most, model excluded; None where /proc is not Linux's."""
     model = long_model(tokens, dim)
+    return grown(lambda: there_and_back(model, tokens))
+
+
+def grown(does: Callable[[], object]) -> float | None:
+    """MiB by which this process grew at most as that was done; None where /proc is not Linux's."""
     status, peaks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not (status.exists() and peaks.exists()):
         return None
     peaks.write_text("5")  # the highest so far is forgotten
     before = re.search(r"VmRSS:\s+(\d+)", status.read_text())
-    there_and_back(model, tokens)
+    does()
     highest = re.search(r"VmHWM:\s+(\d+)", status.read_text())
     return (int(highest[1]) - int(before[1])) / 1024 if highest and before else None
 

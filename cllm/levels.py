@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cllm.settings import RunSettings
 
 MOST_PASSAGES = 128  # of a text; what is beyond is cut, with a warning
-AT_ONCE = 256  # passages whose tokens are scored together: scores are as wide as the vocabulary
+AT_ONCE = 256  # passages whose tokens are seen together, so that memory does not grow with texts
 SURE = 4.0  # scale of the last column, as the logit of "here is a passage"
 
 
@@ -157,8 +157,12 @@ class Passages(InPassages):
     def array_of(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (B, R, H) of texts, and a mask of all ones: that none is there is told by a row."""
         some = Packed.of(ids_BT, mask_BT, self.eos, self.pad)
-        array_ntH, mask_nt = self.level.base.array_of(some.ids_nt, some.mask_nt)
-        vectors_nD = self.level.encode_array(array_ntH, mask_nt)
+        vectors_nD = torch.cat([
+            self.level.encode_array(*self.level.base.array_of(ids_ct, mask_ct))
+            for ids_ct, mask_ct in zip(
+                some.ids_nt.split(AT_ONCE), some.mask_nt.split(AT_ONCE), strict=True
+            )
+        ])  # fmt: skip
         array_BRH = vectors_nD.new_zeros(len(ids_BT), self.rows, self.width)
         array_BRH[..., -1] = -self._here
         here_n1 = vectors_nD.new_full((len(vectors_nD), 1), self._here)

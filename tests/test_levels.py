@@ -232,6 +232,7 @@ def test_passages_are_scored_some_at_a_time_and_that_changes_nothing(
     parts = base.cross_entropy(array_BRH, batch.ids_BT, batch.mask_BT)
     assert max(seen) == 3
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(base.array_of(batch.ids_BT, batch.mask_BT)[0], array_BRH)
 
 
 @pytest.mark.chain
