@@ -44,6 +44,8 @@ Vectors = NDArray[np.float32]
 
 RECIPES = tuple(kind for kind in KINDS if kind != "negation")  # which recipes have none of
 ARMS = {"edits": 1.0, "random": 0.0, "both": 0.5}  # share of edits among what is wrong
+LESS = {"edits_less_random": ("edits", "random"), "both_less_random": ("both", "random"),
+        "both_less_edits": ("both", "edits")}  # fmt: skip
 HELD_OUT = 400
 ALARMS = 0.01  # of held-out texts that a limit refuses
 METHOD = 4  # raised when the same critic would be trained otherwise
@@ -103,6 +105,7 @@ class Study:
         self.wrong_n = np.array([bool(self.check(text)) for text in self.decodes])
         if not 0 < self.wrong_n.sum() < len(self.wrong_n):
             raise InputError("decodes are all right, or all wrong: there is nothing to tell apart")
+        self.rubbish = [self.negatives.corrupted(text, draw) for text in self.unseen]
         self.void_texts = self._from_voids(RunFolder(options.voids))
         self.void_wrong_n = np.array([bool(self.check(text)) for text in self.void_texts], bool)
 
@@ -129,7 +132,7 @@ class Study:
 
     def told(self) -> dict[str, Any]:
         """Each arm over seeds, differences of the same seed, and edits left out."""
-        texts = [*self.decodes, *self.withheld, *self.unseen, *self.void_texts]
+        texts = [*self.decodes, *self.withheld, *self.unseen, *self.rubbish, *self.void_texts]
         logits = {
             arm: np.stack([self._logits(arm, RECIPES, seed, texts)
                            for seed in range(self.options.seeds)])
@@ -152,15 +155,19 @@ class Study:
         """
         sizes = {"wrong": int(self.wrong_n.sum()), "right": int((~self.wrong_n).sum()),
                  "withheld": len(self.withheld), "unseen": len(self.unseen),
-                 "void wrong": int(self.void_wrong_n.sum()),
+                 "rubbish": len(self.rubbish), "void wrong": int(self.void_wrong_n.sum()),
                  "void right": int((~self.void_wrong_n).sum())}  # fmt: skip
-        ends = np.cumsum([len(self.decodes), len(self.withheld), len(self.unseen)])
+        ends = np.cumsum(
+            [len(self.decodes), *(sizes[k] for k in ("withheld", "unseen", "rubbish"))]
+        )
         parts: dict[str, dict[str, Scores]] = {}
         for arm, logits_Sn in logits.items():
-            decoded_Sn, withheld_Sn, unseen_Sn, void_Sn = np.split(logits_Sn, ends, axis=1)
+            decoded_Sn, withheld_Sn, unseen_Sn, rubbish_Sn, void_Sn = np.split(
+                logits_Sn, ends, axis=1
+            )
             parts[arm] = {
                 "wrong": decoded_Sn[:, self.wrong_n], "right": decoded_Sn[:, ~self.wrong_n],
-                "withheld": withheld_Sn, "unseen": unseen_Sn,
+                "withheld": withheld_Sn, "unseen": unseen_Sn, "rubbish": rubbish_Sn,
                 "void wrong": void_Sn[:, self.void_wrong_n],
                 "void right": void_Sn[:, ~self.void_wrong_n],
             }  # fmt: skip
@@ -170,10 +177,8 @@ class Study:
             for arm, part in parts.items():
                 each = [_told_apart({k: part[k][s][rows[k]] for k in sizes}) for s in seeds_S]
                 found[arm] = {name: np.array([one[name] for one in each]) for name in each[0]}
-            for arm in ("edits", "both"):
-                found[f"{arm}_less_random"] = {
-                    name: found[arm][name] - found["random"][name] for name in found[arm]
-                }
+            for name, (arm, other) in LESS.items():
+                found[name] = {one: found[arm][one] - found[other][one] for one in found[arm]}
             return found
 
         seeds, rng = self.options.seeds, np.random.default_rng(1)
@@ -192,21 +197,25 @@ class Study:
         }
 
     def _left_out(self, kind: str) -> dict[str, Any]:
-        """AUROC on edits of one kind, of critics that have seen none of it: by arm, each seed."""
+        """AUROC of critics that have seen none of one kind of edit, by arm, each seed.
+
+        On edits of that kind; and on decodes, which says what the kind is worth there.
+        """
         rng, others = np.random.default_rng(2), tuple(one for one in RECIPES if one != kind)
         edited = [self.negatives.edited(text, rng, [kind]) for text in self.unseen]
         wrong = [edit[0] for edit in edited if edit and self.check(edit[0])]
-        found: dict[str, Any] = {"wrong": len(wrong)}
+        found: dict[str, Any] = {"wrong": len(wrong)} | {arm: [] for arm in ARMS}
+        on_decodes: dict[str, Any] = {arm: [] for arm in ARMS}
+        ends = np.cumsum([len(self.unseen), len(wrong)])
         for arm in ARMS:
-            found[arm] = []
             for seed in range(self.options.left_out_seeds):
-                logits_n = self._logits(arm, others, seed, [*self.unseen, *wrong])
-                real_n, wrong_n = np.split(logits_n, [len(self.unseen)])
+                logits_n = self._logits(arm, others, seed, [*self.unseen, *wrong, *self.decodes])
+                real_n, wrong_n, decoded_n = np.split(logits_n, ends)
                 found[arm].append(auroc(wrong_n, real_n))
-        for arm in ("edits", "both"):
-            less = of_few(np.subtract(found[arm], found["random"]))
-            found[f"{arm}_less_random"] = {"mean": less.mean, "ci": less.ci}
-        return found
+                on_decodes[arm].append(auroc(decoded_n[self.wrong_n], decoded_n[~self.wrong_n]))
+        for of in (found, on_decodes):
+            of |= {name: _seeds_less(of[arm], of[other]) for name, (arm, other) in LESS.items()}
+        return found | {"on_decodes": on_decodes}
 
     def _logits(self, arm: str, kinds: Sequence[str], seed: int, texts: Sequence[str]) -> Scores:
         """Of one critic, (n,)."""
@@ -244,9 +253,16 @@ def _told_apart(logits: Mapping[str, Scores]) -> dict[str, float]:
         **({"auroc_voids": auroc(logits["void wrong"], logits["void right"])} if void else {}),
         "auroc": auroc(logits["wrong"], logits["right"]),
         "auroc_withheld": auroc(logits["wrong"], logits["withheld"]),
+        "auroc_rubbish": auroc(logits["rubbish"], logits["unseen"]),
         "failures_passed": float((logits["wrong"] >= least).mean()),
         "withheld_passed": float((logits["withheld"] >= least).mean()),
     }
+
+
+def _seeds_less(mine_S: Sequence[float], others_S: Sequence[float]) -> dict[str, Any]:
+    """A difference of the same seeds, with Student's interval."""
+    less = of_few(np.subtract(mine_S, others_S))
+    return {"mean": less.mean, "ci": less.ci}
 
 
 def _interval(values_S: Scores, draws: Scores) -> dict[str, Any]:

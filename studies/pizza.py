@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 BASES = ("blind", "seen")  # whether the base LLM saw the topic
 QUICK_BASE = 240  # seconds: texts are to be restored well, and the preset's base is only begun
-METHOD = 4  # raised when the same models would be measured otherwise
+METHOD = 5  # raised when the same models would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 Picture = Callable[[Mapping[str, Any], Vectors, Mapping[str, Vectors], Sequence[Void]], None]
 RIDGE = 1e-3  # of the affine map
 FITTED = 4000  # other texts that it is fitted on, at most
-SEARCHED = 24  # texts whose best vectors are sought
+SEARCHED = 24  # texts of the topic, and others, whose best vectors are sought
 STRIDES, STRIDE = 80, 0.02  # of that search
 
 
@@ -64,8 +64,8 @@ class Measured:
             vectors_nD = second.encode(self.others)
             others[f"e2_d1 {kind}"] = self._scores(self.first, vectors_nD, self.others)
         others["base_alone"] = self._of_base(self.others)
-        best_nD = self._best()
-        some = self.sets["unseen"][: len(best_nD)]
+        some, known = self.sets["unseen"][:SEARCHED], self.others[:SEARCHED]
+        best_nD, best_known_nD = self._best(some), self._best(known)
         found: dict[str, Any] = {
             "classifier": {
                 "hits": float(self.classifier(self.topic.unseen).mean()),
@@ -73,6 +73,7 @@ class Measured:
             },
             "arms": {name: self._arms(texts) for name, texts in self.sets.items()},
             "others": others, "best": self._scores(self.first, best_nD, some),
+            "best_others": self._scores(self.first, best_known_nD, known),
             "base_alone": self._of_base(self.sets["unseen"]),
         }  # fmt: skip
         found["where"], cloud_NK, flat, standing = self._where(best_nD)
@@ -125,12 +126,11 @@ class Measured:
             "bleu": scores.value("bleu"), "example": [texts[0], written[0]],
         }  # fmt: skip
 
-    def _best(self) -> Vectors:
+    def _best(self, texts: Sequence[str]) -> Vectors:
         """The best vectors for the first decoder that a search by gradient finds, (n, D).
 
         It starts where the text's nats are least: at its vector of either encoder.
         """
-        texts = self.sets["unseen"][:SEARCHED]
         first, tokens = self.first, self.first.tokens(texts)
         starts = [first.encode(texts), *(second.encode(texts) for second in self.seconds.values())]
         nats_Sn = np.stack([nats_given(first, tokens, vectors_nD) for vectors_nD in starts])

@@ -163,6 +163,7 @@ def facts(
     others = {name: arm(0.8) for name in ("e1_d1", "e2_d1 alone", "e2_d1 mixed", "base_alone")}
     return {"base": base, "topic": topic, "arms": {"seen": arms, "unseen": arms}, "others": others,
             "where": where, "best": arm(more.get("best", 0.9)),
+            "best_others": arm(0.7),
             "base_alone": arm(more.get("base", 0.95))}  # fmt: skip
 
 
@@ -228,7 +229,8 @@ def test_what_the_base_buys_is_a_paired_difference() -> None:
      ({"back": 0.9}, "next to nothing is lost"),
      ({"affine": 0.7}, "an affine map finds 50%"), ({"best": 0.8}, "75% and more is the encoder's"),
      ({"best": 0.5}, " 0% and more is the encoder's"), ({"best": 0.95}, "100% and more"),
-     ({"best": 0.5}, "writes them at 0.95 from whole arrays")],
+     ({"best": 0.5}, "writes these at 0.95 from whole arrays"),
+     ({"best": 0.5}, "texts that it knows: 0.70")],
 )  # fmt: skip
 def test_where_it_fails_is_told(more: dict[str, float], words: str) -> None:
     told = summary([facts("pizza", more.pop("back", 0.5), 0.1, **more)])
