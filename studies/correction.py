@@ -3,7 +3,8 @@
 The void arm at equal decode budget, for each run and seed: places decoded as they are (none),
 settled (decoded, and taken where their texts lie), as usual (half of them steps off what settled),
 and as usual with each further part, and with all. What counts is how many new texts, sound and in
-place, come of it. Goes on where it stopped.
+place, come of it; and whether passes that disagree tell texts that are not valid. Goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
 from cllm.files import digest, file_digest, read_json, write_json
 from cllm.ideas import Idea
-from cllm.metrics import bootstrap_of, few
+from cllm.metrics import bootstrap_of, few, of_few
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settling import USUAL, Correction, Written, assured
+from cllm.settling import USUAL, Correction, Written, agreement, assured
+from cllm.unseen import auroc
 from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
@@ -55,17 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--seeds", type=int, default=3, help="of what is drawn, for each run")
     p.add_argument("--decodes", type=int, default=2000, help="of each arm")
+    p.add_argument("--alarm", type=int, default=8, help="passes that warn of what is not valid")
     p.add_argument("--out", type=Path, default=Path("runs/correction"), help="a folder")
     options = p.parse_args(arguments)
     set_up_logging()
     with one_line_errors():
         if options.seeds < 1 or options.decodes < 2:
             raise InputError("--seeds must be 1 or more, and --decodes 2 or more")
+        if options.alarm < 0:
+            raise InputError("--alarm must be 0, for none, or more")
         rows = [row for run in options.runs for row in rows_of(RunFolder(run), options)]
         told = {
             "decodes": options.decodes, "seeds": options.seeds,
             "runs": [named(RunFolder(run)) for run in options.runs],
             "parts": {part: of_part(rows, part) for part in options.parts},
+            "alarm": [alarm(RunFolder(run), options) for run in options.runs if options.alarm],
         }  # fmt: skip
         write_json(options.out / "correction.json", told)
         print(json.dumps(told))
@@ -107,6 +113,34 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
                 })  # fmt: skip
             rows.append({"run": named(run), "part": part, "seed": seed} | read_json(kept))
     return rows
+
+
+def alarm(run: RunFolder, options: argparse.Namespace) -> Row:
+    """How well agreement of passes tells valid texts from others of the void arm, as usual: AUROC.
+
+    Of each seed; 0.5 is chance, None where all are valid or none is.
+    """
+    o, arm, found = options, VoidArm.of(run), []
+    for seed in range(o.seeds):
+        asked = arm.model.hash, arm.field.rest, str((o.alarm, seed, o.decodes, METHOD))
+        kept = o.out / f"alarm-{digest(*asked)}.json"
+        if not kept.exists():
+            log.info("%s, seed %d: %d passes over what was written", run.path.name, seed, o.alarm)
+            written, ideas = arm.written(o.decodes, np.random.default_rng([seed, 6]))
+            valid_n = np.array([idea.verdict.valid for idea in ideas], bool)
+            agreed_n = agreement(
+                arm.model, written.points_nD, written.texts, o.alarm, np.random.default_rng(seed)
+            )
+            both = 0 < valid_n.sum() < len(valid_n)
+            area = auroc(agreed_n[~valid_n], agreed_n[valid_n]) if both else None
+            write_json(kept, {"texts": len(ideas), "valid": int(valid_n.sum()), "auroc": area})
+        found.append(read_json(kept))
+    areas = [one["auroc"] for one in found if one["auroc"] is not None]
+    told: Row = {"run": named(run), "passes": o.alarm, "each": found}
+    if areas:
+        mean = of_few(np.array(areas))
+        told |= {"auroc": mean.mean, "ci": mean.ci}
+    return told
 
 
 def counts_of(written: Written, ideas: Sequence[Idea]) -> Row:

@@ -155,19 +155,26 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
     tmp_path: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
-             "--decodes", "60", "--out", str(tmp_path), "--json"]  # fmt: skip
+             "--decodes", "60", "--alarm", "2", "--out", str(tmp_path), "--json"]  # fmt: skip
     with monkeypatch.context() as killed:
         killed.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 1))
         with pytest.raises(SystemExit):
             correction.main(words)
     with monkeypatch.context() as once:
-        once.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 1))
+        once.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 2))
         correction.main(words)
     told = json.loads(capsys.readouterr().out)
     assert told["parts"].keys() == {"usual", "steps"}
     for part in told["parts"].values():
         assert part["decodes"] <= 60
         assert part["new"] <= part["yields"] <= part["texts"] <= part["decodes"]
+
+    (alarm,) = told["alarm"]
+    (one,) = alarm["each"]
+    assert (one["texts"], one["valid"]) == (
+        told["parts"]["usual"]["texts"], told["parts"]["usual"]["valid"]
+    )  # fmt: skip
+    assert alarm.get("auroc") == one["auroc"], "of one seed the mean is its own"
 
     def never(*_: object) -> None:
         raise AssertionError("it was counted before")
