@@ -1,8 +1,8 @@
 """How cost grows with the passages of a text: `python -m bench.levels --json`.
 
 Two levels over the model that ships: a training step, the way up, and the way down, for texts of 10
-passages and of 100. Sizes take turns, the first round is a warm-up; memory is measured in a process
-of its own for each size. One JSON object on stdout, progress on stderr.
+passages and of 100, in CPU seconds. Sizes take turns, the first round is a warm-up; memory is
+measured in a process of its own for each size. One JSON object on stdout, progress on stderr.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds: dict[str, list[float]] = {count: [] for count in made}
         for repeat in range(o.repeats + 1):
             for count, long in in_turns(made, repeat):
-                begun = time.perf_counter()
+                begun = time.process_time()  # shared machines: what it takes, not how long
                 long.does[name]()
-                seconds[count] += [time.perf_counter() - begun] if repeat else []
+                seconds[count] += [time.process_time() - begun] if repeat else []
         ratios = np.divide(seconds[str(many)], seconds[str(few)])
         peaks = {count: peak(count, name, o) for count in made}
         told[name] = {

@@ -301,7 +301,6 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(
         if name.startswith(("e1_d1", "e2_d1"))
     ]
     assert one["best"]["gain_nats"] > max(gains), "no better vectors were found"
-    assert one["base_alone"]["content_f1"] > one["arms"]["unseen"]["random"]["content_f1"]
     assert len(kept["base_alone"]["hit"]) == 20
     assert len(told["words"]) == 6
     assert (tmp_path / one["picture"]).stat().st_size > 10_000

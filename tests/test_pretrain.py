@@ -20,6 +20,7 @@ from cllm.pretrain import (
     LowRank,
     new_base,
     restored_tokens,
+    rewritten,
     token_texts,
     train_denoising,
     train_low_rank,
@@ -276,6 +277,7 @@ class Perfect:
 def test_restored_tokens_counts_wrong_and_surplus_tokens(texts: TokenTexts) -> None:
     few = TokenTexts.of(["a", "b"], [[5, 6, 7, 1], [8, 9, 2, 3, 4, 1]], 0, 80)
     assert restored_tokens(Perfect(), texts) == 1.0
+    assert rewritten(Perfect(), texts) == [row.tolist() for row in texts.rows], "in their order"
     assert restored_tokens(Perfect(wrong=1), few) == pytest.approx(8 / 10)
     assert restored_tokens(Perfect(extra=5), few) == pytest.approx(10 / 20)
 
