@@ -45,6 +45,7 @@ Floats = NDArray[np.float64]
 TWO, ALONE, CUT = ARMS = ("two levels", "passages alone", "cut")
 PER_TEXT = ("content_f1", "gain_nats", "order")
 MOST_RECIPES = 6  # of a menu
+VOID_DIM = 8  # coordinates that voids are sought in, in every arm: more take hours
 METHOD = 1  # raised when the same would be measured otherwise
 
 
@@ -149,7 +150,7 @@ def settings_of(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace
     """The quick preset's models with this study's times and coordinates."""
     o = options
     dim = alone_dim(corpus, o) if arm == ALONE else o.dim
-    changes = [f"passage={o.passage}"] if arm == TWO else []
+    changes = [f"void_dim={min(VOID_DIM, dim)}", *([f"passage={o.passage}"] if arm == TWO else [])]
     return overridden(
         "quick", dim=dim, seed=seed, seconds=o.seconds, base_seconds=o.base_seconds,
         levels=2 if arm == TWO else 1, changes=changes,
