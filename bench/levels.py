@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p = argparse.ArgumentParser(prog="python -m bench.levels", description=__doc__)
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
     p.add_argument("--passages", nargs=2, type=int, default=[10, 100])
-    p.add_argument("--texts", type=int, default=4, help="of a batch")
-    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--texts", type=int, default=16, help="of a batch")
+    p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)  # passages, what is done
     o = p.parse_args(arguments)
