@@ -65,11 +65,16 @@ def there_and_back(model: CLLM, tokens: int) -> float:
 
 
 def _peak_of(tokens: int, options: argparse.Namespace) -> float | None:
-    command = [sys.executable, "-m", "bench.train", "--memory-of", str(tokens)]
-    command += ["--dim", str(options.dim), "--threads", str(options.threads)]
+    return apart("bench.train", "--memory-of", tokens, "--dim", options.dim,
+                 "--threads", options.threads)  # fmt: skip
+
+
+def apart(program: str, *words: object) -> float | None:
+    """The number that a program prints as JSON, in a process of its own."""
+    command = [sys.executable, "-m", program, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak: float | None = json.loads(done.stdout)
-    return peak
+    found: float | None = json.loads(done.stdout)
+    return found
 
 
 def memory_of(tokens: int, dim: int) -> float | None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench._context import grown, in_turns, say
+from bench._context import apart, grown, in_turns, say
 from cllm.batches import TokenTexts
 from cllm.corpus import built_in_corpus
 from cllm.levels import Passages
@@ -103,7 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 long.does[name]()
                 seconds[count] += [time.process_time() - begun] if repeat else []
         ratios = np.divide(seconds[str(many)], seconds[str(few)])
-        peaks = {count: peak(count, name, o) for count in made}
+        peaks = {
+            count: apart("bench.levels", "--memory-of", count, name, "--texts", o.texts,
+                         "--threads", o.threads)
+            for count in made
+        }  # fmt: skip
         told[name] = {
             "seconds": {count: float(np.median(taken)) for count, taken in seconds.items()},
             "times": float(np.median(ratios)), "times_range": [min(ratios), max(ratios)],
@@ -112,15 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }  # fmt: skip
         say(f"{name} {told[name]}")
     print(json.dumps(told))
-
-
-def peak(count: str, name: str, options: argparse.Namespace) -> float | None:
-    """MiB by which a process of its own grew at most."""
-    command = [sys.executable, "-m", "bench.levels", "--memory-of", count, name]
-    command += ["--texts", str(options.texts), "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: float | None = json.loads(done.stdout)
-    return found
 
 
 if __name__ == "__main__":

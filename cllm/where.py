@@ -13,7 +13,10 @@ from cllm.errors import InputError
 if TYPE_CHECKING:
     from cllm.subjects import Kind
 
-MOST_NAMED = {"within": 1, "between": 2}  # groups that can be asked for at once
+MOST_NAMED: dict[str | None, int] = {
+    "within": 1,
+    "between": 2,
+}  # groups that can be asked for at once
 BLOCK = 16  # candidates that are drawn together
 
 
@@ -38,8 +41,8 @@ class Where:
         given = [self.void, self.near, self.between, self.topic]
         if sum(one is not None for one in given) > 1:
             raise NoSuchPlace("give one of void, near, between and topic, or none for any void")
-        named, most = len(set(self.group)), MOST_NAMED.get(self.groups or "", 99)
-        if named > most:
+        named, most = len(set(self.group)), MOST_NAMED.get(self.groups)
+        if most is not None and named > most:
             raise NoSuchPlace(f"groups is {self.groups!r}, and {named} are named: {most} at most")
 
     @property

@@ -66,12 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("--seeds must be 1 or more, and --decodes 2 or more")
         if options.alarm < 0:
             raise InputError("--alarm must be 0, for none, or more")
-        rows = [row for run in options.runs for row in rows_of(RunFolder(run), options)]
+        arms = [(run := RunFolder(path), VoidArm.of(run)) for path in options.runs]
+        rows = [row for run, arm in arms for row in rows_of(run, arm, options)]
         told = {
             "decodes": options.decodes, "seeds": options.seeds,
-            "runs": [named(RunFolder(run)) for run in options.runs],
+            "runs": [named(run) for run, _ in arms],
             "parts": {part: of_part(rows, part) for part in options.parts},
-            "alarm": [alarm(RunFolder(run), options) for run in options.runs if options.alarm],
+            "alarm": [alarm(run, arm, options) for run, arm in arms if options.alarm],
         }  # fmt: skip
         write_json(options.out / "correction.json", told)
         print(json.dumps(told))
@@ -82,18 +83,22 @@ def named(run: RunFolder) -> str:
     return f"shipped: {run.path.name}" if run.shipped else str(run.path)
 
 
-def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
-    """Counts of each part and seed, of one run: those kept in `--out`, and those that lack."""
-    corpus, arm = run.load_trained_corpus(), VoidArm.of(run)
-    held_out_MD = run.load_latents(arm.model).select("validation").vectors_ND[:KNOWN]
+def made_of(run: RunFolder, arm: VoidArm) -> list[str]:
+    """What all that a run writes depends on, beside what is asked of it."""
     weights = [file_digest(path) for path in sorted(run.base.rglob("*.safetensors"))]
+    return [arm.model.hash, run.load_trained_corpus().hash, *weights]
+
+
+def rows_of(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> list[Row]:
+    """Counts of each part and seed, of one run: those kept in `--out`, and those that lack."""
+    corpus, made = run.load_trained_corpus(), made_of(run, arm)
+    held_out_MD = run.load_latents(arm.model).select("validation").vectors_ND[:KNOWN]
     rows = []
     for seed in range(options.seeds):
         for part in options.parts:
             how = PARTS[part]
             asked = how, seed, options.decodes, arm.field.rest, arm.field.least_score, METHOD
-            made_from = digest(arm.model.hash, corpus.hash, *weights, str(asked))
-            kept = options.out / f"{made_from}.json"
+            kept = options.out / f"{digest(*made, str(asked))}.json"
             if not kept.exists():
                 log.info("%s, seed %d: %s", run.path.name, seed, part)
                 if how.passes:
@@ -115,15 +120,15 @@ def rows_of(run: RunFolder, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def alarm(run: RunFolder, options: argparse.Namespace) -> Row:
+def alarm(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> Row:
     """How well agreement of passes tells valid texts from others of the void arm, as usual: AUROC.
 
     Of each seed; 0.5 is chance, None where all are valid or none is.
     """
-    o, arm, found = options, VoidArm.of(run), []
+    o, made, found = options, made_of(run, arm), []
     for seed in range(o.seeds):
-        asked = arm.model.hash, arm.field.rest, str((o.alarm, seed, o.decodes, METHOD))
-        kept = o.out / f"alarm-{digest(*asked)}.json"
+        asked = o.alarm, seed, o.decodes, arm.field.rest, arm.field.least_score, METHOD
+        kept = o.out / f"alarm-{digest(*made, str(asked))}.json"
         if not kept.exists():
             log.info("%s, seed %d: %d passes over what was written", run.path.name, seed, o.alarm)
             written, ideas = arm.written(o.decodes, np.random.default_rng([seed, 6]))

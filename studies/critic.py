@@ -122,11 +122,12 @@ class Study:
 
     def _from_voids(self, run: RunFolder) -> list[str]:
         """What the void arm of a run writes, each text once; kept in `--out`."""
-        decodes, model = self.options.void_decodes, run.load_model()
-        kept: Path = self.options.out / f"voids-{digest(model.hash, str(decodes))}.json"
+        decodes, arm = self.options.void_decodes, VoidArm.of(run)
+        asked = str((arm.field.rest, arm.field.least_score, decodes))
+        kept: Path = self.options.out / f"voids-{digest(arm.model.hash, asked)}.json"
         if not kept.exists():
             log.info("%s: writing from voids, %d decodes", run.path, decodes)
-            written, _ = VoidArm.of(run, model).written(decodes, np.random.default_rng(6))
+            written, _ = arm.written(decodes, np.random.default_rng(6))
             write_json(kept, {"texts": filled(list(dict.fromkeys(written.texts)))})
         return list(read_json(kept)["texts"])
 

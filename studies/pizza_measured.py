@@ -107,18 +107,19 @@ class Measured:
         if key not in self.null:
             self.null[key] = null_nats(decoder, tokens)
         gain_n = self.null[key] - nats_given(decoder, tokens, vectors_nD)
-        return self._written(decoder.base, rows, texts) | {"gain_nats": gain_n.tolist()}
+        return self._written(decoder.base, rows, texts, tokens) | {"gain_nats": gain_n.tolist()}
 
     def _of_base(self, texts: Sequence[str]) -> dict[str, Any]:
         """What the first model's base writes of whole arrays: no bottleneck, no CLLM."""
-        base = self.first.base
-        return self._written(base, rewritten(base, self.first.tokens(texts)), texts)
+        base, tokens = self.first.base, self.first.tokens(texts)
+        return self._written(base, rewritten(base, tokens), texts, tokens)
 
-    def _written(self, base: BaseLM, rows: Tokens, texts: Sequence[str]) -> dict[str, Any]:
+    def _written(
+        self, base: BaseLM, rows: Tokens, texts: Sequence[str], tokens: TokenTexts
+    ) -> dict[str, Any]:
         """Topic hit, content F1 and exactness of what was written, (n,); BLEU; the first one."""
         written = base.to_text(rows)
-        wanted = [row.tolist() for row in self.first.tokens(texts).rows]
-        scores = score_texts(texts, written, wanted, rows)
+        scores = score_texts(texts, written, [row.tolist() for row in tokens.rows], rows)
         return {
             "hit": self.classifier(filled(written)).tolist(),
             "content_f1": scores.content_f1_N.tolist(),

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from toys import Spelled, ringed_field, stopping
+from toys import Spelled, killed_and_on, ringed_field
 
 from cllm.arms import write_from_voids
 from cllm.errors import InputError
@@ -156,13 +156,7 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
              "--decodes", "60", "--alarm", "2", "--out", str(tmp_path), "--json"]  # fmt: skip
-    with monkeypatch.context() as killed:
-        killed.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 1))
-        with pytest.raises(SystemExit):
-            correction.main(words)
-    with monkeypatch.context() as once:
-        once.setattr(void_arm, "write_from_voids", stopping(write_from_voids, 2))
-        correction.main(words)
+    killed_and_on(monkeypatch, void_arm, "write_from_voids", 1, 2, lambda: correction.main(words))
     told = json.loads(capsys.readouterr().out)
     assert told["parts"].keys() == {"usual", "steps"}
     for part in told["parts"].values():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import stopping
+from toys import killed_and_on
 
 from cllm.base import BaseLM
 from cllm.checkpoints import Folder
@@ -151,13 +151,7 @@ def test_the_study_writes_with_it_and_without_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--seeds", "2", "--steps", "3", "--decodes", "40", "--measured", "5",
              "--out", str(tmp_path)]  # fmt: skip
-    with monkeypatch.context() as killed:
-        killed.setattr(study, "fit_editor", stopping(study.fit_editor, after=1))
-        with pytest.raises(SystemExit):
-            study.main(words)
-    with monkeypatch.context() as once:
-        once.setattr(study, "fit_editor", stopping(study.fit_editor, after=1))
-        study.main(words)
+    killed_and_on(monkeypatch, study, "fit_editor", 1, 1, lambda: study.main(words))
     told = json.loads(capsys.readouterr().out)
     assert [(row["editor"], row["seed"]) for row in told["rows"]] == [
         ("without", 0), ("with", 0), ("without", 1), ("with", 1)

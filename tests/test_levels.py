@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from toys import command
+from toys import command, level_of
 
 from cllm import levels, pipeline
 from cllm.arrays import TokenArrays
@@ -36,11 +36,7 @@ WORDS, ROWS = 12, 6
 @pytest.fixture(scope="module")
 def below(tiny_base: BaseLM, corpus: Corpus) -> CLLM:
     """A CLLM of passages of the recipes, of 16 coordinates."""
-    torch.manual_seed(0)
-    some = passages_of(corpus.select("train"), WORDS)
-    model = CLLM.from_base(tiny_base, context=24, dim=16)
-    model.start(tiny_base.texts(some.ids, tiny_base.tokenize(some.texts), 24))
-    return model
+    return level_of(tiny_base, corpus, WORDS)
 
 
 @pytest.fixture(scope="module")

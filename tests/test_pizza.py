@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import ringed, ringed_field, stopping
+from toys import killed_and_on, ringed, ringed_field
 
 from cllm.corpus import Corpus, built_in_corpus
 from cllm.errors import InputError
@@ -280,13 +280,8 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(
     words = ["--topic", "gratin", "--texts", "3000", "--seconds", "8",
              "--base-seconds", "8", "--allow-weak-base", "--measured", "20", "--json",
              "--out", str(tmp_path)]  # fmt: skip
-    with monkeypatch.context() as killed:
-        killed.setattr(pizza, "fit", stopping(pizza.fit, after=1))
-        with pytest.raises(SystemExit):
-            pizza.main(words)
-    with monkeypatch.context() as rest:
-        rest.setattr(pizza, "fit", stopping(pizza.fit, after=3))
-        pizza.main(words)  # one of four second models was kept
+    # one of four second models was kept
+    killed_and_on(monkeypatch, pizza, "fit", 1, 3, lambda: pizza.main(words))
     told = json.loads(capsys.readouterr().out)
     one, seen = told["each"]
     assert (one["base"], seen["base"]) == ("blind", "seen")

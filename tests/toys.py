@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from cllm.base import BaseLM
 from cllm.cli import app
 from cllm.console import one_line_errors
+from cllm.corpus import Corpus
 from cllm.field import Field
+from cllm.model import CLLM
+from cllm.passages import passages_of
 from cllm.sphere import unit
 
 Vectors = np.ndarray
@@ -58,3 +64,23 @@ def stopping(does: Callable[..., Any], after: int) -> Callable[..., Any]:
         return does(*how, **more)
 
     return once_more
+
+
+def killed_and_on(
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, kept: int, left: int,
+    run: Callable[[], None],
+) -> None:  # fmt: skip
+    """It is killed once that was done `kept` times; again it has `left` of them to do, no more."""
+    for times, ends in ((kept, pytest.raises(SystemExit)), (left, nullcontext())):
+        with monkeypatch.context() as counted, ends:
+            counted.setattr(where, name, stopping(getattr(where, name), times))
+            run()
+
+
+def level_of(base: BaseLM, corpus: Corpus, words: int) -> CLLM:
+    """An untrained CLLM of passages of the training texts, of 16 coordinates."""
+    torch.manual_seed(0)
+    some = passages_of(corpus.select("train"), words)
+    model = CLLM.from_base(base, context=24, dim=16)
+    model.start(base.texts(some.ids, base.tokenize(some.texts), 24))
+    return model

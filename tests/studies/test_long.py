@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import stopping
+from toys import killed_and_on, level_of, stopping
 
 from cllm.base import BaseLM
 from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.levels import Packed, Passages
-from cllm.model import CLLM
-from cllm.passages import passages, passages_of
+from cllm.passages import passages
 from cllm.recipes import combination
 from studies import crossing, folding
 from studies import levels as study
@@ -26,11 +25,7 @@ WORDS, ROWS = 12, 6
 
 @pytest.fixture(scope="module")
 def base(tiny_base: BaseLM, corpus: Corpus) -> Passages:
-    torch.manual_seed(0)
-    some = passages_of(corpus.select("train"), WORDS)
-    below = CLLM.from_base(tiny_base, context=24, dim=16)
-    below.start(tiny_base.texts(some.ids, tiny_base.tokenize(some.texts), 24))
-    return Passages(below, WORDS, ROWS)
+    return Passages(level_of(tiny_base, corpus, WORDS), WORDS, ROWS)
 
 
 def tokens_of(base: Passages, corpus: Corpus, split: str) -> Any:
@@ -162,12 +157,8 @@ def test_crossing_writes_all_arms_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--texts", "300", "--seconds", "6", "--base-seconds", "6", "--critic-steps", "4",
              "--dim", "16", "--decodes", "20", "--out", str(tmp_path)]  # fmt: skip
-    with monkeypatch.context() as killed:
-        killed.setattr(crossing, "learnt", stopping(crossing.learnt, after=1))
-        with pytest.raises(SystemExit):
-            crossing.main(words)
-    monkeypatch.setattr(crossing, "learnt", stopping(crossing.learnt, after=1))
-    crossing.main(words)  # base, CLLM and one critic were kept
+    # base, CLLM and one critic were kept
+    killed_and_on(monkeypatch, crossing, "learnt", 1, 1, lambda: crossing.main(words))
     told = json.loads(capsys.readouterr().out)
     assert told["subjects"] == ["dry", "wet"]
     assert set(told["arms"]) == {"between", "within", "great circle", "base alone"}
@@ -183,13 +174,7 @@ def test_levels_are_trained_and_measured_arm_by_arm(
 ) -> None:
     words = ["--texts", "100", "--seconds", "6", "--base-seconds", "6", "--dim", "16",
              "--measured", "5", "--decodes", "10", "--json", "--out", str(tmp_path)]  # fmt: skip
-    with monkeypatch.context() as killed:
-        killed.setattr(study, "trained", stopping(study.trained, after=1))
-        with pytest.raises(SystemExit):
-            study.main(words)
-    with monkeypatch.context() as rest:
-        rest.setattr(study, "trained", stopping(study.trained, after=2))
-        study.main(words)
+    killed_and_on(monkeypatch, study, "trained", 1, 2, lambda: study.main(words))
     told = json.loads(capsys.readouterr().out)
     assert set(told["arms"]) == set(study.ARMS)
     assert told["dim_alone"] * told["passages"] == pytest.approx(16, rel=0.5)
