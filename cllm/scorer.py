@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -32,7 +33,7 @@ class Scorer:
 
     url: str  # as `http://host/v1`
     model: str | None = None
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     seconds: float = 120  # to wait for an answer, all of it
 
     def __post_init__(self) -> None:
@@ -93,9 +94,7 @@ def _asked(scorer: Scorer, path: str, body: Any) -> Any:  # noqa: ANN401 - JSON
     if scorer.key:  # which no redirect takes elsewhere
         request.add_unredirected_header("Authorization", f"Bearer {scorer.key}")
     try:
-        until = time.monotonic() + scorer.seconds
-        with urlopen(request, timeout=scorer.seconds) as answer:
-            return json.loads(_read(answer, until))
+        return json.loads(_answer(request, scorer.seconds))
     except HTTPError as error:
         with error:
             raise _no_use(scorer, f"status {error.code}") from None
@@ -106,14 +105,22 @@ def _asked(scorer: Scorer, path: str, body: Any) -> Any:  # noqa: ANN401 - JSON
         raise _no_use(scorer, "no JSON") from error
 
 
-def _read(answer: HTTPResponse, until: float) -> bytes:
-    """All of it; one that drips is cut off, as one that says nothing is."""
-    told = b""
-    while part := answer.read1(MOST_BYTES - len(told)):
-        told += part
-        if time.monotonic() > until:
-            raise TimeoutError("timed out")
-    return told
+def _answer(request: Request, seconds: float) -> bytes:
+    """All of it, whatever the endpoint drips: sockets have a limit for each part alone."""
+    found: Future[bytes] = Future()
+
+    def ask() -> None:
+        try:
+            with urlopen(request, timeout=seconds) as answer:
+                found.set_result(answer.read(MOST_BYTES))
+        except Exception as error:
+            found.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        return found.result(seconds)
+    except TimeoutError:
+        raise TimeoutError("timed out") from None
 
 
 def _no_use(scorer: Scorer, why: str) -> WorkError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from cllm.errors import InputError
 from cllm.improve import COPIED, LOOP, Loop, improve, settings_for
 from cllm.rounds import STAGES, do
 from cllm.run import RunFolder
+from cllm.scorer import Scorer
 from cluster import tasks
 from cluster.remote import (
     absolute,
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("--rounds must be 1 or more")
         how, settings = settings_for(o.preset, o.set, o.seed)
         needs = tasks.Needs(o.cpus, o.gpu, o.wait)
+        key = os.environ.get("CLLM_SCORER_KEY")
+        scorer = Scorer(o.scorer, o.scorer_model, key) if o.scorer else None
         run, out = absolute(o.run), lasting(o.out)
         with joined(o.address), tempfile.TemporaryDirectory(prefix="cllm-loop-") as room:
             require_seen(out)
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             place = Place(run, out, Path(room) if is_url(out) else Path(out))
             place.bring()
             start = RunFolder(Path(run)) if not is_url(run) else fetched(run, ["model"])
-            loop = Loop.begun(place.here, start, how, settings)
+            loop = Loop.begun(place.here, start, how, settings, scorer)
             place.send()
             try:
                 told = improve(loop, o.rounds, partial(place.work, needs=needs))
@@ -77,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", choices=("quick", "standard", "full"), default="standard")
     p.add_argument("--set", action="append", default=[], help="as in `cllm improve`")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--scorer", metavar="URL", help="as in `cllm improve`; workers have to reach "
+                   "it; its key, if any, from CLLM_SCORER_KEY here")  # fmt: skip
+    p.add_argument("--scorer-model", help="its model [default: the first it lists]")
     p.add_argument("--cpus", type=float, default=1, help="of a task")
     p.add_argument("--gpu", action="store_true", help="a task gets one")
     p.add_argument("--wait", type=float, default=60, help="seconds for a node that has them")

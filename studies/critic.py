@@ -46,6 +46,7 @@ RECIPES = tuple(kind for kind in KINDS if kind != "negation")  # which recipes h
 ARMS = {"edits": 1.0, "random": 0.0, "both": 0.5}  # share of edits among what is wrong
 LESS = {"edits_less_random": ("edits", "random"), "both_less_random": ("both", "random"),
         "both_less_edits": ("both", "edits")}  # fmt: skip
+UNTAUGHT = {f"{arm}_less_likelihood": (arm, "likelihood") for arm in ARMS}
 HELD_OUT = 400
 ALARMS = 0.01  # of held-out texts that a limit refuses
 METHOD = 4  # raised when the same critic would be trained otherwise
@@ -138,7 +139,7 @@ class Study:
             arm: np.stack([self._logits(arm, RECIPES, seed, texts)
                            for seed in range(self.options.seeds)])
             for arm in ARMS
-        }  # fmt: skip
+        } | self._untaught(texts)  # fmt: skip
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
             "void_texts": len(self.void_texts), "void_wrong": int(self.void_wrong_n.sum()),
@@ -148,11 +149,27 @@ class Study:
             "left_out": {kind: self._left_out(kind) for kind in self.options.left_out},
         }  # fmt: skip
 
+    def _untaught(self, texts: Sequence[str]) -> dict[str, Scores]:
+        """What the reference LM says of texts before it learns anything wrong, (S, n) each.
+
+        How likely they are, a token, and how usual that is among held-out texts, as the judge has.
+        """
+        known_C, cost_n = (self._cost(some) for some in (self.held_out, texts))
+        rank_n = np.searchsorted(np.sort(known_C), cost_n)
+        usual_n = np.minimum(rank_n, len(known_C) - rank_n) / len(known_C)
+        scores = {"likelihood": -cost_n, "usual": usual_n}
+        return {name: np.tile(score_n, (self.options.seeds, 1)) for name, score_n in scores.items()}
+
+    def _cost(self, texts: Sequence[str]) -> Scores:
+        """Nats a token."""
+        tokens = self.model.tokens(texts)
+        return self.reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
+
     def _on_failures(self, logits: Mapping[str, Scores]) -> dict[str, Any]:
         """Of each arm's logits (S, n) of all kinds of texts: over seeds and texts.
 
         AUROC on decodes; what a limit lets through that 99 of 100 held-out texts pass; and the
-        arms less random corruption, of the same seeds and texts.
+        arms less random corruption and less the reference LM, of the same seeds and texts.
         """
         sizes = {"wrong": int(self.wrong_n.sum()), "right": int((~self.wrong_n).sum()),
                  "withheld": len(self.withheld), "unseen": len(self.unseen),
@@ -178,7 +195,7 @@ class Study:
             for arm, part in parts.items():
                 each = [_told_apart({k: part[k][s][rows[k]] for k in sizes}) for s in seeds_S]
                 found[arm] = {name: np.array([one[name] for one in each]) for name in each[0]}
-            for name, (arm, other) in LESS.items():
+            for name, (arm, other) in (LESS | UNTAUGHT).items():
                 found[name] = {one: found[arm][one] - found[other][one] for one in found[arm]}
             return found
 

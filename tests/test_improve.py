@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_scorer import says, stand_in
 from toys import command
 
 from cllm import discovery, improve, pipeline, rounds
@@ -614,15 +616,21 @@ def test_rounds_at_a_url_are_those_of_a_folder(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_round_is_made_by_tasks_of_a_cluster(small: RunFolder, tmp_path: Path) -> None:
+def test_a_round_is_made_by_tasks_of_a_cluster_and_a_scorer_chooses(
+    small: RunFolder, tmp_path: Path
+) -> None:
     words = [part for change in SHORT for part in ("--set", change)]
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster.improve", "--run", str(small.path), "--out",
-         str(tmp_path / "loop"), "--rounds", "1", "--preset", "quick", "--address", "local",
-         *words, "--set", "share=0", "--set", "least=0"],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+    with stand_in(says("[1]")) as (url, heard):
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster.improve", "--run", str(small.path), "--out",
+             str(tmp_path / "loop"), "--rounds", "1", "--preset", "quick", "--address", "local",
+             *words, "--set", "least=0", "--scorer", url],
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+            env=os.environ | {"CLLM_SCORER_KEY": "secret"},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert [one["round"] for one in told["rounds"]] == [0, 1]
+    assert [one["kept"] for one in told["rounds"][1:]] == [1]
+    assert {one["key"] for one in heard} == {"Bearer secret"}
+    assert "secret" not in done.stdout + done.stderr
     assert RunFolder(tmp_path / "loop" / "round-1").load_model().hash == told["rounds"][1]["model"]
