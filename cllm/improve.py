@@ -199,14 +199,19 @@ class Loop:
         seconds = self.notes(number).get("seconds", {})
         self.note(number, seconds=seconds | {stage: round(time.perf_counter() - begun, 2)})
 
+    @property
+    def there(self) -> list[int]:
+        """Rounds that have a folder."""
+        found = (re.fullmatch(r"round-(\d+)", path.name) for path in self.path.glob("round-*"))
+        return sorted(int(match[1]) for match in found if match)
+
     def require_parents(self) -> None:
         """Refuse to go on where a round was deleted or exchanged that another one came from.
 
         Raises:
             InputError: it names the rounds.
         """
-        found = (re.fullmatch(r"round-(\d+)", path.name) for path in self.path.glob("round-*"))
-        there = sorted(int(match[1]) for match in found if match)
+        there = self.there
         for number in there:
             if number == 0:
                 continue
@@ -237,25 +242,25 @@ def improve(
     loop.require_parents()
     told = read_json(loop.path / LOOP)
     told.pop("ended", None)
-    for number in range(max(rounds + 1, len(told["rounds"]))):
+    whole = [number for number in loop.there if loop.done(number, "measure")]
+    for number in range(max([rounds, *whole]) + 1):
         for stage in LATER if number else FIRST:
             if not loop.done(number, stage):
                 log.info("round %d: %s", number, stage)
                 work(loop, number, stage)
             if ended := loop.notes(number).get("ended"):
                 break
-        told = _summed_up(loop, number, told)
-        if ended := ended or too_bad(loop, told["rounds"]):
+        told = _summed_up(loop, told)
+        if ended := ended or too_bad(loop, number):
             log.warning("round %d: %s; the best is round %d", number, ended, told["best"])
             write_json(loop.path / LOOP, told | {"ended": ended})
             return told | {"ended": ended}
     return told
 
 
-def _summed_up(loop: Loop, number: int, told: dict[str, Any]) -> dict[str, Any]:
-    """improve.json with what is known of rounds up to this one, and a link to the best of them."""
-    rounds = [loop.notes(k).get("measured") for k in range(number + 1)]
-    measured = [dict(one) for one in rounds if one]
+def _summed_up(loop: Loop, told: dict[str, Any]) -> dict[str, Any]:
+    """improve.json with what is known of all rounds, and a link to the best of them."""
+    measured = [one for number in loop.there if (one := loop.notes(number).get("measured"))]
     best = max(measured, key=lambda one: one["validation_ratio"])["round"]
     told |= {"rounds": measured, "best": best}
     write_json(loop.path / LOOP, told)
@@ -266,10 +271,10 @@ def _summed_up(loop: Loop, number: int, told: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def too_bad(loop: Loop, rounds: Sequence[dict[str, Any]]) -> str:
-    """Why the loop ends after these rounds; "" where it goes on."""
-    ratio, least = rounds[-1]["validation_ratio"], loop.how.least
-    if ratio >= least:
+def too_bad(loop: Loop, number: int) -> str:
+    """Why the loop ends after a round; "" where it goes on."""
+    ratio, least = loop.notes(number).get("measured", {}).get("validation_ratio"), loop.how.least
+    if ratio is None or ratio >= least:
         return ""
     return f"real held-out texts gain {ratio:.3f} of what they did in round 0, below {least:g}"
 

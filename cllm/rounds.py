@@ -87,6 +87,7 @@ def choose_texts(loop: Loop, number: int) -> None:
             new = apart(good, loop.notes(number)["duplicate_above"])
         if loop.scorer and new:
             asked = new[: loop.asked]
+            loop.note(number, scorer=loop.scorer.url)
             new = [asked[row] for row in choose(loop.scorer, [idea.text for idea in asked])]
         kept = new[: room_for(corpus, how.share)]
         if not new:

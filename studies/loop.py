@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
-from cllm.files import replacing, write_json
+from cllm.files import digest, replacing, write_json
 from cllm.improve import Loop, improve, settings_for
 from cllm.run import SHIPPED_VOIDS, RunFolder
 from studies.loop_told import draw_loops, summary, table, verdicts
@@ -92,7 +92,8 @@ def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
     name = "-".join(arm.replace(",", "").replace("%", "").split())
     log.info("%s, seed %d", arm, seed)
     loop = Loop.begun(o.out / f"{name}-{seed}", RunFolder(o.run), how, settings)
-    first = o.out / f"round-0-{seed}"  # the same for all arms
+    made_from = digest(loop.start, settings.model_dump_json(), str(how.measured))[:8]
+    first = o.out / f"round-0-{made_from}-{seed}"  # the same for all arms
     if first.exists() and not loop.round(0).path.exists():
         with replacing(loop.round(0).path) as new:
             shutil.copytree(first, new)
