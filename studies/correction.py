@@ -2,9 +2,9 @@
 
 The void arm at equal decode budget, for each run and seed: places decoded as they are (none),
 settled (decoded, and taken where their texts lie), as usual (half of them steps off what settled),
-and as usual with each further part, and with all. What counts is how many new texts, sound and in
-place, come of it; and whether passes that disagree tell texts that are not valid. Goes on where it
-stopped.
+both with each further part, with all, and with all but one. What counts is how many new texts,
+sound and in place, come of it; and whether passes that disagree tell texts that are not valid.
+Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -33,17 +33,23 @@ log = logging.getLogger(__name__)
 
 METHOD = 2  # raised when the same model would be measured otherwise
 KNOWN = 200  # held-out texts that say how much passes agree
+FURTHER: dict[str, dict[str, int]] = {
+    "steps": {"steps": 5}, "retreat": {"retreat": 3}, "best of": {"best_of": 3},
+    "passes": {"passes": 2},
+}  # fmt: skip
+ALL = Correction(steps=5, retreat=3, best_of=3, passes=2)
 PARTS = {
     "none": Correction(settled=False, walked=0),
     "settled": Correction(walked=0),
+    **{f"settled, {part}": Correction(walked=0, **how) for part, how in FURTHER.items()},
     "usual": USUAL,
-    "steps": Correction(steps=5),
+    **{part: Correction(**how) for part, how in FURTHER.items()},
     "one step": Correction(steps=1),
-    "retreat": Correction(retreat=3),
-    "best of": Correction(best_of=3),
-    "passes": Correction(passes=2),
-    "all": Correction(steps=5, retreat=3, best_of=3, passes=2),
-}
+    "all": ALL,
+    **{f"all but {part}": replace(ALL, **dict.fromkeys(how, int(part == "best of")))
+       for part, how in FURTHER.items()},
+}  # fmt: skip
+ALARMED = 400  # texts of a draw that passes are tried on, at most
 Row = dict[str, Any]
 
 
@@ -72,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "decodes": options.decodes, "seeds": options.seeds,
             "runs": [named(run) for run, _ in arms],
             "parts": {part: of_part(rows, part) for part in options.parts},
-            "alarm": [alarm(run, arm, options) for run, arm in arms if options.alarm],
+            "alarm": [alarm(run, arm, options, part) for run, arm in arms if options.alarm
+                      for part in ("usual", "none")],
         }  # fmt: skip
         write_json(options.out / "correction.json", told)
         print(json.dumps(told))
@@ -120,28 +127,32 @@ def rows_of(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> list[R
     return rows
 
 
-def alarm(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> Row:
-    """How well agreement of passes tells valid texts from others of the void arm, as usual: AUROC.
+def alarm(run: RunFolder, arm: VoidArm, options: argparse.Namespace, part: str) -> Row:
+    """How well agreement of passes tells valid texts from others of the void arm: AUROC.
 
-    Of each seed; 0.5 is chance, None where all are valid or none is.
+    As usual, or of all that is decoded where nothing is settled and nothing left out (none). Of
+    each seed; 0.5 is chance, None where all are valid or none is.
     """
     o, made, found = options, made_of(run, arm), []
+    arm = arm if part == "usual" else replace(arm, plausible=None)
     for seed in range(o.seeds):
-        asked = o.alarm, seed, o.decodes, arm.field.rest, arm.field.least_score, METHOD
+        asked = part, o.alarm, seed, o.decodes, arm.field.rest, arm.field.least_score, METHOD
         kept = o.out / f"alarm-{digest(*made, str(asked))}.json"
         if not kept.exists():
-            log.info("%s, seed %d: %d passes over what was written", run.path.name, seed, o.alarm)
-            written, ideas = arm.written(o.decodes, np.random.default_rng([seed, 6]))
-            valid_n = np.array([idea.verdict.valid for idea in ideas], bool)
-            agreed_n = agreement(
-                arm.model, written.points_nD, written.texts, o.alarm, np.random.default_rng(seed)
-            )
+            log.info("%s, seed %d: %d passes over %s", run.path.name, seed, o.alarm, part)
+            written, ideas = arm.written(o.decodes, np.random.default_rng([seed, 6]), PARTS[part])
+            texts, rng = written.texts[:ALARMED], np.random.default_rng(seed)
+            valid_n = np.array([idea.verdict.valid for idea in ideas[:ALARMED]], bool)
+            agreed_n = (
+                agreement(arm.model, written.points_nD[:ALARMED], texts, o.alarm, rng)
+                if written.points_nD is not None and texts else np.zeros(0)
+            )  # fmt: skip
             both = 0 < valid_n.sum() < len(valid_n)
             area = auroc(agreed_n[~valid_n], agreed_n[valid_n]) if both else None
-            write_json(kept, {"texts": len(ideas), "valid": int(valid_n.sum()), "auroc": area})
+            write_json(kept, {"texts": len(texts), "valid": int(valid_n.sum()), "auroc": area})
         found.append(read_json(kept))
     areas = [one["auroc"] for one in found if one["auroc"] is not None]
-    told: Row = {"run": named(run), "passes": o.alarm, "each": found}
+    told: Row = {"run": named(run), "part": part, "passes": o.alarm, "each": found}
     if areas:
         mean = of_few(np.array(areas))
         told |= {"auroc": mean.mean, "ci": mean.ci}

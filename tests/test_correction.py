@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,19 +157,21 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--runs", str(SHIPPED_VOIDS), "--parts", "usual", "steps", "--seeds", "1",
              "--decodes", "60", "--alarm", "2", "--out", str(tmp_path), "--json"]  # fmt: skip
-    killed_and_on(monkeypatch, void_arm, "write_from_voids", 1, 2, lambda: correction.main(words))
+    killed_and_on(monkeypatch, void_arm, "write_from_voids", 1, 3, lambda: correction.main(words))
     told = json.loads(capsys.readouterr().out)
     assert told["parts"].keys() == {"usual", "steps"}
     for part in told["parts"].values():
         assert part["decodes"] <= 60
         assert part["new"] <= part["yields"] <= part["texts"] <= part["decodes"]
 
-    (alarm,) = told["alarm"]
-    (one,) = alarm["each"]
+    usual, raw = told["alarm"]
+    assert [usual["part"], raw["part"]] == ["usual", "none"]
+    (one,) = usual["each"]
     assert (one["texts"], one["valid"]) == (
         told["parts"]["usual"]["texts"], told["parts"]["usual"]["valid"]
     )  # fmt: skip
-    assert alarm.get("auroc") == one["auroc"], "of one seed the mean is its own"
+    assert usual.get("auroc") == one["auroc"], "of one seed the mean is its own"
+    assert raw["each"][0]["texts"] > 50, "nothing is left out of what is decoded as it is"
 
     def never(*_: object) -> None:
         raise AssertionError("it was counted before")
@@ -176,6 +179,14 @@ def test_the_study_counts_each_part_and_goes_on_where_it_stopped(
     monkeypatch.setattr(void_arm, "write_from_voids", never)
     correction.main(words)
     assert json.loads(capsys.readouterr().out) == told
+
+
+def test_parts_are_added_to_what_settles_and_left_out_of_all() -> None:
+    parts = correction.PARTS
+    assert parts["settled, best of"] == replace(parts["settled"], best_of=3)
+    assert parts["all but best of"] == replace(parts["all"], best_of=1)
+    assert parts["all but passes"] == replace(parts["all"], passes=0)
+    assert len(set(parts.values())) == len(parts)
 
 
 def test_a_ratio_needs_something_to_divide_by() -> None:
