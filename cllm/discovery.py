@@ -194,6 +194,8 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
 def let_choose(run: RunFolder, ideas: Sequence[Idea], scorer: Scorer, most: int) -> list[Idea]:
     """Have another model choose among the `most` best new texts; kept with the ideas."""
     candidates = [idea for idea in best_first(ideas) if idea.yields][:most]
+    if not candidates:
+        log.warning("no text is new and sound: the scorer was not asked")
     rows = choose(scorer, [idea.text for idea in candidates])
     place_of = {candidates[row].id: place for place, row in enumerate(rows, 1)}
     chosen = [replace(idea, chosen=place_of.get(idea.id)) for idea in ideas]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--json", action="store_true", help="kept for uniformity: the output is JSON")
     p.add_argument("--run", type=Path, default=SHIPPED, help="of built-in recipes")
     p.add_argument("--seeds", type=int, default=5)
-    p.add_argument("--steps", type=int, default=2000, help="of each critic")
+    p.add_argument("--steps", type=int, default=1000, help="of each critic")
     p.add_argument("--texts", type=int, default=20_000, help="real ones that a critic sees at most")
     p.add_argument("--decodes", type=int, default=1500, help="that failures are looked for in")
     p.add_argument("--voids", type=Path, default=SHIPPED_VOIDS, help="a run that writes from voids")
@@ -143,11 +144,17 @@ class Study:
         return {
             "decodes": len(self.decodes), "wrong": int(self.wrong_n.sum()),
             "void_texts": len(self.void_texts), "void_wrong": int(self.void_wrong_n.sum()),
+            "faults": self._faults(self.decodes), "void_faults": self._faults(self.void_texts),
             "steps": self.options.steps, "seeds": self.options.seeds,
             "failures": self._on_failures(logits),
             "left_out_seeds": self.options.left_out_seeds,
             "left_out": {kind: self._left_out(kind) for kind in self.options.left_out},
         }  # fmt: skip
+
+    def _faults(self, texts: Sequence[str]) -> dict[str, int]:
+        """How many texts break which rules of the checker."""
+        kinds = (sorted({fault.rule for fault in self.check(text)}) for text in texts)
+        return dict(Counter(", ".join(rules) for rules in kinds if rules).most_common())
 
     def _untaught(self, texts: Sequence[str]) -> dict[str, Scores]:
         """What the reference LM says of texts before it learns anything wrong, (S, n) each.

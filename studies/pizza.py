@@ -41,7 +41,7 @@ from studies.topics import Topic, most_shared
 log = logging.getLogger(__name__)
 
 BASES = ("blind", "seen")  # whether the base LLM saw the topic
-QUICK_BASE = 240  # seconds: texts are to be restored well, and the preset's base is only begun
+QUICK_BASE = 400  # seconds: texts are to be restored well, and the preset's base is only begun
 METHOD = 5  # raised when the same models would be measured otherwise
 
 
@@ -142,7 +142,8 @@ class Experiment:
         seconds = {kind: self.second(kind) for kind in KINDS}
         made_from = digest(first.hash, *(m.hash for m in seconds.values()),
                            str((self.options.measured, METHOD)))  # fmt: skip
-        if kept.exists() and read_json(kept)["made_from"] == made_from:
+        drawn = (self.options.out / self.picture).exists()
+        if drawn and kept.exists() and read_json(kept)["made_from"] == made_from:
             return read_json(kept)
         log.info("%s over a base that %s it: measuring", self.topic.name,
                  "saw" if self.base == "seen" else "never saw")  # fmt: skip
