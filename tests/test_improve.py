@@ -28,6 +28,7 @@ from cllm.errors import InputError, WorkError
 from cllm.files import read_json, write_json
 from cllm.ideas import save_ideas
 from cllm.improve import Loop, settings_for
+from cllm.judge import Judge
 from cllm.made import made_part, mixed, real_part, room_for, with_made
 from cllm.model import CLLM
 from cllm.recipes import Grammar, check
@@ -338,6 +339,20 @@ def test_arrays_stand_beside_real_texts() -> None:
 
 
 @pytest.mark.chain
+def test_rounds_that_were_removed_are_not_made_again_unasked(
+    small: RunFolder, whole: Loop, tmp_path: Path
+) -> None:
+    loop = begun(small, tmp_path / "loop", "least=0")
+    for k in range(2):
+        shutil.copytree(whole.round(k).path, loop.round(k).path, symlinks=True)
+    shutil.copyfile(whole.path / "improve.json", loop.path / "improve.json")
+    asked: list[int] = []
+    told = improve.improve(loop, 1, lambda _, number, __: asked.append(number))
+    assert not asked
+    assert [one["round"] for one in told["rounds"]] == [0, 1]
+
+
+@pytest.mark.chain
 def test_another_loop_goes_on_from_a_round_and_knows_what_is_real(
     whole: Loop, tmp_path: Path
 ) -> None:
@@ -392,6 +407,24 @@ def test_a_round_without_a_text_ends_the_loop(after_write: Callable[..., Loop]) 
     loop = after_write()
     save_ideas(loop.candidates(1), [], loop.notes(1)["parent_model"])
     assert improve.improve(loop, 2)["ended"] == "no text was written from a void"
+
+
+@pytest.mark.chain
+def test_a_judge_that_passes_everything_is_told(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    loop = after_write()
+    for faults, told in ((["bad"], False), ([], True)):
+
+        def judge_of(_: Loop, corpus: Corpus, held_out: Any, faults: Any = faults) -> Judge:
+            return Judge.calibrate(corpus.ids, corpus.texts, held_out, checker=lambda _: faults)
+
+        monkeypatch.setattr(rounds, "judge_of", judge_of)
+        rounds.do(loop, 1, "write")
+        assert loop.notes(1)["valid"] == told * len(loop.written(1))
+        assert ("passed all" in caplog.text) == told
+    assert "guards little" in caplog.text
 
 
 @pytest.mark.chain
