@@ -109,11 +109,11 @@ _DOUBLED = re.compile(r"([bdgmnprt])\1$")
 
 
 def content_items(text: str) -> frozenset[str]:
-    """Ingredient names where the text has an "ingredients:" part, content lemmas otherwise."""
-    _, recipe, rest = text.partition("ingredients:")
-    if not recipe:
+    """Ingredient names of a text with "ingredients:" parts, of all of them; else content lemmas."""
+    parts = [part.partition("steps:")[0] for part in text.split("ingredients:")[1:]]
+    if not parts:
         return _lemmas(text)
-    lines = _SALT_AND.sub(";", rest.partition("steps:")[0]).split(";")
+    lines = (line for part in parts for line in _SALT_AND.sub(";", part).split(";"))
     names = (_ingredient(line.strip().rstrip(".")) for line in lines)
     return frozenset(name for name in names if name)
 

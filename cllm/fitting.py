@@ -20,7 +20,7 @@ from cllm.editor import fit_editor
 from cllm.errors import InputError
 from cllm.files import digest, replacing
 from cllm.levels import Passages
-from cllm.losses import Restoring
+from cllm.losses import Rebuilding, Restoring
 from cllm.model import CLLM
 from cllm.passages import passages_of
 from cllm.progress import training_progress
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 GIB = 2**30
 ROOM = 4 * GIB  # of passages' vectors that are kept in memory, in bytes
+REBUILDING = 0.3  # share of the time of a CLLM over passages in which it writes nothing yet
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Fitted:
     texts: TrainingTexts
     result: Fit
     prefixes: list[int]
-    editing: Fit | None = None
+    others: tuple[Fit, ...] = ()  # before it, or of its editor
 
     def remove(self) -> None:
         """The checkpoints, once all is safe."""
-        for training in filter(None, (self.result, self.editing)):
+        for training in (*self.others, self.result):
             training.checkpoint.remove()
 
 
@@ -71,15 +72,20 @@ def fit_cllm(
     model.start(texts.real)
     if spread.settings.checkpointing:
         model.recompute()
+    loop, others = settings.train.loop, []
+    if isinstance(base, Passages) and model.config.form == "mirrored":
+        rebuilding = Rebuilding(model, settings.train, texts.held_out)
+        part, loop = loop.for_share(REBUILDING), loop.for_share(1 - REBUILDING)
+        with training_progress(f"{name}, arrays alone") as report:
+            others = [fit(rebuilding, texts.both, part, folder.with_name("arrays"), report)]
     task = Restoring(model, settings.train, texts.held_out, spread.workers, texts.edits)
     with training_progress(name) as report:
-        result = fit(task, texts.both, settings.train.loop, folder, report, spread=spread)
+        result = fit(task, texts.both, loop, folder, report, spread=spread)
     model.train(False)
-    editing = None
     if settings.editor:
         own = replace(spread, report=None)  # which is told of the CLLM
-        editing = fit_editor(model, texts, settings, folder.with_name("editor"), own)
-    return Fitted(model, texts, result, task.prefixes, editing)
+        others.append(fit_editor(model, texts, settings, folder.with_name("editor"), own))
+    return Fitted(model, texts, result, task.prefixes, tuple(others))
 
 
 def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Passages:

@@ -204,6 +204,38 @@ class Restoring(Task):
         return torch.where(partial_B1, weight_BT, 1.0)
 
 
+class Rebuilding(Restoring):
+    """Task: restore arrays, and no text: a step that writes nothing is far cheaper.
+
+    It goes before `Restoring` where a text has many passages.
+    """
+
+    def __init__(self, model: CLLM, settings: TrainSettings, held_out: TokenTexts) -> None:
+        super().__init__(model, settings, held_out)
+        self.identity = digest("arrays alone", self.identity)
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The error of arrays, of whole vectors and of prefixes, over what arrays vary."""
+        array_BMH, mask_BM = self.model.base.arrays(batch)
+        clean_BD = self.model.encode_array(array_BMH, mask_BM)
+        kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
+        memory_BMH = self.model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
+        weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, self.settings.prefix_weight)
+        error = array_error(self.model, memory_BMH, array_BMH, mask_BM, weight_B1, batch)
+        return {"loss": error, "array": error}
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Minus the error of held-out arrays, given their vectors."""
+        errors = [
+            squared_error(self.model.decode_array(self.model.encode_array(array_BMH, mask_BM)),
+                          array_BMH, mask_BM, mask_BM.new_ones(len(mask_BM), 1)).mean()
+            for _, batch in self.held_out.in_order(64)
+            for array_BMH, mask_BM in [self.model.base.arrays(batch.to(self.model.device))]
+        ]  # fmt: skip
+        return -float(torch.stack(errors).mean() / self.model.spread.square())
+
+
 def _told(model: CLLM) -> str:
     """Its configuration, without what it does not have: so trainings begun earlier go on."""
     told: str = model.config.to_json_string()

@@ -47,6 +47,7 @@ Floats = NDArray[np.float64]
 
 WET = ("soup", "stew", "curry", "risotto")  # words of dishes that stand for one subject
 TAIL = 0.01  # of a subject's held-out texts that its critic refuses
+VOID_DIM = 8  # coordinates that voids are sought in: more take hours
 MIDDLE = (0.3, 0.7)  # of a great circle
 PICKED = 10  # texts that are shown
 BOTH = (0.2, 0.8)  # chances of the first subject between which a text's words are of both
@@ -61,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("give --first and --second, or neither for built-in recipes")
         corpus = of_two(o)
         settings = overridden(
-            "quick", dim=o.dim, seed=o.seed, seconds=o.seconds, base_seconds=o.base_seconds
-        )
+            "quick", dim=o.dim, seed=o.seed, seconds=o.seconds, base_seconds=o.base_seconds,
+            aim="voids", changes=[f"void_dim={VOID_DIM}"],
+        )  # fmt: skip
         run = RunFolder(o.out)
         trained(run, corpus, settings)
         told = crossed(run, corpus, settings, o)
@@ -171,15 +173,34 @@ def crossed(
                      tastes)
         for test in [corpus.select("test")] for name in names
     }  # fmt: skip
+    accepted = {arm: taken(sampler, texts, tastes) for arm, (texts, _) in arms.items()}
     for arm, (texts, decodes) in arms.items():
-        told["arms"][arm] = judged(sampler, texts, tastes, of_first) | {"decodes": decodes}
-    crossing, _ = arms["between"]
-    worst = np.min([tastes[name].logits(crossing) for name in names], axis=0) if crossing else []
+        told["arms"][arm] = {"decodes": decodes} | counted(
+            sampler, texts, accepted[arm], tastes, of_first
+        )
+    told["accepted a decode, between less"] = {
+        arm: less(told["arms"]["between"], other)
+        for arm, other in told["arms"].items() if arm != "between"
+    }  # fmt: skip
+    crossing, good = arms["between"][0], accepted["between"]
+    chosen = [text for text, fine in zip(crossing, good, strict=True) if fine]
+    worst = np.min([taste.logits(chosen) for taste in tastes.values()], axis=0) if chosen else []
     best = np.argsort(-np.asarray(worst), kind="stable")[:PICKED]
     some = np.random.default_rng(0).permutation(len(crossing))[:PICKED]
-    told["best"] = [crossing[row] for row in best]
+    told["best"] = [chosen[row] for row in best]  # of those that are accepted
     told["random"] = [crossing[row] for row in some]
     return told | {"seed": settings.seed, "dim": options.dim}
+
+
+def less(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Difference of two arms' accepted texts a decode (Newcombe 1998, method 10).
+
+    Texts count as independent, which those of one void are not quite.
+    """
+    a, b = (wilson(one["accepted"], max(1, one["decodes"])) for one in (mine, other))
+    mean = a.mean - b.mean
+    low = mean - np.hypot(a.mean - a.low, b.high - b.mean)
+    return {"mean": mean, "ci": [low, mean + np.hypot(a.high - a.mean, b.mean - b.low)]}
 
 
 def written(
@@ -203,31 +224,41 @@ def written(
         slerp(a[None], b[None], share[None])
         for a, b, share in zip(first_nD, last_nD, share_n, strict=True)
     ])  # fmt: skip
-    circle = [text for text in sampler.model.decode(middle_nD) if text.strip()]
-    found["great circle"] = (list(dict.fromkeys(circle)), o.decodes)
-    alone = unaided(sampler.model, train.texts)(o.decodes, o.seed).texts
-    found["base alone"] = (list(dict.fromkeys(filter(str.strip, alone))), o.decodes)
+    others = {
+        "great circle": sampler.model.decode(middle_nD),
+        "base alone": unaided(sampler.model, train.texts)(o.decodes, o.seed).texts,
+    }
+    for arm, some in others.items():
+        texts = list(dict.fromkeys(filter(str.strip, some)))
+        likely = sampler.likely(texts) if sampler.likely and texts else [True] * len(texts)
+        kept = [text for text, good in zip(texts, likely, strict=True) if good]
+        found[arm] = (kept, o.decodes)  # of what is plausible, as the voids' are
     return found
 
 
-def judged(
-    sampler: Sampler,
-    texts: Sequence[str],
-    tastes: Mapping[str, Taste],
-    of_first: Callable[[Sequence[str]], Floats],
-) -> dict[str, Any]:
+def taken(sampler: Sampler, texts: Sequence[str], tastes: Mapping[str, Taste]) -> NDArray[np.bool_]:
+    """Which texts both critics pass and are like no known one, (n,)."""
+    if not texts:
+        return np.zeros(0, bool)
+    verdicts = sampler.places.judge.judge(list(texts))
+    passes = np.array([taste.passes(texts) for taste in tastes.values()])
+    return np.asarray(passes.all(0) & [not verdict.duplicate for verdict in verdicts])
+
+
+def counted(
+    sampler: Sampler, texts: Sequence[str], accepted: NDArray[np.bool_],
+    tastes: Mapping[str, Taste], of_first: Callable[[Sequence[str]], Floats],
+) -> dict[str, Any]:  # fmt: skip
     """Who passes them, how many are like no known one, and whose words they have."""
     if not texts:
         return {"texts": 0, "accepted": 0}
-    passes = np.array([taste.passes(texts) for taste in tastes.values()])
-    new = np.array([not verdict.duplicate for verdict in sampler.places.judge.judge(list(texts))])
     chance = of_first(texts)
     both_words = (chance > BOTH[0]) & (chance < BOTH[1])
-    accepted = passes.all(0) & new
+    new = [not verdict.duplicate for verdict in sampler.places.judge.judge(list(texts))]
     return {
-        "texts": len(texts), "new": int(new.sum()), "accepted": int(accepted.sum()),
+        "texts": len(texts), "new": sum(new), "accepted": int(accepted.sum()),
         "accepted_ci": wilson(int(accepted.sum()), len(texts)).ci,
-        "passed": dict(zip(tastes, passes.sum(1).tolist(), strict=True)),
+        "passed": {name: int(taste.passes(texts).sum()) for name, taste in tastes.items()},
         "words of both": int(both_words.sum()),
         "accepted, words of both": int((accepted & both_words).sum()),
     }  # fmt: skip

@@ -136,7 +136,11 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
         return dict(told)
     log.info("%s, seed %d", arm, seed)
     trained(run, passages_of(corpus, o.passage) if arm == ALONE else corpus, settings)
-    told = restored(run, corpus.select("test").sample(o.measured), o) | {"made_of": made_of}
+    texts = corpus.select("test").sample(o.measured)
+    told = restored(run, texts, o) | {"made_of": made_of}
+    told |= {"recipes": [text.count("title:") for text in texts.texts] if not o.corpus else None,
+             "beyond": [len(row) > settings.base.context
+                        for row in run.load_base().tokenize(texts.texts)]}  # fmt: skip
     if arm != ALONE:  # a text has no vector of its own there, and so no void
         pipeline.embed_corpus(run, replace=True)
         discovery.search_voids(run, seed, quick=True)
@@ -234,10 +238,13 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Means of each arm, and two levels less each other arm, over seeds and texts.
 
     Without vectors a text costs what the cheaper of two LMs says, that of whole texts and that of
-    passages; of a cut text the gain is its opening's.
+    passages, and a menu no more than its recipes one by one, whose entropy is known; of a cut text
+    the gain is its opening's.
     """
     told: dict[str, Any] = {"arms": {}, "two levels less": {}}
     without = np.minimum(*(np.array([one["without"] for one in arms[a]]) for a in (TWO, ALONE)))
+    if recipes := arms[TWO][0].get("recipes"):
+        without = np.minimum(without, Grammar("plain").entropy_nats * np.array(recipes))
     values: dict[str, dict[str, Floats]] = {}
     for arm, seeds in arms.items():
         of = {
@@ -256,6 +263,12 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             name: shown(paired_difference(values[TWO][name], values[arm][name], _rng()))
             for name in PER_TEXT
         }
+    beyond = np.array(arms[TWO][0].get("beyond", ()), bool)
+    if beyond.any():
+        mine, cut = (values[arm]["content_f1"][:, beyond] for arm in (TWO, CUT))
+        told["two levels less cut, texts beyond a context"] = {
+            "texts": int(beyond.sum()), "content_f1": shown(paired_difference(mine, cut, _rng())),
+        }  # fmt: skip
     return told
 
 

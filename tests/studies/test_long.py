@@ -16,7 +16,7 @@ from cllm.corpus import Corpus
 from cllm.errors import InputError
 from cllm.levels import Packed, Passages
 from cllm.passages import passages
-from cllm.recipes import combination
+from cllm.recipes import Grammar, combination
 from studies import crossing, folding
 from studies import levels as study
 
@@ -47,6 +47,9 @@ def test_folding_reads_no_more_than_a_way_allows(base: Passages, corpus: Corpus)
     for k in (2, 4, 8):
         assert read[f"cut {k}x"] <= full / k + 4
         assert read[f"folded {k}x"] <= max(full / k, int(before_B.sum())) + 2 * 4
+    lengths_B = [int(context.some.mask_nt[context.some.text_n == b].sum()) for b in range(4)]
+    for k in (2, 4, 8):
+        assert read[f"cut {k}x"] == 4 + sum(length // k for length in lengths_B), "to the token"
     assert read["folded 2x"] > read["vectors alone"], "some are unfolded"
 
 
@@ -127,10 +130,28 @@ def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     })  # fmt: skip
     gains = {name: of["gain_nats"]["mean"] for name, of in told["arms"].items()}
     assert gains == {study.TWO: 30, study.ALONE: 40, study.CUT: 30}, "a cut text's is its own"
+    capped = study.summary({
+        study.TWO: arm(0.5, 60, 100, recipes=[2, 3], beyond=[False, True]),
+        study.ALONE: arm(0.7, 50, 90), study.CUT: arm(0.2, 10, 40),
+    })  # fmt: skip
+    one = Grammar("plain").entropy_nats
+    assert capped["arms"][study.TWO]["gain_nats"]["mean"] == pytest.approx(2.5 * one - 60), (
+        "a menu costs no more than its recipes"
+    )
+    long = capped["two levels less cut, texts beyond a context"]
+    assert (long["texts"], long["content_f1"]["mean"]) == (1, pytest.approx(0.3))
     less = told["two levels less"]
     assert less[study.ALONE]["content_f1"]["mean"] == pytest.approx(-0.2)
     assert less[study.CUT]["content_f1"]["mean"] == pytest.approx(0.3)
     assert any(line.startswith("| two levels − cut | 0.3 [") for line in study.table(told))
+
+
+def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
+    told = crossing.less({"accepted": 30, "decodes": 100}, {"accepted": 10, "decodes": 200})
+    assert told["mean"] == pytest.approx(0.25)
+    assert told["ci"] == pytest.approx([0.161, 0.347], abs=2e-3)
+    none = crossing.less({"accepted": 0, "decodes": 50}, {"accepted": 0, "decodes": 50})
+    assert none["ci"][0] < 0 < none["ci"][1]
 
 
 def test_crossing_tells_whose_words_a_text_has() -> None:
