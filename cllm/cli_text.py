@@ -29,10 +29,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def encode(texts: Texts = None, run: Run = None, json: Json = False, seed: Seed = 0) -> None:
-    """Texts to vectors, a JSON line each."""
-    lines = _texts(texts)
-    for text, vector_D in zip(lines, _model(run).encode(lines), strict=True):
-        emit({"text": text, "vector": vector_D.tolist()}, True)
+    """Texts to vectors, a JSON line each, which says whose they are."""
+    lines, model = _texts(texts), _model(run)
+    made_by = model.hash
+    for text, vector_D in zip(lines, model.encode(lines), strict=True):
+        emit({"text": text, "vector": vector_D.tolist(), "model": made_by}, True)
 
 
 def decode(
@@ -43,12 +44,19 @@ def decode(
     json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Vectors (or prefixes of them) to texts, a JSON line each."""
+    """Vectors (or prefixes of them) to texts, a JSON line each; other models' are refused."""
     import numpy as np
 
     rows = [_vector(line) for line in _texts(vectors)]
     model = _model(run)
-    for row in rows:
+    own = model.hash
+    for number, (_, made_by) in enumerate(rows, 1):
+        if made_by not in (None, own):
+            raise InputError(
+                f"vector {number} is model {made_by}'s, and {existing_run(run).path} holds {own}; "
+                "name the run that encoded it with --run"
+            )
+    for row, _ in rows:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             vector_1D = np.array([row], np.float32)
         (text,) = model.decode(vector_1D)
@@ -116,7 +124,8 @@ def _texts(given: list[str] | None) -> list[str]:
     return lines
 
 
-def _vector(line: str) -> list[float]:
+def _vector(line: str) -> tuple[list[float], str | None]:
+    """A line's numbers, and which model they are of, where it says so."""
     import json
 
     try:
@@ -130,6 +139,6 @@ def _vector(line: str) -> list[float]:
             f"not a vector of numbers: {line[:60]!r}; give [0.1, ...] or a line of `cllm encode`"
         )
     try:
-        return [float(x) for x in row]
+        return [float(x) for x in row], value.get("model") if isinstance(value, dict) else None
     except OverflowError as error:
         raise InputError(f"a number in {line[:60]!r} is too large for a vector") from error

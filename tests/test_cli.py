@@ -119,6 +119,10 @@ def test_encode_and_decode_are_a_pipe(trained):
     (back,) = answer("decode", "--run", "small", cwd=home, stdin=json.dumps(line) + "\n")
     (again,) = answer("reconstruct", TEXT, "--run", "small", cwd=home)
     assert back["text"] == again["reconstruction"]
+    others = json.dumps(line | {"model": "0" * 16}) + "\n"
+    refused = cllm("decode", "--run", "small", cwd=home, stdin=others)
+    assert refused.returncode == 2
+    assert "name the run that encoded it" in refused.stderr
 
 
 def test_neighbours_and_interpolation(trained):

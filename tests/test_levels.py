@@ -22,12 +22,12 @@ from cllm.errors import InputError
 from cllm.files import write_json
 from cllm.improve import Loop, settings_for
 from cllm.levels import InPassages, Packed, Passages
-from cllm.losses import Restoring
+from cllm.losses import Rebuilding, Restoring
 from cllm.model import CLLM
 from cllm.passages import passages, passages_of
 from cllm.run import SHIPPED, RunFolder
-from cllm.settings import TrainSettings, overridden
-from cllm.training import Spread
+from cllm.settings import LoopSettings, TrainSettings, overridden
+from cllm.training import Spread, fit
 from tune.space import Budget
 
 WORDS, ROWS = 12, 6
@@ -199,6 +199,22 @@ def test_the_level_above_is_trained_through_the_one_below(
     finally:
         model.zero_grad()
     assert losses["array"] > 0
+
+
+def test_arrays_are_rebuilt_before_anything_is_written(
+    base: Passages, documents: TokenTexts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made = CLLM.from_base(base, context=ROWS, dim=8)
+    made.start(documents)
+    monkeypatch.setattr(Passages, "cross_entropy", None)  # a text is not asked for
+    task = Rebuilding(made, TrainSettings(), documents.at(range(20)))
+    before = task.score()
+    loop = LoopSettings(steps=40, lr=3e-3, evaluations=2)
+    result = fit(task, documents, loop, tmp_path)
+    assert result.best_score > before + 0.02
+    again = fit(task, documents, loop, tmp_path)
+    assert again.steps == result.steps == 40, "one that was done is not done again"
 
 
 def test_texts_fold_to_one_vector_and_back(model: CLLM, corpus: Corpus) -> None:
