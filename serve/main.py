@@ -33,6 +33,7 @@ SWITCHES = {  # Serve's own
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # calls take less than half the time of actor tasks
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy:middlewares",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # three times 5 are too few on busy cores
 }
 
 

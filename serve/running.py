@@ -26,7 +26,7 @@ from serve.settings import ENDS, ServeSettings
 APP = "cllm"
 PARTS = ("api", "model", "index", "store")
 BUILDER = "serve.app:build"
-SECONDS = 130  # until a run is loaded everywhere, or all that was accepted is answered
+SECONDS = 300  # until a run is loaded everywhere, or all that was accepted is answered
 FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 LOGGING = {"encoding": "JSON", "enable_access_log": False}  # each request has a line of ours
 KEEP_ALIVE = 15  # seconds that a connection may idle
