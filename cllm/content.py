@@ -110,7 +110,8 @@ _DOUBLED = re.compile(r"([bdgmnprt])\1$")
 
 def content_items(text: str) -> frozenset[str]:
     """Ingredient names of a text with "ingredients:" parts, of all of them; else content lemmas."""
-    parts = [part.partition("steps:")[0] for part in text.split("ingredients:")[1:]]
+    recipes = [recipe.partition("ingredients:")[2] for recipe in text.split("title:")]
+    parts = [recipe.partition("steps:")[0] for recipe in recipes if recipe]
     if not parts:
         return _lemmas(text)
     lines = (line for part in parts for line in _SALT_AND.sub(";", part).split(";"))

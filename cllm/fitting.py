@@ -76,6 +76,7 @@ def fit_cllm(
     if isinstance(base, Passages) and model.config.form == "mirrored":
         rebuilding = Rebuilding(model, settings.train, texts.held_out)
         part, loop = loop.for_share(REBUILDING), loop.for_share(1 - REBUILDING)
+        part = part.model_copy(update={"plateau": 0.0})  # which is in nats
         with training_progress(f"{name}, arrays alone") as report:
             others = [fit(rebuilding, texts.both, part, folder.with_name("arrays"), report)]
     task = Restoring(model, settings.train, texts.held_out, spread.workers, texts.edits)

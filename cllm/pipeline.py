@@ -235,7 +235,8 @@ def train_model(
     how = settings.model_dump_json(include={"model", "train", "void_dim", "seed"})
     train = settings.train
     made = {SWAPS: train.swaps, EDITS: train.negative_weight and train.negative_copies,
-            f"edited {settings.editor} times": settings.editor}  # fmt: skip
+            f"edited {settings.editor} times": settings.editor,
+            "arrays first": settings.passage}  # fmt: skip
     made_from = digest(how, base.hash, corpus.hash, *(way for way, used in made.items() if used))
     if reuse and finished(run.model, made_from):
         if first:

@@ -46,7 +46,7 @@ PARTS = {
     **{part: Correction(**how) for part, how in FURTHER.items()},
     "one step": Correction(steps=1),
     "all": ALL,
-    **{f"all but {part}": replace(ALL, **dict.fromkeys(how, int(part == "best of")))
+    **{f"all but {part}": replace(ALL, **{name: getattr(USUAL, name) for name in how})
        for part, how in FURTHER.items()},
 }  # fmt: skip
 ALARMED = 400  # texts of a draw that passes are tried on, at most

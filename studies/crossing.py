@@ -173,17 +173,16 @@ def crossed(
                      tastes)
         for test in [corpus.select("test")] for name in names
     }  # fmt: skip
-    accepted = {arm: taken(sampler, texts, tastes) for arm, (texts, _) in arms.items()}
+    taken = {arm: Taken.of(texts, sampler, tastes) for arm, (texts, _) in arms.items()}
     for arm, (texts, decodes) in arms.items():
-        told["arms"][arm] = {"decodes": decodes} | counted(
-            sampler, texts, accepted[arm], tastes, of_first
-        )
+        told["arms"][arm] = {"decodes": decodes} | counted(texts, taken[arm], of_first)
     told["accepted a decode, between less"] = {
         arm: less(told["arms"]["between"], other)
         for arm, other in told["arms"].items() if arm != "between"
     }  # fmt: skip
-    crossing, good = arms["between"][0], accepted["between"]
-    chosen = [text for text, fine in zip(crossing, good, strict=True) if fine]
+    crossing = arms["between"][0]
+    chosen = [text for text, good in zip(crossing, taken["between"].accepted_n, strict=True)
+              if good]  # fmt: skip
     worst = np.min([taste.logits(chosen) for taste in tastes.values()], axis=0) if chosen else []
     best = np.argsort(-np.asarray(worst), kind="stable")[:PICKED]
     some = np.random.default_rng(0).permutation(len(crossing))[:PICKED]
@@ -236,31 +235,43 @@ def written(
     return found
 
 
-def taken(sampler: Sampler, texts: Sequence[str], tastes: Mapping[str, Taste]) -> NDArray[np.bool_]:
-    """Which texts both critics pass and are like no known one, (n,)."""
-    if not texts:
-        return np.zeros(0, bool)
-    verdicts = sampler.places.judge.judge(list(texts))
-    passes = np.array([taste.passes(texts) for taste in tastes.values()])
-    return np.asarray(passes.all(0) & [not verdict.duplicate for verdict in verdicts])
+@dataclass(frozen=True)
+class Taken:
+    """Which of an arm's texts each critic passes, and which are like no known one, (n,)."""
+
+    passes: dict[str, NDArray[np.bool_]]
+    new_n: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], sampler: Sampler, tastes: Mapping[str, Taste]) -> Taken:
+        """Ask all of them."""
+        verdicts = sampler.places.judge.judge(list(texts))
+        none_n = np.zeros(0, bool)
+        return cls(
+            {name: taste.passes(texts) if texts else none_n for name, taste in tastes.items()},
+            np.array([not verdict.duplicate for verdict in verdicts], bool),
+        )
+
+    @property
+    def accepted_n(self) -> NDArray[np.bool_]:
+        """Both critics pass them, and they are new."""
+        return np.asarray(np.all([*self.passes.values(), self.new_n], axis=0))
 
 
 def counted(
-    sampler: Sampler, texts: Sequence[str], accepted: NDArray[np.bool_],
-    tastes: Mapping[str, Taste], of_first: Callable[[Sequence[str]], Floats],
-) -> dict[str, Any]:  # fmt: skip
+    texts: Sequence[str], taken: Taken, of_first: Callable[[Sequence[str]], Floats]
+) -> dict[str, Any]:
     """Who passes them, how many are like no known one, and whose words they have."""
     if not texts:
         return {"texts": 0, "accepted": 0}
-    chance = of_first(texts)
+    chance, accepted_n = of_first(texts), taken.accepted_n
     both_words = (chance > BOTH[0]) & (chance < BOTH[1])
-    new = [not verdict.duplicate for verdict in sampler.places.judge.judge(list(texts))]
     return {
-        "texts": len(texts), "new": sum(new), "accepted": int(accepted.sum()),
-        "accepted_ci": wilson(int(accepted.sum()), len(texts)).ci,
-        "passed": {name: int(taste.passes(texts).sum()) for name, taste in tastes.items()},
+        "texts": len(texts), "new": int(taken.new_n.sum()), "accepted": int(accepted_n.sum()),
+        "accepted_ci": wilson(int(accepted_n.sum()), len(texts)).ci,
+        "passed": {name: int(passes_n.sum()) for name, passes_n in taken.passes.items()},
         "words of both": int(both_words.sum()),
-        "accepted, words of both": int((accepted & both_words).sum()),
+        "accepted, words of both": int((accepted_n & both_words).sum()),
     }  # fmt: skip
 
 

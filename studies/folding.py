@@ -2,7 +2,7 @@
 
 A passage is predicted from those before it. In full: their token embeddings. Folded: a vector each,
 and of these as many unfolded as the room allows, those first that the current passage attends to
-most. Cut: the last ones only. One decoder learns all ways in turn, from the same steps; what a way
+most. Cut: the last tokens. One decoder learns all ways in turn, from the same steps; what a way
 costs is the number of positions that it reads. Goes on where it stopped.
 """
 
@@ -42,6 +42,8 @@ from cllm.training import Task, fit
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
+
+METHOD = 2  # raised when the same would be trained or measured otherwise
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class Reading(Task):
     def __init__(self, reader: Reader, base: Passages, held_out: TokenTexts) -> None:
         self.reader, self.base, self.held_out = reader, base, held_out
         self.module: nn.Module = reader
-        self.identity = digest(base.hash, *WAYS)
+        self.identity = digest(base.hash, *WAYS, str(METHOD))
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Nats a token."""
@@ -248,7 +250,7 @@ def measured(
     o = options
     parts = {split: several(some, base) for split, some in texts.items()}
     texts_hash = digest(*parts["train"].names, *parts["test"].names)
-    made_of = [base.hash, o.steps, o.batch, o.measured, texts_hash]
+    made_of = [base.hash, o.steps, o.batch, o.measured, texts_hash, METHOD]
     kept = o.out / f"folding-{seed}.json"
     if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
         return dict(told)

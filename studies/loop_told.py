@@ -68,6 +68,13 @@ def _of_arm(loops: Sequence[Loop], rounds: int) -> dict[str, Any]:
                                       for some in (values, first)))}  # fmt: skip
         now |= {name: _over_seeds([one[name] for one in values]) for name in PER_TEXT}
         now |= {name: _over_loops(of_loops) for name, of_loops in _counted(told).items()}
+        if number:
+            now["made"] = {"each": [one["texts"]["made"] for one in told]}
+            now["passed"] = {"each": [
+                [loop.notes(k).get("valid"), one["written"].get("texts")]
+                for k, loop, one in zip((_reached(loop, number) for loop in loops), loops, told,
+                                        strict=True)
+            ]}  # fmt: skip
         for name, value in now.items():
             if value and "ci" in value and name != "gain_ratio":  # few seeds stretch it
                 value["ci"] = np.clip(value["ci"], 0, 1 if name in SHARES else None).tolist()

@@ -98,3 +98,11 @@ def test_f1_laws(left: frozenset[str], right: frozenset[str]) -> None:
 def test_f1_value() -> None:
     # precision 2/4, recall 2/3
     assert content_f1(frozenset("abc"), frozenset("abxy")) == pytest.approx(4 / 7)
+
+
+def test_all_recipes_of_a_text_count_and_what_steps_say_does_not() -> None:
+    menu = (
+        "title: a. ingredients: 2 eggs. steps: mix dry ingredients: all of them. "
+        "title: b. ingredients: 1 leek; 2 eggs. steps: boil."
+    )
+    assert content_items(menu) == {"egg", "leek"}

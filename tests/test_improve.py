@@ -575,7 +575,7 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     from studies import loop as study
-    from studies.loop_told import verdicts
+    from studies.loop_told import SHARES, verdicts
 
     words = ["--json", "--arms", "guarded", "no training", "--seeds", "2", "--rounds", "1",
              "--decodes", "120", "--measured", "40", "--run", str(small.path), "--steps", "20",
@@ -590,6 +590,10 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     ]  # fmt: skip
     first, last = np.mean(values, axis=(0, 2))
     assert guarded["gain_ratio"][1]["mean"] == pytest.approx(last / first)
+    assert len(guarded["made"][0]["each"]) == 2
+    for name in SHARES:
+        bounds = [one["ci"] for one in guarded.get(name, []) if one and "ci" in one]
+        assert all(0 <= low <= high <= 1 for low, high in bounds), name
     low, high = guarded["gain_ratio"][1]["ci"]
     assert low < last / first < high
     found = told["found, guarded over no training"]

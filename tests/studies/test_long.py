@@ -120,8 +120,9 @@ def test_levels_tell_whether_passages_keep_their_order() -> None:
 
 def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     def arm(f1: float, given: float, without: float, **more: Any) -> list[dict[str, Any]]:
-        return [{"content_f1": [f1, f1 + 0.1], "order": [1.0, 1.0], "given": [given] * 2,
-                 "without": [without] * 2, "examples": [], **more}]  # fmt: skip
+        told = {"content_f1": [f1, f1 + 0.1], "order": [1.0, 1.0], "given": [given] * 2}
+        return [told | {"without": [without] * 2, "examples": [], "recipes": None, "beyond": []}
+                | more]  # fmt: skip
 
     void = {"void": {"novel": 1, "sampled": 2}}
     told = study.summary({
