@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -651,23 +650,41 @@ def test_rounds_at_a_url_are_those_of_a_folder(
     assert json.loads(read_text(f"{out}/improve.json") or "")["start"] == loop.start
 
 
+@pytest.mark.chain
+def test_a_scorer_chooses_among_a_clusters_texts_too(
+    small: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("ray")
+    from cluster import improve as spread
+    from cluster import joining, tasks
+
+    monkeypatch.setattr(tasks, "on_worker", lambda *how: tasks._task(*how[:4]))
+    monkeypatch.setattr(joining, "joined", lambda _: nullcontext())
+    monkeypatch.setattr(joining, "require_seen", lambda _: None)
+    monkeypatch.setenv("CLLM_SCORER_KEY", "secret")
+    words = [part for change in [*SHORT, "least=0"] for part in ("--set", change)]
+    with stand_in(says("[1]")) as (url, heard):
+        spread.main(["--run", str(small.path), "--out", str(tmp_path / "loop"), "--rounds", "1",
+                     "--preset", "quick", "--scorer", url, *words])  # fmt: skip
+    told = capsys.readouterr()
+    assert [one["kept"] for one in json.loads(told.out)["rounds"][1:]] == [1]
+    assert {one["key"] for one in heard} == {"Bearer secret"}
+    assert "secret" not in told.out + told.err
+    assert RunFolder(tmp_path / "loop" / "round-1").notes()["improve"]["scorer"] == url
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_round_is_made_by_tasks_of_a_cluster_and_a_scorer_chooses(
-    small: RunFolder, tmp_path: Path
-) -> None:
+def test_a_round_is_made_by_tasks_of_a_cluster(small: RunFolder, tmp_path: Path) -> None:
     words = [part for change in SHORT for part in ("--set", change)]
-    with stand_in(says("[1]")) as (url, heard):
-        done = subprocess.run(
-            [sys.executable, "-m", "cluster.improve", "--run", str(small.path), "--out",
-             str(tmp_path / "loop"), "--rounds", "1", "--preset", "quick", "--address", "local",
-             *words, "--set", "least=0", "--scorer", url],
-            capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
-            env=os.environ | {"CLLM_SCORER_KEY": "secret"},
-        )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.improve", "--run", str(small.path), "--out",
+         str(tmp_path / "loop"), "--rounds", "1", "--preset", "quick", "--address", "local",
+         *words, "--set", "share=0", "--set", "least=0"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    assert [one["kept"] for one in told["rounds"][1:]] == [1]
-    assert {one["key"] for one in heard} == {"Bearer secret"}
-    assert "secret" not in done.stdout + done.stderr
+    assert [one["round"] for one in told["rounds"]] == [0, 1]
     assert RunFolder(tmp_path / "loop" / "round-1").load_model().hash == told["rounds"][1]["model"]
