@@ -76,10 +76,7 @@ class Restoring(Task):
         s, model, whole = self.settings, self.model, batch.whole
         noisy_BTH, array_BTH, mask_BM = self._views(batch, step)
         clean_BD = model.encode_array(noisy_BTH, mask_BM)
-        kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
-        memory_BMH = model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
-        # a prefix leaves so many nats that at full weight it would outshout the whole vector
-        weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, s.prefix_weight)
+        memory_BMH, kept_BD, weight_B1 = self._unfolded(clean_BD, batch, step)
         nats_BT = self.nats(memory_BMH, batch)
         if s.front:
             nats_BT = nats_BT * self._fronts(kept_BD, nats_BT.shape[1])
@@ -103,6 +100,14 @@ class Restoring(Task):
             if name in parts:
                 parts["loss"] = parts["loss"] + getattr(s, f"{name}_weight") * parts[name]
         return parts
+
+    def _unfolded(self, clean_BD: Tensor, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Arrays (B, M, H) of disturbed vectors, what each kept (B, D), and its weight (B, 1)."""
+        kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
+        memory_BMH = self.model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
+        # a prefix leaves so many nats that at full weight it would outshout the whole vector
+        weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, self.settings.prefix_weight)
+        return memory_BMH, kept_BD, weight_B1
 
     def nats(self, memory_BMH: Tensor, batch: Batch) -> Tensor:
         """Nats of each token (B, T), 0 where masked."""
@@ -218,9 +223,7 @@ class Rebuilding(Restoring):
         """The error of arrays, of whole vectors and of prefixes, over what arrays vary."""
         array_BMH, mask_BM = self.model.base.arrays(batch)
         clean_BD = self.model.encode_array(array_BMH, mask_BM)
-        kept_BD = self._kept(batch.keys_B, step).to(clean_BD.device)
-        memory_BMH = self.model.decode_array(self._disturbed(clean_BD, kept_BD, batch, step))
-        weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, self.settings.prefix_weight)
+        memory_BMH, _, weight_B1 = self._unfolded(clean_BD, batch, step)
         error = array_error(self.model, memory_BMH, array_BMH, mask_BM, weight_B1, batch)
         return {"loss": error, "array": error}
 

@@ -100,6 +100,10 @@ class ReferenceLM:
         """Nats of each text, (N,)."""
         return self.costs(texts, batch)[0]
 
+    def nats_a_token(self, texts: TokenTexts) -> NDArray[np.float64]:
+        """Of each text, (N,)."""
+        return np.asarray(self.nats(texts) / np.array([len(row) for row in texts.rows]))
+
     @torch.inference_mode()
     def costs(
         self, texts: TokenTexts, batch: int = 64

@@ -113,7 +113,7 @@ def _answer(request: Request, seconds: float) -> bytes:
         try:
             with urlopen(request, timeout=seconds) as answer:
                 found.set_result(answer.read(MOST_BYTES))
-        except Exception as error:
+        except Exception as error:  # raised where it is waited for
             found.set_exception(error)
 
     Thread(target=ask, daemon=True).start()

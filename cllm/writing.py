@@ -57,8 +57,7 @@ def make_judge(run: RunFolder, model: CLLM | None, corpus: Corpus) -> Judge:
         return critic.logits(tokens_of(texts)) if critic else None
 
     def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
-        tokens = tokens_of(texts)
-        return reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
+        return reference.nats_a_token(tokens_of(texts))
 
     return Judge.calibrate(
         train.ids, train.texts, held_out.texts, log_likelihood=likelihood,

@@ -161,16 +161,12 @@ class Study:
 
         How likely they are, a token, and how usual that is among held-out texts, as the judge has.
         """
-        known_C, cost_n = (self._cost(some) for some in (self.held_out, texts))
+        known_C, cost_n = (self.reference.nats_a_token(self.model.tokens(some))
+                           for some in (self.held_out, texts))  # fmt: skip
         rank_n = np.searchsorted(np.sort(known_C), cost_n)
         usual_n = np.minimum(rank_n, len(known_C) - rank_n) / len(known_C)
         scores = {"likelihood": -cost_n, "usual": usual_n}
         return {name: np.tile(score_n, (self.options.seeds, 1)) for name, score_n in scores.items()}
-
-    def _cost(self, texts: Sequence[str]) -> Scores:
-        """Nats a token."""
-        tokens = self.model.tokens(texts)
-        return self.reference.nats(tokens) / np.array([len(row) for row in tokens.rows])
 
     def _on_failures(self, logits: Mapping[str, Scores]) -> dict[str, Any]:
         """Of each arm's logits (S, n) of all kinds of texts: over seeds and texts.

@@ -37,6 +37,7 @@ from cllm.run import RunFolder
 from cllm.sampler import Sampler
 from cllm.sampling import Request, Tally
 from cllm.settings import RunSettings, overridden
+from cllm.settling import Written
 from cllm.sphere import slerp
 from cllm.unaided import unaided
 from cllm.where import Where
@@ -223,15 +224,11 @@ def written(
         slerp(a[None], b[None], share[None])
         for a, b, share in zip(first_nD, last_nD, share_n, strict=True)
     ])  # fmt: skip
-    others = {
-        "great circle": sampler.model.decode(middle_nD),
-        "base alone": unaided(sampler.model, train.texts)(o.decodes, o.seed).texts,
-    }
-    for arm, some in others.items():
-        texts = list(dict.fromkeys(filter(str.strip, some)))
-        likely = sampler.likely(texts) if sampler.likely and texts else [True] * len(texts)
-        kept = [text for text, good in zip(texts, likely, strict=True) if good]
-        found[arm] = (kept, o.decodes)  # of what is plausible, as the voids' are
+    circle = Written("great circle", tuple(sampler.model.decode(middle_nD)), None, o.decodes)
+    alone = unaided(sampler.model, train.texts)(o.decodes, o.seed)
+    for arm, some in (("great circle", circle), ("base alone", alone)):
+        likely = some.only(sampler.likely).texts  # as the voids' are
+        found[arm] = (list(dict.fromkeys(filter(str.strip, likely))), o.decodes)
     return found
 
 

@@ -70,11 +70,9 @@ def _of_arm(loops: Sequence[Loop], rounds: int) -> dict[str, Any]:
         now |= {name: _over_loops(of_loops) for name, of_loops in _counted(told).items()}
         if number:
             now["made"] = {"each": [one["texts"]["made"] for one in told]}
-            now["passed"] = {"each": [
-                [loop.notes(k).get("valid"), one["written"].get("texts")]
-                for k, loop, one in zip((_reached(loop, number) for loop in loops), loops, told,
-                                        strict=True)
-            ]}  # fmt: skip
+            passed = [loop.notes(_reached(loop, number)).get("valid") for loop in loops]
+            written = [one["written"].get("texts") for one in told]
+            now["passed"] = {"each": [list(pair) for pair in zip(passed, written, strict=True)]}
         for name, value in now.items():
             if value and "ci" in value and name != "gain_ratio":  # few seeds stretch it
                 value["ci"] = np.clip(value["ci"], 0, 1 if name in SHARES else None).tolist()
