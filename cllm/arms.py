@@ -42,17 +42,18 @@ def write_arms(
     budget: int,
     rng: np.random.Generator,
     plausible: Plausible | None = None,
+    how: Correction = USUAL,
 ) -> dict[str, Written]:
-    """The five arms that start from places, each of at most `budget` decodes.
+    """The five arms that start from places, each of at most `budget` decodes, put right likewise.
 
     `density` and `open` settle as many places as the void arm, and write from as many, matched.
     """
-    void = _settled_voids(model, field, budget, rng, plausible, USUAL)
+    void = _settled_voids(model, field, budget, rng, plausible, how)
     places_nD = void.kept_nD
     wanted = field.look(places_nD) if len(places_nD) else None
 
     def matched(arm: str, starts_SD: Vectors, fits: Fits, like: str) -> Written:
-        control = Settling(model, field, budget, plausible)
+        control = Settling(model, field, budget, plausible, how)
         settled_SD = control.settle(starts_SD[: void.starts], fits)
         if len(settled_SD):
             offered_S = getattr(field.look(settled_SD), like)
@@ -78,7 +79,7 @@ def write_arms(
         ("interpolation", between_near(cloud_ND, budget // 2, rng)),
         ("prior", from_prior(cloud_ND, budget // 2, rng)),
     ):
-        other = Settling(model, field, budget, plausible)
+        other = Settling(model, field, budget, plausible, how)
         other.keep(other.settle(start_SD))
         arms.append(other.write(arm, rng))
     return {written.arm: written for written in arms}
@@ -132,9 +133,10 @@ def write_all(
     rng: np.random.Generator,
     plausible: Plausible | None = None,
     unaided: Callable[[int, int], Written] | None = None,
+    how: Correction = USUAL,
 ) -> dict[str, Written]:
     """All seven arms; `unaided` writes the base arm, of a number of texts and a seed."""
-    written = write_arms(model, field, budget, rng, plausible)
+    written = write_arms(model, field, budget, rng, plausible, how)
     written["copy"] = near_copies(train_texts, budget, rng).only(plausible)
     if unaided:
         written["base"] = unaided(budget, int(rng.integers(1 << 31))).only(plausible)

@@ -19,6 +19,7 @@ from cllm.cli_options import (
     Between,
     Candidates,
     CorpusFile,
+    Corrections,
     Count,
     Dim,
     Form,
@@ -211,6 +212,7 @@ def generate(
     scorer_model: ScorerModel = None,
     scorer_key: ScorerKey = None,
     candidates: Candidates = 20,
+    correction: Corrections = None,
 ) -> None:
     """Write texts from voids and from the control arms, and judge them.
 
@@ -220,8 +222,9 @@ def generate(
     if anywhere or url or any(one is not None for one in places):
         from serve.command import write_from
 
-        if scorer:
-            raise InputError("--scorer chooses among the arms' texts; leave places and --url out")
+        for option, given in (("--scorer", scorer), ("--correction", correction)):
+            if given:
+                raise InputError(f"{option} is of the arms' texts; leave places and --url out")
         write_from(
             existing_run(run, shipped=SHIPPED_VOIDS), url, json, n=n, seed=seed, void=void,
             near=near, between=between, topic=topic, groups=groups, group=group, novel=novel,
@@ -237,10 +240,11 @@ def generate(
     from cllm.ranking import best_first
     from cllm.scoreboard import print_arms
     from cllm.scorer import Scorer
+    from cllm.settling import Correction
 
     folder = trained_run(run)
     other = Scorer(scorer, scorer_model, scorer_key) if scorer else None
-    ideas = discovery.write_ideas(folder, seed, n or 100)
+    ideas = discovery.write_ideas(folder, seed, n or 100, Correction.of(correction or ()))
     arms = folder.notes()["ideas"]
     if other:
         ideas = discovery.let_choose(folder, ideas, other, candidates)

@@ -40,6 +40,11 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="any setting, like train.cluster_weight=0.1; may be repeated"),
 ]
+Corrections = Annotated[
+    list[str] | None,
+    typer.Option("--correction", help="how places are put right, like settled=false, steps=5, "
+                 "retreat=3, best_of=3, passes=2, walked=0; may be repeated"),
+]  # fmt: skip
 
 # where `cllm generate` writes from, and which texts it keeps
 Count = Annotated[

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -44,6 +44,7 @@ from cllm.review import reviewed
 from cllm.run import RunFolder, training_facts
 from cllm.scoreboard import IdeaRow, VoidRow
 from cllm.scorer import Scorer, choose
+from cllm.settling import USUAL, Correction, with_limit
 from cllm.sphere import ExactIndex, prefix
 from cllm.subjects import Kind, amid, around, kind_of, require_groups, subjects_of
 from cllm.unaided import unaided
@@ -142,7 +143,9 @@ def require_kind(run: RunFolder, groups: str | None, group: Sequence[str] = ()) 
     require_groups(group, subjects_of(corpus, corpus.ids))
 
 
-def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True) -> list[Idea]:
+def write_ideas(
+    run: RunFolder, seed: int, budget: int, how: Correction = USUAL, *, controls: bool = True
+) -> list[Idea]:
     """Every arm's texts, of at most `budget` decodes each, written and judged: ideas.parquet.
 
     Without `controls`, those of the void arm alone.
@@ -159,13 +162,15 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
     field = field_of(run, model, judge, latents, rng)
     train_texts = corpus.select("train").texts
     plausible = make_plausible(run, model, corpus)
+    how = with_limit(how, model, latents.select("validation").vectors_ND)
     if controls:
         base = unaided(model, train_texts)
-        written = write_all(model, field, train_texts, budget, rng, plausible, base)
+        written = write_all(model, field, train_texts, budget, rng, plausible, base, how)
     else:
-        written = {"void": write_from_voids(model, field, budget, rng, plausible)}
+        written = {"void": write_from_voids(model, field, budget, rng, plausible, how)}
     index = ExactIndex(prefix(train.vectors_ND, model.config.void_dim))
     ideas, more = list[Idea](), list[Void]()
+    changed = {name: value for name, value in asdict(how).items() if value != getattr(USUAL, name)}
     notes: dict[str, Any] = {}
     placed: dict[str, tuple[list[Idea], list[str]]] = {}
     for arm, texts in written.items():
@@ -175,7 +180,10 @@ def write_ideas(run: RunFolder, seed: int, budget: int, *, controls: bool = True
             found = [
                 replace(one, plausibility=float(x)) for one, x in zip(found, share_n, strict=True)
             ]
-        spent = {"decodes": texts.decodes, "starts": texts.starts, "likely": texts.likely}
+        spent: dict[str, Any] = {"decodes": texts.decodes, "starts": texts.starts,
+                                 "likely": texts.likely}  # fmt: skip
+        if changed and texts.points_nD is not None:
+            spent["correction"] = changed
         if arm == "void":
             found, more = _in_voids(field, found, searched)
         notes[arm] = spent | funnel(found, rng, places) | _withheld(found, corpus)

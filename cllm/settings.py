@@ -356,11 +356,13 @@ def _limits(loop: str, seconds: float | None, steps: int | None) -> dict[str, ob
     return {f"{loop}.seconds": seconds} if seconds else {}
 
 
-def change(line: str) -> tuple[str, object]:
+def change(
+    line: str, option: str = "--set", like: str = "train.cluster_weight=0.1"
+) -> tuple[str, object]:
     """The setting's place and value of a line like "train.cluster_weight=0.1"; InputError."""
     place, equals, value = line.partition("=")
     if not equals:
-        raise InputError(f"--set {line!r} has no '='; write it like train.cluster_weight=0.1")
+        raise InputError(f"{option} {line!r} has no '='; write it like {like}")
     try:
         return place.strip(), json.loads(value)
     except ValueError:

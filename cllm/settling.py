@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from cllm.errors import InputError
 from cllm.field import Field
+from cllm.settings import change
 from cllm.sphere import angle, slerp, unit
 from cllm.words import WORD
 
@@ -32,6 +34,7 @@ Fits = Callable[[Vectors], Mask]  # which places are where an arm writes from
 BACK = 0.25  # share of the way to its nearest text that a place retreats at a time
 DROPPED = 0.1  # share of coordinates that a pass leaves out
 ASSURED = 0.99  # share of held-out texts whose passes agree as much as is asked for
+PUT_TO_TEST = 200  # of these
 
 
 class Autoencoder(Protocol):
@@ -58,7 +61,7 @@ class Correction:
     retreat: int = 0  # one whose text is implausible moves towards its nearest text
     best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
     passes: int = 0  # decodes of a kept place with coordinates dropped: texts have to agree
-    least_agreement: float = 0.0  # share of words in common that they must have (`assured`)
+    least_agreement: float = 0.0  # share of words in common that they must have (`with_limit`)
     temperature: float = 0.5  # of samples
 
     def __post_init__(self) -> None:
@@ -68,6 +71,22 @@ class Correction:
             raise InputError(f"{self}: best_of must be 1 or more, other counts 0 or more")
         if (self.steps or self.retreat) and not self.settled:
             raise InputError(f"{self}: steps and retreat correct what settles; set settled")
+
+    @classmethod
+    def of(cls, lines: Sequence[str]) -> Correction:
+        """From lines like "steps=5" or "settled=false"; InputError names what does not fit."""
+        values = dict(change(line, "--correction", "steps=5") for line in lines)
+        known = [field.name for field in fields(cls)]
+        if unknown := values.keys() - known:
+            raise InputError(f"--correction {min(unknown)}: there are {', '.join(known)}")
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"--correction {name}: {first['msg']} (given: {first['input']!r})"
+            ) from error
 
 
 USUAL = Correction()
@@ -246,13 +265,16 @@ def agreement(
     return shared_n / passes
 
 
-def assured(
-    model: Autoencoder, held_out_MD: Vectors, passes: int, rng: np.random.Generator
-) -> float:
-    """The agreement that nearly all held-out texts' vectors have; once a model, no arm's cost."""
-    return float(np.quantile(
-        agreement(model, held_out_MD, model.decode(held_out_MD), passes, rng), 1 - ASSURED
-    ))  # fmt: skip
+def with_limit(how: Correction, model: Autoencoder, held_out_MD: Vectors) -> Correction:
+    """The same with its `least_agreement`, where it has passes and none is given.
+
+    It is what nearly all held-out texts' vectors have; found once a model, no arm's cost.
+    """
+    if not how.passes or how.least_agreement:
+        return how
+    some_MD, rng = held_out_MD[:PUT_TO_TEST], np.random.default_rng(0)
+    agreed_M = agreement(model, some_MD, model.decode(some_MD), how.passes, rng)
+    return replace(how, least_agreement=float(np.quantile(agreed_M, 1 - ASSURED)))
 
 
 def filled(texts: Sequence[str]) -> list[str]:

@@ -25,14 +25,13 @@ from cllm.files import digest, file_digest, read_json, write_json
 from cllm.ideas import Idea
 from cllm.metrics import bootstrap_of, few, of_few
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settling import USUAL, Correction, Written, agreement, assured
+from cllm.settling import USUAL, Correction, Written, agreement, with_limit
 from cllm.unseen import auroc
 from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
 METHOD = 2  # raised when the same model would be measured otherwise
-KNOWN = 200  # held-out texts that say how much passes agree
 FURTHER: dict[str, dict[str, int]] = {
     "steps": {"steps": 5}, "retreat": {"retreat": 3}, "best of": {"best_of": 3},
     "passes": {"passes": 2},
@@ -99,7 +98,7 @@ def made_of(run: RunFolder, arm: VoidArm) -> list[str]:
 def rows_of(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> list[Row]:
     """Counts of each part and seed, of one run: those kept in `--out`, and those that lack."""
     corpus, made = run.load_trained_corpus(), made_of(run, arm)
-    held_out_MD = run.load_latents(arm.model).select("validation").vectors_ND[:KNOWN]
+    held_out_MD = run.load_latents(arm.model).select("validation").vectors_ND
     rows = []
     for seed in range(options.seeds):
         for part in options.parts:
@@ -108,11 +107,7 @@ def rows_of(run: RunFolder, arm: VoidArm, options: argparse.Namespace) -> list[R
             kept = options.out / f"{digest(*made, str(asked))}.json"
             if not kept.exists():
                 log.info("%s, seed %d: %s", run.path.name, seed, part)
-                if how.passes:
-                    rng = np.random.default_rng(0)
-                    how = replace(
-                        how, least_agreement=assured(arm.model, held_out_MD, how.passes, rng)
-                    )
+                how = with_limit(how, arm.model, held_out_MD)
                 written, ideas = arm.written(options.decodes, np.random.default_rng([seed, 6]), how)
                 new = {idea.text for idea in ideas if idea.yields}
                 withheld = "withheld" in corpus.info

@@ -77,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--passage", type=int, default=32, help="words of one")
     p.add_argument("--seconds", type=float, default=600, help="of an arm's CLLM, levels included")
     p.add_argument("--base-seconds", type=float, default=300, help="of its base, both stages")
+    p.add_argument("--reference-seconds", type=float, help="of its reference LM [default: as the "
+                   "CLLM]")  # fmt: skip
     p.add_argument("--measured", type=int, default=300, help="test texts at most")
     p.add_argument("--decodes", type=int, default=500, help="from voids")
     p.add_argument("--out", type=Path, default=Path("runs/levels"), help="a folder")
@@ -155,6 +157,8 @@ def settings_of(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace
     o = options
     dim = alone_dim(corpus, o) if arm == ALONE else o.dim
     changes = [f"void_dim={min(VOID_DIM, dim)}", *([f"passage={o.passage}"] if arm == TWO else [])]
+    if o.reference_seconds:
+        changes.append(f"reference_seconds={o.reference_seconds}")
     return overridden(
         "quick", dim=dim, seed=seed, seconds=o.seconds, base_seconds=o.base_seconds,
         levels=2 if arm == TWO else 1, changes=changes,

@@ -47,10 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     o = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        if min(o.seeds, o.rounds, o.steps, o.base_steps) < 1 or o.decodes < 2:
-            raise InputError("numbers must be 1 or more, and --decodes 2 or more")
-        loops = {arm: [loop_of(arm, seed, o) for seed in range(o.seeds)] for arm in o.arms}
-        told = summary(loops, o.rounds) | {"decodes": o.decodes, "steps": o.steps}
+        least = min(o.seeds, o.rounds, o.steps, o.base_steps, o.first_seed + 1, o.decodes - 1)
+        if least < 1:
+            raise InputError("numbers must be 1 or more, --first-seed 0 or more, --decodes 2 or more")
+        seeds = range(o.first_seed, o.first_seed + o.seeds)
+        loops = {arm: [loop_of(arm, seed, o) for seed in seeds] for arm in o.arms}
+        told = summary(loops, o.rounds)
+        told |= {"first_seed": o.first_seed, "decodes": o.decodes, "steps": o.steps}
         told["words"] = verdicts(told)
         write_json(o.out / "loop.json", told)
         draw_loops(o.out / "loop.png", told)
@@ -64,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     p.add_argument("--run", type=Path, default=SHIPPED_VOIDS, help="to begin with")
     p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--first-seed", type=int, default=0, help="of these")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--decodes", type=int, default=1000, help="of a round")
     p.add_argument("--steps", type=int, default=100, help="of the CLLM in a round")

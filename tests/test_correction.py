@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Spelled, killed_and_on, ringed_field
+from toys import Spelled, command, killed_and_on, ringed_field
 
 from cllm.arms import write_from_voids
 from cllm.errors import InputError
 from cllm.field import Field
-from cllm.run import SHIPPED_VOIDS
-from cllm.settling import Correction, Settling, assured
+from cllm.run import SHIPPED_VOIDS, RunFolder
+from cllm.settling import Correction, Settling, with_limit
 from cllm.sphere import angle, unit
 from studies import correction, void_arm
 
@@ -114,9 +116,10 @@ def test_texts_whose_passes_disagree_are_left_out(field: Field) -> None:
     wanted = unit(np.array([[0.1, 0.02 * i + 0.02, 1.0] for i in range(5)]
                            + [[1.0, 0.0, 0.01 * i] for i in range(5)]))  # fmt: skip
     held_out = unit(np.array([[1.0, 0.1 * i, 0.2] for i in range(20)]))
-    least = assured(Loose(), held_out, 30, rng())
-    assert least == 1, "what is told off the pole hangs on no coordinate"
-    made = Settling(Loose(), field, 310, how=Correction(passes=30, least_agreement=least))
+    how = with_limit(Correction(passes=30), Loose(), held_out)
+    assert how.least_agreement == 1, "what is told off the pole hangs on no coordinate"
+    assert with_limit(Correction(), Loose(), held_out) == Correction()
+    made = Settling(Loose(), field, 310, how=how)
     made.keep(wanted)
     assert len(made.kept_nD) == 10, "31 decodes each"
     kept_nD = made.write("void", rng()).points_nD
@@ -212,3 +215,48 @@ def test_a_ratio_needs_something_to_divide_by() -> None:
     assert both["ci"][0] < 1 < 4 < both["ci"][1]
     rows[0]["new"] = 0
     assert correction.of_part(rows, "steps")["new_over_none"] is None
+
+
+@pytest.mark.chain
+def test_the_command_switches_parts_on_and_off_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(SHIPPED_VOIDS, run.path)
+    words = ["generate", "--run", str(run.path), "--n", "60", "--json"]
+    off = "settled=false", "walked=0"
+    for parts in (off, ("steps=2", "best_of=2", "passes=1")):
+        given = [word for part in parts for word in ("--correction", part)]
+        assert command(*words, *given) == 0
+        arms = json.loads(capsys.readouterr().out)["arms"]
+        without_places = {arm for arm, told in arms.items() if "correction" not in told}
+        assert without_places == {"copy", "base"}
+        for arm in arms.keys() - without_places:
+            assert arms[arm]["decodes"] <= 60
+            told = arms[arm]["correction"]
+            if parts == off:
+                assert told == {"settled": False, "walked": 0}
+            else:
+                assert told.pop("least_agreement") > 0, "found where none is given"
+                assert told == {"steps": 2, "best_of": 2, "passes": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("steps", "has no '='; write it like steps=5"),
+        ("turns=2", "--correction turns: there are settled, walked, steps"),
+        ("steps=some", "--correction steps: Input should be a valid integer"),
+        ("best_of=0", "best_of must be 1 or more"),
+        ("settled=false steps=2", "set settled"),
+    ],
+)
+def test_a_correction_that_means_nothing_is_refused(given: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Correction.of(given.split())
+
+
+def test_a_correction_is_of_the_arms_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "--run", str(SHIPPED_VOIDS), "--anywhere", "--correction", "steps=2"]
+    assert command(*words) == 2
+    assert "--correction is of the arms' texts" in capsys.readouterr().err

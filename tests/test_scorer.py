@@ -23,6 +23,7 @@ from cllm.ideas import load_ideas
 from cllm.ranking import best_first
 from cllm.run import SHIPPED, RunFolder
 from cllm.scorer import Scorer, choose
+from cllm.settling import USUAL, Correction
 
 TEXTS = ["first", "second", "third"]
 Reply = Callable[[str, Any], tuple[int, bytes]]
@@ -175,7 +176,8 @@ def test_the_command_has_it_choose_and_refuses_an_address_before_writing(
     shutil.copytree(SHIPPED, run.path)
     written: list[int] = []
 
-    def write_ideas(folder: RunFolder, seed: int, n: int) -> list[Any]:
+    def write_ideas(folder: RunFolder, seed: int, n: int, how: Correction) -> list[Any]:
+        assert how == USUAL
         written.append(n)
         return load_ideas(folder.ideas, folder.load_latents().model_hash)
 
