@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line_errors():
         least = min(o.seeds, o.rounds, o.steps, o.base_steps, o.first_seed + 1, o.decodes - 1)
         if least < 1:
-            raise InputError("numbers must be 1 or more, --first-seed 0 or more, --decodes 2 or more")
+            raise InputError(
+                "numbers must be 1 or more, --first-seed 0 or more, --decodes 2 or more"
+            )
         seeds = range(o.first_seed, o.first_seed + o.seeds)
         loops = {arm: [loop_of(arm, seed, o) for seed in seeds] for arm in o.arms}
         told = summary(loops, o.rounds)

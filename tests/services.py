@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -47,6 +48,20 @@ def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], d
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+
+
+class Counted:
+    """Counts nothing; remembers verdicts."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[str] = []
+
+    def request(self, *_: Any) -> None: ...
+
+    def working(self, _: int) -> None: ...
+
+    def text(self, verdict: str) -> None:
+        self.verdicts.append(verdict)
 
 
 class Load:

@@ -224,21 +224,17 @@ def test_the_command_switches_parts_on_and_off_and_says_which(
     run = RunFolder(tmp_path / "run")
     shutil.copytree(SHIPPED_VOIDS, run.path)
     words = ["generate", "--run", str(run.path), "--n", "60", "--json"]
-    off = "settled=false", "walked=0"
-    for parts in (off, ("steps=2", "best_of=2", "passes=1")):
-        given = [word for part in parts for word in ("--correction", part)]
-        assert command(*words, *given) == 0
-        arms = json.loads(capsys.readouterr().out)["arms"]
-        without_places = {arm for arm, told in arms.items() if "correction" not in told}
-        assert without_places == {"copy", "base"}
-        for arm in arms.keys() - without_places:
-            assert arms[arm]["decodes"] <= 60
-            told = arms[arm]["correction"]
-            if parts == off:
-                assert told == {"settled": False, "walked": 0}
-            else:
-                assert told.pop("least_agreement") > 0, "found where none is given"
-                assert told == {"steps": 2, "best_of": 2, "passes": 1}
+    parts = "walked=0", "steps=2", "best_of=2", "passes=1"
+    given = [word for part in parts for word in ("--correction", part)]
+    assert command(*words, *given) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    without_places = {arm for arm, told in arms.items() if "correction" not in told}
+    assert without_places == {"copy", "base"}
+    for arm in arms.keys() - without_places:
+        assert arms[arm]["decodes"] <= 60
+        told = arms[arm]["correction"]
+        assert told.pop("least_agreement") > 0, "found where none is given"
+        assert told == {"walked": 0, "steps": 2, "best_of": 2, "passes": 1}
 
 
 @pytest.mark.parametrize(

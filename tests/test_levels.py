@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from services import Counted
+from starlette.testclient import TestClient
 from torch.nn import functional as F
 from toys import command, level_of
 
@@ -28,6 +30,9 @@ from cllm.passages import passages, passages_of
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import LoopSettings, TrainSettings, overridden
 from cllm.training import Spread, fit
+from serve.api import make_app
+from serve.local import LocalHands
+from serve.settings import Limits
 from tune.space import Budget
 
 WORDS, ROWS = 12, 6
@@ -285,10 +290,34 @@ def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
         ("evaluate", "--n", "5"), ("generate", "--n", "4"), ("embed", "--replace"), ("report",),
     ):  # fmt: skip
         assert command(*words, "--run", str(run)) == 0, words
+    answered_by_the_endpoint(folder)
     assert command(*wanted[:-2], "--set", "passage_dim=10") == 2, "the level above needs this one"
     assert folder.load_model().hash == model.hash
     with pytest.raises(InputError, match="passages of 6 words, not whole texts"):
         pipeline.train_model(folder, overridden("quick", dim=8), allow_weak=True)
+
+
+def answered_by_the_endpoint(run: RunFolder) -> None:
+    """Whole texts, of as many passages as they have, and their vectors, over HTTP."""
+    hands = LocalHands.load(run)
+    app = make_app(lambda: hands, Limits(), Counted())
+    with TestClient(app, "http://localhost") as client:
+        texts = list(hands.places.train.texts[:2])
+        vectors = client.post("/v1/encode", json={"texts": texts}).json()["vectors"]
+        np.testing.assert_allclose(vectors, hands.model.encode(texts), atol=1e-5)
+        decoded = client.post("/v1/decode", json={"vectors": vectors}).json()
+        assert decoded == {"texts": hands.model.reconstruct(texts)}
+        (near,) = client.post("/v1/neighbours", json={"texts": texts[:1], "k": 1}).json()[
+            "neighbours"
+        ]
+        assert near[0]["text"] == texts[0]
+        below = hands.model.base.level.encode(texts[:1]).tolist()  # type: ignore[attr-defined]
+        refused = client.post("/v1/decode", json={"vectors": below})
+        assert refused.status_code == 422
+        assert "has 12 coordinates; give 2 to 8" in refused.text
+        told = client.post("/v1/generate", json={"near": texts[0], "n": 1, "stream": False}).json()
+        assert told["end"]["decodes"] > 0
+        assert client.get("/v1/model").json()["model"]["dim"] == 8
 
 
 def test_a_lower_vector_is_not_decoded_by_the_level_above(model: CLLM) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services import Counted
 from starlette.testclient import TestClient
 
 from cllm.errors import InputError
@@ -29,20 +30,6 @@ from serve.schemas import Generate, Item
 from serve.settings import Limits
 
 pytestmark = pytest.mark.serve
-
-
-class Counted:
-    """Counts nothing; remembers verdicts."""
-
-    def __init__(self) -> None:
-        self.verdicts: list[str] = []
-
-    def request(self, *_: Any) -> None: ...
-
-    def working(self, _: int) -> None: ...
-
-    def text(self, verdict: str) -> None:
-        self.verdicts.append(verdict)
 
 
 @dataclass(frozen=True)
