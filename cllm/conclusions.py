@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 
 from cllm.numbers import Numbers, number, with_interval
+from cllm.run import DEFAULT_RUN
 from cllm.voids import CHANCE
+
+ANYWHERE = "cllm generate --anywhere --n 3 --novel --valid --hit"
 
 
 def verdict_in_words(report: Numbers) -> list[str]:
@@ -19,6 +22,7 @@ def verdict_in_words(report: Numbers) -> list[str]:
         _restoring(report.get("reconstruction", {})),
         _emptiness(report.get("voids", {})),
         _newness(report.get("ideas", {})),
+        _elsewhere(report.get("voids", {}), report.get("ideas", {})),
     )
     return [part for part in parts if part] or ["Nothing has been measured yet."]
 
@@ -80,6 +84,16 @@ def _newness(arms: Numbers) -> str:
             f". From the whole cloud {prior['novel']:,} of {prior['sampled']:,} are valid and new"
         )
     return f"{text}."
+
+
+def _elsewhere(found: Numbers, arms: Numbers) -> str:
+    """Where texts from voids are to be had if this run has none."""
+    if not _nothing_written(found, arms.get("void", {})):
+        return ""
+    return (
+        "Models trained with --aim voids leave room for texts there. One ships, which writes some "
+        f"where {DEFAULT_RUN} holds no model: {ANYWHERE}"
+    )
 
 
 def _against_control(found: Numbers, arms: Numbers) -> str:

@@ -137,7 +137,10 @@ def test_the_first_sentence_says_whether_voids_beat_their_control(
     ],
 )
 def test_the_first_sentence_says_why_voids_cannot_be_compared(voids, arms, told):
-    assert told in verdict_in_words({"voids": voids, "ideas": arms})[0]
+    said = verdict_in_words({"voids": voids, "ideas": arms})
+    assert told in said[0]
+    elsewhere = said[-1].endswith(": cllm generate --anywhere --n 3 --novel --valid --hit")
+    assert elsewhere == (not arms.get("void", {}).get("sampled")), "where this run has none"
 
 
 def test_every_statistic_of_the_cloud_is_shown() -> None:
