@@ -315,6 +315,8 @@ def _cannot_load(place: str, error: BaseException) -> str:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~"))):
         first_line = "there is no such folder"
+    elif lost := [link.name for link in Path(place).glob("*") if not link.exists()]:
+        first_line = f"links in it lead nowhere ({', '.join(sorted(lost))}): copy what they meant"
     return (
         f"cannot load a base LLM from {place!r}: {first_line}; give the folder or hub name of an "
         "encoder-decoder in safetensors form (T5, BART, Pegasus), or make one with `cllm pretrain`"

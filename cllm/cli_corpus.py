@@ -15,6 +15,7 @@ from cllm.run import output_run
 
 if TYPE_CHECKING:
     from cllm.corpus import Corpus
+    from cllm.reading import Reading
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Make the built-in corpus, or check a file.")
 
@@ -58,34 +59,39 @@ def corpus_check(
     """Read a file as `cllm run` would, and say what is in it."""
     from dataclasses import asdict
 
-    from cllm.corpus import build_corpus
     from cllm.reading import read_rows
 
     reading = read_rows(
         file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
     )
-    corpus = build_corpus(reading, seed=seed)
+    corpus = _built(reading, seed, "")
     facts = {"texts": len(corpus)} | corpus.info
     bad = [asdict(row) for row in reading.bad]
     emit(facts | {"bad": bad}, json, lambda: show_facts(facts))
-    for row in reading.bad:
-        sys.stderr.write(f"{row}\n")
 
 
 def read_corpus(
     file: Path, text_column: str, max_bad_rows: int, seed: int, group_column: str = "subject"
 ) -> Corpus:
     """A file's texts, cleaned and split; bad rows are told on stderr."""
-    from cllm.corpus import build_corpus
     from cllm.reading import read_rows
 
     reading = read_rows(
         file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
     )
-    corpus = build_corpus(reading, seed=seed)
+    corpus = _built(reading, seed, "skipped: ")
     if group_column != "subject" and not corpus.subjects:
         raise InputError(f"{file} has no words or numbers in column {group_column!r}; name the one "
                          "of groups with --group-column, or leave it out")  # fmt: skip
-    for row in reading.bad:
-        sys.stderr.write(f"skipped: {row}\n")
     return corpus
+
+
+def _built(reading: Reading, seed: int, before: str) -> Corpus:
+    """The corpus of what is read; bad rows are told whether or not the rest will do."""
+    from cllm.corpus import build_corpus
+
+    try:
+        return build_corpus(reading, seed=seed)
+    finally:
+        for row in reading.bad:
+            sys.stderr.write(f"{before}{row}\n")

@@ -30,7 +30,9 @@ Seconds = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="training steps at most")]
 BaseName = Annotated[str | None, typer.Option("--base", help="folder or hub name of a base LLM")]
-Weak = Annotated[bool, typer.Option(help="go on with a base that restores too little")]
+Weak = Annotated[
+    bool, typer.Option("--allow-weak-base", help="go on with a base that restores too little")
+]
 Uri = Annotated[str | None, typer.Option("--milvus", help="a Milvus server's URI, or a local path")]
 CorpusFile = Annotated[Path, typer.Option("--corpus", help="JSONL, CSV, Parquet or text; .gz too")]
 TextColumn = Annotated[str, typer.Option(help="column that holds the text")]

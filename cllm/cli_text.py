@@ -113,7 +113,9 @@ def _texts(given: list[str] | None) -> list[str]:
     lines = given or [line.rstrip("\n") for line in sys.stdin]
     lines = [line for line in lines if line.strip()]
     if not lines:
-        raise InputError("nothing was given; pass it as arguments or on standard input")
+        raise InputError(
+            "nothing but blanks was given; pass texts or vectors as arguments or on standard input"
+        )
     try:
         "".join(lines).encode()
     except UnicodeEncodeError as error:  # Python reads broken bytes as lone surrogates

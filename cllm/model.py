@@ -355,7 +355,7 @@ class CLLM(PreTrainedModel):
         bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
         if len(bad):
             raise InputError(
-                f"vector {bad[0]} is zero or not finite; give finite, non-zero vectors"
+                f"vector {bad[0] + 1} is zero or not finite; give finite, non-zero vectors"
             )
         return np.pad(x / norms, ((0, 0), (0, dim - x.shape[1])))
 

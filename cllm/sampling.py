@@ -121,8 +121,20 @@ class Tally:
     """What a request has cost and come to so far."""
 
     decodes: int = 0
+    places: int = 0  # that were tried
+    plausible: int = 0  # texts that these told, each once a turn
+    there: int = 0  # of those, where it was asked for
     found: int = 0
     late: bool = False  # the time was up
+
+    @property
+    def ended(self) -> str:
+        """Why there are no more, with what became of the places."""
+        why = "the time was up" if self.late else "no more were found"
+        return (
+            f"{why} after {self.decodes} decodes ({self.places} places tried: {self.plausible} "
+            f"plausible texts, {self.there} of them where it was asked for, {self.found} as wanted)"
+        )
 
 
 async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator[list[Sample]]:
@@ -148,6 +160,9 @@ async def sampled(hands: Hands, request: Request, tally: Tally) -> AsyncIterator
         settled_nD = settled_nD[: max(0, request.budget - tally.decodes)]
         kept_nD, spots, found = await _written(hands, where, settled_nD)
         tally.decodes += len(kept_nD)
+        tally.places += len(starts_SD)
+        tally.plausible += len(settled_nD)
+        tally.there += len(kept_nD)
         if not found.texts:
             continue
         ideas = await hands.judged(kept_nD[found.rows], found.texts, found.vectors_nD)

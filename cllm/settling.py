@@ -66,11 +66,18 @@ class Correction:
 
     def __post_init__(self) -> None:
         """InputError for numbers that mean nothing."""
-        counts = self.steps, self.retreat, self.passes, self.best_of - 1
-        if min(counts) < 0 or not (0 <= self.walked <= 1 and self.temperature > 0):
-            raise InputError(f"{self}: best_of must be 1 or more, other counts 0 or more")
+        for name, good, wanted in (
+            ("steps", self.steps >= 0, "0 or more"), ("retreat", self.retreat >= 0, "0 or more"),
+            ("passes", self.passes >= 0, "0 or more"), ("best_of", self.best_of >= 1, "1 or more"),
+            ("walked", 0 <= self.walked <= 1, "0 to 1"),
+            ("least_agreement", 0 <= self.least_agreement <= 1, "0 to 1"),
+            ("temperature", 0 < self.temperature < np.inf, "above 0"),
+        ):  # fmt: skip
+            if not good:
+                given = getattr(self, name)
+                raise InputError(f"correction: {name} is {given}; it must be {wanted}")
         if (self.steps or self.retreat) and not self.settled:
-            raise InputError(f"{self}: steps and retreat correct what settles; set settled")
+            raise InputError("correction: steps and retreat correct what settles; set settled")
 
     @classmethod
     def of(cls, lines: Sequence[str]) -> Correction:

@@ -167,12 +167,7 @@ def chain(config: Config) -> dict[str, Any]:
     """Every stage that is not done yet; which were, and how long the others took."""
     told: dict[str, Any] = {"run": config.run, "kept": [], "made": {}}
     for stage in STAGES:
-        inputs = digest(
-            stage.name, json.dumps(stage.decided_by(config), sort_keys=True, default=str),
-            *(contents(f"{config.run}/{part}") for part in stage.reads),
-        )  # fmt: skip
-        note = f"{config.run}/stages/{stage.name}.json"
-        if _is_done(config, stage, inputs, read_text(note)):
+        if _is_done(config, stage):
             log.info("%s: kept", stage.name)
             told["kept"].append(stage.name)
             continue
@@ -185,10 +180,7 @@ def chain(config: Config) -> dict[str, Any]:
         except InputError as error:
             raise (WorkError if told["made"] else InputError)(str(error)) from error
         forget_hashes()  # on some file systems a file looks unchanged for a while
-        made = {part: contents(f"{config.run}/{part}") for part in stage.makes}
-        if not all(made.values()):
-            raise WorkError(f"stage {stage.name} left no {' or '.join(made)} in {config.run}")
-        write_text(note, json.dumps({"inputs": inputs, "made": made}))
+        _note(config, stage)
         told["made"][stage.name] = round(time.monotonic() - begun, 1)
         log.info("%s: done in %.0f s", stage.name, told["made"][stage.name])
     return told
@@ -213,12 +205,45 @@ def require_all(config: Config, stages: Sequence[Stage]) -> None:
     require_seen(config.run)
 
 
-def _is_done(config: Config, stage: Stage, inputs: str, note: str | None) -> bool:
+def _is_done(config: Config, stage: Stage) -> bool:
+    note = read_text(_note_of(config, stage))
     if note is None:
         return False
-    told = json.loads(note)
-    there = {part: contents(f"{config.run}/{part}") for part in stage.makes}
-    return bool(told["inputs"] == inputs and told["made"] == there and all(there.values()))
+    told, there = json.loads(note), _made(config, stage)
+    return told == {"inputs": _inputs(config, stage), "made": there} and all(there.values())
+
+
+def _note(config: Config, stage: Stage) -> None:
+    """Note what a stage was done from and made, as it is now, and what it added to earlier parts.
+
+    WorkError: it left nothing.
+    """
+    made = _made(config, stage)
+    if not all(made.values()):
+        raise WorkError(f"stage {stage.name} left no {' or '.join(made)} in {config.run}")
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if shared := made.keys() & set(earlier.makes):
+            told = json.loads(read_text(_note_of(config, earlier)) or "{}")
+            told["made"] |= {part: made[part] for part in shared}
+            write_text(_note_of(config, earlier), json.dumps(told))
+    told = {"inputs": _inputs(config, stage), "made": made}
+    write_text(_note_of(config, stage), json.dumps(told))
+
+
+def _note_of(config: Config, stage: Stage) -> str:
+    return f"{config.run}/stages/{stage.name}.json"
+
+
+def _inputs(config: Config, stage: Stage) -> str:
+    """A digest of what decides about a stage."""
+    return digest(
+        stage.name, json.dumps(stage.decided_by(config), sort_keys=True, default=str),
+        *(contents(f"{config.run}/{part}") for part in stage.reads),
+    )  # fmt: skip
+
+
+def _made(config: Config, stage: Stage) -> dict[str, str]:
+    return {part: contents(f"{config.run}/{part}") for part in stage.makes}
 
 
 # ---- stages ------------------------------------------------------------------------------
@@ -331,7 +356,7 @@ VOIDS = Stage(
     "voids", SPACE, ("voids.parquet",), lambda c: [c.seed, c.settings.quick_voids], _voids
 )
 GENERATE = Stage(
-    "generate", (*SPACE, "voids.parquet"), ("ideas.parquet",),
+    "generate", (*SPACE, "voids.parquet"), ("ideas.parquet", "voids.parquet"),  # those of texts
     lambda c: [c.seed, c.settings.ideas], lambda c: on_worker(c, GENERATE, _generate),
 )  # fmt: skip
 REPORT = Stage(

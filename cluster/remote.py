@@ -23,7 +23,7 @@ from cllm.errors import InputError
 from cllm.files import digest, replacing
 from cllm.run import RunFolder
 
-CARD = "README.md"
+TOLD_LATER = ("README.md", "plausible.npz")  # a card; what later stages learn once
 FINISHED = "training.json"  # in a model's folder: what it was made from (`cllm.pipeline.finished`)
 JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
 
@@ -222,13 +222,13 @@ def is_there(place: str) -> bool:
 def contents(place: str) -> str:
     """A digest of a file, or of a folder's manifest or else of all its files; "" if not there.
 
-    A model's card is left out: it tells what later stages found.
+    What later stages add to it is left out.
     """
     manifest = read_text(f"{place}/manifest.json")
     if manifest is not None:
         return digest(manifest)
     system, path = reached(place)
-    files = [file for file in listed(system, path) if file.base_name != CARD]
+    files = [file for file in listed(system, path) if file.base_name not in TOLD_LATER]
     parts = (file.path.removeprefix(path) + _hash(system, file) for file in files)
     return digest(*parts) if files else ""
 

@@ -62,8 +62,7 @@ async def generated(
             yield _item(sample, asked, near)
     complete = tally.found == asked.n
     if not complete:
-        ended = "the time was up" if tally.late else "no more were found"
-        notes.append(f"{ended} after {tally.decodes} decodes")
+        notes.append(tally.ended)
     yield s.End(
         found=tally.found, asked=asked.n, decodes=tally.decodes, complete=complete, notes=notes
     )

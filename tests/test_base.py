@@ -304,3 +304,9 @@ def test_mask_tokens_of_other_families(tiny_base: BaseLM) -> None:
     for found, wanted in ((99, 99), (None, 2)):
         other.tokenizer = Sentinels(found)
         assert other.mask == wanted
+
+
+def test_a_base_whose_links_lead_nowhere_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to("../gone/config.json")
+    with pytest.raises(InputError, match=r"lead nowhere \(config.json\)"):
+        BaseLM.load(str(tmp_path))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from cllm.errors import InputError, WorkError
+from cllm.writing import PLAUSIBLE
 
 pytest.importorskip("ray")
 from cluster import pipeline
 from cluster.pipeline import Config, Stage, chain, load
-from cluster.remote import write_text
+from cluster.remote import contents, write_text
 
 RECIPES = Path(__file__).parents[1] / "cluster/configs/recipes.yaml"
 
@@ -87,6 +88,31 @@ def test_stages_that_are_done_are_kept(tmp_path: Path, done: list[str]) -> None:
     assert list(chain(config(tmp_path))["made"]) == ["first", "second"]
     assert chain(config(tmp_path))["kept"] == ["first", "second"]
     assert done == ["first", "second"]
+
+
+def test_what_a_later_stage_adds_to_an_earlier_ones_part_makes_neither_anew(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(config: Config) -> None:
+        done.append("adding")
+        text = Path(f"{config.run}/a").read_text()
+        write_text(f"{config.run}/a", f"{text} and more")
+        write_text(f"{config.run}/c", "found")
+
+    adding = Stage("adding", ("a",), ("c", "a"), lambda _: None, add)
+    monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES[:1], adding))
+    chain(config(tmp_path))
+    assert chain(config(tmp_path))["kept"] == ["first", "adding"]
+    assert list(chain(config(tmp_path, seed=1))["made"]) == ["first", "adding"]
+    assert done == 2 * ["first", "adding"]
+
+
+def test_what_is_learnt_beside_a_reference_lm_does_not_make_another_base(tmp_path: Path) -> None:
+    (tmp_path / "base/reference").mkdir(parents=True)
+    (tmp_path / "base/reference/model.safetensors").write_text("weights")
+    before = contents(str(tmp_path / "base"))
+    (tmp_path / "base/reference" / PLAUSIBLE).write_text("learnt")
+    assert contents(str(tmp_path / "base")) == before
 
 
 @pytest.mark.parametrize(("failing", "error"), [(0, InputError), (1, WorkError)])

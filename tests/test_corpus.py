@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import command
 
 from cllm.corpus import SPLITS, Corpus, build_corpus, built_in_corpus
 from cllm.errors import InputError
@@ -250,3 +251,15 @@ def test_a_corpus_withholds_the_fold_it_is_asked_for() -> None:
     assert not corpus.withheld_in(corpus.texts)
     other = built_in_corpus("plain", 200, 0)
     assert not set(map(tuple, other.info["withheld"])) & set(map(tuple, corpus.info["withheld"]))
+
+
+def test_bad_rows_are_told_even_where_what_is_left_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "Only one."}\nnot json\n')
+    for words in (("corpus", "check", str(file)), ("run", "--corpus", str(file))):
+        assert command(*words) == 2
+        told = capsys.readouterr().err
+        assert "texts.jsonl:2" in told
+        assert "holds one text" in told

@@ -243,7 +243,9 @@ def test_the_command_switches_parts_on_and_off_and_says_which(
         ("steps", "has no '='; write it like steps=5"),
         ("turns=2", "--correction turns: there are settled, walked, steps"),
         ("steps=some", "--correction steps: Input should be a valid integer"),
-        ("best_of=0", "best_of must be 1 or more"),
+        ("best_of=0", "best_of is 0; it must be 1 or more"),
+        ("walked=2", "walked is 2.0; it must be 0 to 1"),
+        ("walked=NaN", "walked is nan; it must be 0 to 1"),
         ("settled=false steps=2", "set settled"),
     ],
 )

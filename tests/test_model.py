@@ -123,12 +123,12 @@ def test_a_prefix_is_lifted_with_zeros(tiny_cllm: CLLM, vectors_ND: np.ndarray) 
 def test_vectors_that_are_not_finite_are_refused(tiny_cllm: CLLM, value: float) -> None:
     vectors = np.ones((3, 8), np.float32)
     vectors[2, 4] = value
-    with pytest.raises(InputError, match=r"vector 2 .*not finite"):
+    with pytest.raises(InputError, match=r"vector 3 .*not finite"):
         tiny_cllm.decode(vectors)
 
 
 def test_zero_and_too_long_vectors_are_refused(tiny_cllm: CLLM) -> None:
-    with pytest.raises(InputError, match="vector 0 is zero"):
+    with pytest.raises(InputError, match="vector 1 is zero"):
         tiny_cllm.decode(np.zeros((1, 8), np.float32))
     with pytest.raises(InputError, match="9 coordinates, the model takes 8"):
         tiny_cllm.decode(np.ones((1, 9), np.float32))
