@@ -207,9 +207,9 @@ def require_restoring(run: RunFolder, minimum: float, *, allow_weak: bool) -> No
     if not allow_weak:
         raise InputError(
             f"the base restores {100 * share:.2f} % of held-out tokens without any bottleneck, "
-            f"below {100 * minimum:.0f} %: no vector could carry the text through it; train "
-            "it longer (--base-seconds of `cllm run` and `cllm pizza`, --seconds of `cllm pretrain` "
-            "and `adapt`), or go on with --allow-weak-base"
+            f"below {100 * minimum:.0f} %: no vector could carry the text through it; "
+            "train longer (--base-seconds of `cllm run` and `cllm pizza`, --seconds of `cllm "
+            "pretrain` and `adapt`), or go on with --allow-weak-base"
         )
     run.note("base", facts | {"weak_base_allowed": True})
 
