@@ -126,10 +126,14 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
 
 
 def below(settings: RunSettings) -> RunSettings:
-    """How the CLLM of passages is trained: plainly, as it is to restore them."""
+    """How the CLLM of passages is trained: to restore them, from prefixes too.
+
+    Its decoder then knows what to make of vectors that are not quite right, as the level above
+    unfolds them.
+    """
     own = settings.train
     train = TrainSettings(
-        nested=False, vector_noise=own.vector_noise, array_weight=own.array_weight, loop=own.loop
+        vector_noise=own.vector_noise, array_weight=own.array_weight, loop=own.loop
     )
     model = settings.model.model_copy(update={"dim": settings.passage_dim})
     return settings.model_copy(update={"model": model, "train": train, "passage": 0, "editor": 0})

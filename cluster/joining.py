@@ -42,7 +42,7 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
 
     `for_data`: Ray Data will be used.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or _instead_of_one_that_is_gone()
     if address and address not in ("auto", "local"):
         _require_listener(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -178,6 +178,21 @@ def on_this_node(what: type) -> Any:  # noqa: ANN401 - an actor's handle
 def this_node() -> NodeAffinitySchedulingStrategy:
     """Tasks and actors with it run on the driver's machine, or not at all."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _instead_of_one_that_is_gone() -> str | None:
+    """"local" where the cluster that this machine noted is gone: Ray would try it for minutes."""
+    from ray._private.utils import read_ray_address  # there is no public name
+
+    noted = read_ray_address()
+    if not noted:
+        return None
+    try:
+        _require_listener(noted)
+    except InputError:
+        log.warning("the Ray cluster that ran here, at %s, is gone: another is started", noted)
+        return "local"
+    return None
 
 
 def _require_listener(address: str) -> None:

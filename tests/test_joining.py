@@ -23,6 +23,26 @@ def test_an_address_where_nobody_listens_is_named() -> None:
             pass
 
 
+def test_a_cluster_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(joining, "_init", asked.append)
+    monkeypatch.setattr(joining.ray, "shutdown", lambda: None)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: place)
+        with joined(for_data=False):
+            pass
+        head.listen()
+        with joined(for_data=False):
+            pass
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    with joined(for_data=False):
+        pass
+    assert asked == ["local", None, None]
+
+
 @pytest.mark.parametrize("address", ["nonsense:", "http://", "a:b"])
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(InputError, match="no Ray cluster answers at"), joined(address):
