@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 GIB = 2**30
 ROOM = 4 * GIB  # of passages' vectors that are kept in memory, in bytes
+MOVED = 0.3  # angle by which vectors of passages are moved while these are learnt, rad
 REBUILDING = 0.3  # share of the time of a CLLM over passages in which it writes nothing yet
 
 
@@ -126,14 +127,14 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
 
 
 def below(settings: RunSettings) -> RunSettings:
-    """How the CLLM of passages is trained: to restore them, from prefixes too.
+    """How the CLLM of passages is trained: to restore them, from prefixes and moved vectors too.
 
     Its decoder then knows what to make of vectors that are not quite right, as the level above
     unfolds them.
     """
     own = settings.train
     train = TrainSettings(
-        vector_noise=own.vector_noise, array_weight=own.array_weight, loop=own.loop
+        vector_noise=max(own.vector_noise, MOVED), array_weight=own.array_weight, loop=own.loop
     )
     model = settings.model.model_copy(update={"dim": settings.passage_dim})
     return settings.model_copy(update={"model": model, "train": train, "passage": 0, "editor": 0})
