@@ -68,6 +68,7 @@ def write_arms(
 
     cloud_ND = field.cloud_ND
     arms = [void.write("void", rng)]
+    starts = budget // 2 if how.settled else budget  # the other half writes from what is kept
     if wanted:
         dense_SD = _below(field, wanted, void.starts, rng)
         open_SD = _outside(field, wanted, void.starts, rng)
@@ -76,8 +77,8 @@ def write_arms(
             matched("open", open_SD, outside, "dk_n"),
         ]
     for arm, start_SD in (
-        ("interpolation", between_near(cloud_ND, budget // 2, rng)),
-        ("prior", from_prior(cloud_ND, budget // 2, rng)),
+        ("interpolation", between_near(cloud_ND, starts, rng)),
+        ("prior", from_prior(cloud_ND, starts, rng)),
     ):
         other = Settling(model, field, budget, plausible, how)
         other.keep(other.settle(start_SD))
@@ -106,7 +107,8 @@ def _settled_voids(
     What settled in a void has neighbours that do: some of the next starts are steps off it.
     """
     void, barren = Settling(model, field, budget, plausible, how), 0
-    while budget - void.spent > 1 and barren < BARREN:
+    least = max(2, how.best_of + how.passes)  # less than that writes nothing more
+    while budget - void.spent >= least and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
         walked_SD = steps_off(field, void.kept_nD, int(how.walked * count), rng)

@@ -114,7 +114,7 @@ def _texts(given: list[str] | None) -> list[str]:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError(
-            "nothing but blanks was given; pass texts or vectors as arguments or on standard input"
+            "no text or vector was given; pass some as arguments, or on standard input"
         )
     try:
         "".join(lines).encode()

@@ -91,8 +91,8 @@ def _elsewhere(found: Numbers, arms: Numbers) -> str:
     if not _nothing_written(found, arms.get("void", {})):
         return ""
     return (
-        "Models trained with --aim voids leave room for texts there. One ships, which writes some "
-        f"where {DEFAULT_RUN} holds no model: {ANYWHERE}"
+        "--aim voids trains a model that leaves room for texts there. One of built-in recipes "
+        f"ships, and is taken where there is no {DEFAULT_RUN}: {ANYWHERE}"
     )
 
 

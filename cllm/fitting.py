@@ -106,8 +106,8 @@ def passages_base(run: RunFolder, settings: RunSettings, spread: Spread) -> Pass
         return Passages(CLLM.load(run.passages), settings.passage)
     if run.model.is_dir() and run.passages.is_dir():
         raise InputError(
-            f"{run.model} needs {run.passages}, which these settings would replace; name another "
-            "--run, or move that model away"
+            f"{run.model} needs {run.passages}, which has other settings or is an older version's; "
+            "name another --run, or move that model away"
         )
     require_enough_texts(corpus, how.model.dim)
     folder = run.path / "training" / "passages"

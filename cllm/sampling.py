@@ -132,8 +132,9 @@ class Tally:
         """Why there are no more, with what became of the places."""
         why = "the time was up" if self.late else "no more were found"
         return (
-            f"{why} after {self.decodes} decodes ({self.places} places tried: {self.plausible} "
-            f"plausible texts, {self.there} of them where it was asked for, {self.found} as wanted)"
+            f"{why} after {self.decodes} decodes (places tried: {self.places}; texts of them that "
+            f"are plausible: {self.plausible}; where it was asked for: {self.there}; as wanted: "
+            f"{self.found})"
         )
 
 

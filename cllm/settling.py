@@ -61,7 +61,9 @@ class Correction:
     retreat: int = 0  # one whose text is implausible moves towards its nearest text
     best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
     passes: int = 0  # decodes of a kept place with coordinates dropped: texts have to agree
-    least_agreement: float = 0.0  # share of words in common that they must have (`with_limit`)
+    least_agreement: float | None = (
+        None  # share of words in common that they must have (`with_limit`)
+    )
     temperature: float = 0.5  # of samples
 
     def __post_init__(self) -> None:
@@ -70,8 +72,8 @@ class Correction:
             ("steps", self.steps >= 0, "0 or more"), ("retreat", self.retreat >= 0, "0 or more"),
             ("passes", self.passes >= 0, "0 or more"), ("best_of", self.best_of >= 1, "1 or more"),
             ("walked", 0 <= self.walked <= 1, "0 to 1"),
-            ("least_agreement", 0 <= self.least_agreement <= 1, "0 to 1"),
-            ("temperature", 0 < self.temperature < np.inf, "above 0"),
+            ("least_agreement", 0 <= (self.least_agreement or 0) <= 1, "0 to 1"),
+            ("temperature", 0 < self.temperature < np.inf, "above 0, and finite"),
         ):  # fmt: skip
             if not good:
                 given = getattr(self, name)
@@ -85,7 +87,7 @@ class Correction:
         values = dict(change(line, "--correction", "steps=5") for line in lines)
         known = [field.name for field in fields(cls)]
         if unknown := values.keys() - known:
-            raise InputError(f"--correction {min(unknown)}: there are {', '.join(known)}")
+            raise InputError(f"--correction {min(unknown)!r}: there are {', '.join(known)}")
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
@@ -202,7 +204,7 @@ class Settling:
         written = Written(arm, tuple(texts), points_nD, self.spent, self.starts, self.likely)
         if texts and self.how.passes:
             agreed_n = agreement(self.model, points_nD, texts, self.how.passes, rng)
-            written = written.of_rows(agreed_n >= self.how.least_agreement)
+            written = written.of_rows(agreed_n >= (self.how.least_agreement or 0))
         return written.only(self.plausible)
 
     def _told(self, points_SD: Vectors) -> tuple[Mask, Mask, Vectors]:
@@ -277,7 +279,7 @@ def with_limit(how: Correction, model: Autoencoder, held_out_MD: Vectors) -> Cor
 
     It is what nearly all held-out texts' vectors have; found once a model, no arm's cost.
     """
-    if not how.passes or how.least_agreement:
+    if not how.passes or how.least_agreement is not None:
         return how
     some_MD, rng = held_out_MD[:PUT_TO_TEST], np.random.default_rng(0)
     agreed_M = agreement(model, some_MD, model.decode(some_MD), how.passes, rng)

@@ -42,7 +42,9 @@ def joined(address: str | None = None, *, for_data: bool = True) -> Iterator[Non
 
     `for_data`: Ray Data will be used.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or _instead_of_one_that_is_gone()
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "auto"):
+        address = _instead_of_one_that_is_gone(address)
     if address and address not in ("auto", "local"):
         _require_listener(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -180,19 +182,35 @@ def this_node() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _instead_of_one_that_is_gone() -> str | None:
-    """"local" where the cluster that this machine noted is gone: Ray would try it for minutes."""
+def _instead_of_one_that_is_gone(address: str | None) -> str | None:
+    """The same, or "local" where the cluster that this machine had is gone.
+
+    Ray would ask for it for minutes. InputError: another machine's does not answer, or one is
+    wanted that runs already ("auto").
+    """
     from ray._private.utils import read_ray_address  # there is no public name
 
     noted = read_ray_address()
     if not noted:
-        return None
+        return address
     try:
         _require_listener(noted)
     except InputError:
+        if address or not _is_here(noted):
+            raise
         log.warning("the Ray cluster that ran here, at %s, is gone: another is started", noted)
         return "local"
-    return None
+    return address
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is this machine's: nobody can bind another's."""
+    with socket.socket() as mine:
+        try:
+            mine.bind((address.rpartition(":")[0], 0))
+        except OSError:
+            return False
+    return True
 
 
 def _require_listener(address: str) -> None:

@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -159,7 +159,11 @@ def load(path: Path, run: str | None = None) -> Config:
         "milvus": milvus,
     }  # fmt: skip
     config = config.model_copy(update=places)
-    config.settings  # noqa: B018 - what does not fit is said now
+    if config.settings.passage:  # what does not fit is said now
+        raise InputError(
+            f"{path}: set: passage={config.settings.passage}: a chain on a cluster trains one "
+            "level only so far; use `cllm run --levels 2`"
+        )
     return config
 
 
@@ -167,7 +171,8 @@ def chain(config: Config) -> dict[str, Any]:
     """Every stage that is not done yet; which were, and how long the others took."""
     told: dict[str, Any] = {"run": config.run, "kept": [], "made": {}}
     for stage in STAGES:
-        if _is_done(config, stage):
+        decided, read = _decided(config, stage), _contents(config, stage.reads)
+        if _is_done(config, stage, _digest(stage, decided, read)):
             log.info("%s: kept", stage.name)
             told["kept"].append(stage.name)
             continue
@@ -180,7 +185,7 @@ def chain(config: Config) -> dict[str, Any]:
         except InputError as error:
             raise (WorkError if told["made"] else InputError)(str(error)) from error
         forget_hashes()  # on some file systems a file looks unchanged for a while
-        _note(config, stage)
+        _note(config, stage, decided, read)
         told["made"][stage.name] = round(time.monotonic() - begun, 1)
         log.info("%s: done in %.0f s", stage.name, told["made"][stage.name])
     return told
@@ -205,45 +210,47 @@ def require_all(config: Config, stages: Sequence[Stage]) -> None:
     require_seen(config.run)
 
 
-def _is_done(config: Config, stage: Stage) -> bool:
+def _is_done(config: Config, stage: Stage, inputs: str) -> bool:
     note = read_text(_note_of(config, stage))
     if note is None:
         return False
-    told, there = json.loads(note), _made(config, stage)
-    return told == {"inputs": _inputs(config, stage), "made": there} and all(there.values())
+    there = _contents(config, stage.makes)
+    return bool(json.loads(note) == {"inputs": inputs, "made": there} and all(there.values()))
 
 
-def _note(config: Config, stage: Stage) -> None:
-    """Note what a stage was done from and made, as it is now, and what it added to earlier parts.
+def _note(config: Config, stage: Stage, decided: str, read: Mapping[str, str]) -> None:
+    """Note what a stage was done from and made; what it added to earlier parts is theirs as well.
 
     WorkError: it left nothing.
     """
-    made = _made(config, stage)
+    made = _contents(config, stage.makes)
     if not all(made.values()):
         raise WorkError(f"stage {stage.name} left no {' or '.join(made)} in {config.run}")
     for earlier in STAGES[: STAGES.index(stage)]:
-        if shared := made.keys() & set(earlier.makes):
-            told = json.loads(read_text(_note_of(config, earlier)) or "{}")
+        shared = made.keys() & set(earlier.makes)
+        if shared and (note := read_text(_note_of(config, earlier))):
+            told = json.loads(note)
             told["made"] |= {part: made[part] for part in shared}
             write_text(_note_of(config, earlier), json.dumps(told))
-    told = {"inputs": _inputs(config, stage), "made": made}
-    write_text(_note_of(config, stage), json.dumps(told))
+    read = {part: made.get(part, before) for part, before in read.items()}
+    inputs = _digest(stage, decided, read)
+    write_text(_note_of(config, stage), json.dumps({"inputs": inputs, "made": made}))
 
 
 def _note_of(config: Config, stage: Stage) -> str:
     return f"{config.run}/stages/{stage.name}.json"
 
 
-def _inputs(config: Config, stage: Stage) -> str:
-    """A digest of what decides about a stage."""
-    return digest(
-        stage.name, json.dumps(stage.decided_by(config), sort_keys=True, default=str),
-        *(contents(f"{config.run}/{part}") for part in stage.reads),
-    )  # fmt: skip
+def _decided(config: Config, stage: Stage) -> str:
+    return json.dumps(stage.decided_by(config), sort_keys=True, default=str)
 
 
-def _made(config: Config, stage: Stage) -> dict[str, str]:
-    return {part: contents(f"{config.run}/{part}") for part in stage.makes}
+def _contents(config: Config, parts: Sequence[str]) -> dict[str, str]:
+    return {part: contents(f"{config.run}/{part}") for part in parts}
+
+
+def _digest(stage: Stage, decided: str, read: Mapping[str, str]) -> str:
+    return digest(stage.name, decided, *read.values())
 
 
 # ---- stages ------------------------------------------------------------------------------
@@ -349,7 +356,9 @@ BASE = Stage(
 )  # fmt: skip
 TRAIN = Stage(
     "train", ("corpus.parquet", "base"), ("model",),
-    lambda c: c.settings.model_dump(include={"model", "train", "void_dim", "seed"}), _train,
+    lambda c: c.settings.model_dump(include={"model", "train", "void_dim", "seed"})
+    | ({"editor": c.settings.editor} if c.settings.editor else {}),
+    _train,
 )  # fmt: skip
 EMBED = Stage("embed", MODEL, ("latents",), lambda c: c.milvus, _embed)
 VOIDS = Stage(

@@ -215,11 +215,11 @@ def _lifted(rows: list[list[float]], dim: int) -> NDArray[np.float32]:
     lifted_nD = np.zeros((len(rows), dim), np.float64)
     for number, row in enumerate(rows):
         if not 2 <= len(row) <= dim:
-            raise Problem(422, f"vector {number} has {len(row)} coordinates; give 2 to {dim}")
+            raise Problem(422, f"vector {number + 1} has {len(row)} coordinates; give 2 to {dim}")
         lifted_nD[number, : len(row)] = row
     largest_n = np.abs(lifted_nD).max(axis=1)
     if not (largest_n > 0).all():
-        raise Problem(422, f"vector {int(largest_n.argmin())} is zero and has no direction")
+        raise Problem(422, f"vector {int(largest_n.argmin()) + 1} is zero and has no direction")
     lifted_nD /= largest_n[:, None]  # squares of large numbers would be infinite
     return (lifted_nD / np.linalg.norm(lifted_nD, axis=1, keepdims=True)).astype(np.float32)
 

@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     p.add_argument("--run", type=Path, default=SHIPPED_VOIDS, help="to begin with")
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--first-seed", type=int, default=0, help="of these")
+    p.add_argument("--first-seed", type=int, default=0, help="of these; loop.json is "
+                   "of those asked for last")  # fmt: skip
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--decodes", type=int, default=1000, help="of a round")
     p.add_argument("--steps", type=int, default=100, help="of the CLLM in a round")

@@ -209,7 +209,7 @@ def test_a_weak_base_is_refused(trained, tmp_path):
         (["decode", "words", "--run", "small"], "JSON"),
         (["decode", "[1" + "0" * 400 + "]", "--run", "small"], "too large"),
         (["pretrain", "--run", "small", "--preset", "quick"], "needs the base"),
-        (["encode", "--run", "small"], "nothing but blanks was given"),
+        (["encode", "--run", "small"], "no text or vector was given"),
         (["encode", "x", "--run", "nowhere"], "nowhere"),
         (["corpus", "build", "--richness", "odd"], "odd"),
     ],

@@ -45,6 +45,7 @@ def test_the_shipped_configuration_is_sound(tmp_path: Path) -> None:
         ("run: r\ntrain: {workers: -1}", "train.workers"),
         ("texts: 100", "run"),
         ("run: r\nset: [train.nonsense=1]", "no setting 'train.nonsense'"),
+        ("run: r\nset: [passage=32]", "one level only so far"),
         ("run: [", "is no configuration"),
         ("- a list", "is no configuration"),
         ("", "run"),
@@ -105,6 +106,25 @@ def test_what_a_later_stage_adds_to_an_earlier_ones_part_makes_neither_anew(
     assert chain(config(tmp_path))["kept"] == ["first", "adding"]
     assert list(chain(config(tmp_path, seed=1))["made"]) == ["first", "adding"]
     assert done == 2 * ["first", "adding"]
+
+
+def test_a_source_that_changes_while_a_stage_works_is_noticed_the_next_time(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_text("old")
+
+    def slow(config: Config) -> None:
+        stages[0].work(config)
+        source.write_text("new")
+
+    stages = pipeline.STAGES
+    first = replace(stages[0], decided_by=lambda _: contents(str(source)), work=slow)
+    monkeypatch.setattr(pipeline, "STAGES", (first, stages[1]))
+    chain(config(tmp_path))
+    pipeline.forget_hashes()
+    assert list(chain(config(tmp_path))["made"]) == ["first"]
+    assert chain(config(tmp_path))["kept"] == ["first", "second"]
 
 
 def test_what_is_learnt_beside_a_reference_lm_does_not_make_another_base(tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_texts_whose_passes_disagree_are_left_out(field: Field) -> None:
     assert len(kept_nD) == 5
 
 
+def test_what_is_left_over_and_writes_nothing_more_ends_it(field: Field) -> None:
+    how = Correction(settled=False, walked=0, passes=2)  # a text costs three, settling nothing
+    written = write_from_voids(Spelled(), field, 20, np.random.default_rng(3), None, how)
+    assert written.decodes == 18
+    assert len(written.points_nD) == 6
+
+
 def test_no_more_is_spent_than_the_budget_however_it_is_corrected(field: Field) -> None:
     how = Correction(steps=3, retreat=2, best_of=2, passes=1)
     model = Pulled()
@@ -241,7 +248,7 @@ def test_the_command_switches_parts_on_and_off_and_says_which(
     ("given", "told"),
     [
         ("steps", "has no '='; write it like steps=5"),
-        ("turns=2", "--correction turns: there are settled, walked, steps"),
+        ("turns=2", "--correction 'turns': there are settled, walked, steps"),
         ("steps=some", "--correction steps: Input should be a valid integer"),
         ("best_of=0", "best_of is 0; it must be 1 or more"),
         ("walked=2", "walked is 2.0; it must be 0 to 1"),

@@ -43,6 +43,17 @@ def test_a_cluster_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
     assert asked == ["local", None, None]
 
 
+@pytest.mark.parametrize(("address", "noted"), [(None, "192.0.2.1:6379"), ("auto", "127.0.0.1:1")])
+def test_one_of_another_machine_or_one_that_must_run_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, noted: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(joining, "REACHED_SECONDS", 0.2)
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: noted)
+    with pytest.raises(InputError, match=f"no Ray cluster answers at {noted}"), joined(address):
+        pass
+
+
 @pytest.mark.parametrize("address", ["nonsense:", "http://", "a:b"])
 def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(InputError, match="no Ray cluster answers at"), joined(address):

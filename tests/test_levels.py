@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from torch.nn import functional as F
 from toys import command, level_of
 
-from cllm import levels, pipeline
+from cllm import fitting, levels, pipeline
 from cllm.arrays import TokenArrays
 from cllm.base import BaseLM, token_nats
 from cllm.batches import TokenTexts
@@ -323,6 +323,14 @@ def answered_by_the_endpoint(run: RunFolder) -> None:
 def test_a_lower_vector_is_not_decoded_by_the_level_above(model: CLLM) -> None:
     with pytest.raises(InputError, match="16 coordinates"):
         model.decode(model.base.level.encode(["One."]))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("given", "moved"), [(0.1, 0.3), (0.5, 0.5)])
+def test_passages_are_learnt_from_prefixes_and_moved_vectors(given: float, moved: float) -> None:
+    changes = [f"train.vector_noise={given}"]
+    how = fitting.below(overridden("quick", levels=2, nested="off", changes=changes))
+    assert how.train.nested
+    assert how.train.vector_noise == moved
 
 
 def test_settings_that_do_not_go_with_passages_are_refused() -> None:

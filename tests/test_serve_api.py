@@ -105,7 +105,7 @@ def test_where_nothing_is_found_the_end_says_so(client: TestClient) -> None:
     assert len(told) == 1
     assert not told[0]["end"]["complete"]
     assert "no more were found after" in told[0]["end"]["notes"][0]
-    assert "0 of them where it was asked for, 0 as wanted" in told[0]["end"]["notes"][0]
+    assert "where it was asked for: 0; as wanted: 0" in told[0]["end"]["notes"][0]
 
 
 def test_without_the_store_texts_come_without_neighbours_and_the_rest_says_503(
