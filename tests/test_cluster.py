@@ -453,6 +453,9 @@ def test_the_whole_chain_is_one_job_and_the_next_keeps_all_of_it(
     stages = ["corpus", "base", "train", "embed", "voids", "generate", "report"]
     assert list(first["made"]) == stages
     assert again["kept"] == stages
+    notes = [json.loads((tmp_path / f"run/stages/{name}.json").read_text())
+             for name in ("voids", "generate")]  # fmt: skip
+    assert notes[0]["made"]["voids.parquet"] == notes[1]["made"]["voids.parquet"]
     assert "<html" in (tmp_path / "run/report.html").read_text("utf-8").lower()
 
 
