@@ -107,7 +107,7 @@ def _settled_voids(
     What settled in a void has neighbours that do: some of the next starts are steps off it.
     """
     void, barren = Settling(model, field, budget, plausible, how), 0
-    least = max(2, how.best_of + how.passes)  # less than that writes nothing more
+    least = max(2, how.decodes_a_text)  # less than that writes nothing more
     while budget - void.spent >= least and barren < BARREN:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)

@@ -59,12 +59,7 @@ def corpus_check(
     """Read a file as `cllm run` would, and say what is in it."""
     from dataclasses import asdict
 
-    from cllm.reading import read_rows
-
-    reading = read_rows(
-        file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
-    )
-    corpus = _built(reading, seed, "")
+    reading, corpus = _built(file, text_column, max_bad_rows, seed, group_column, "")
     facts = {"texts": len(corpus)} | corpus.info
     bad = [asdict(row) for row in reading.bad]
     emit(facts | {"bad": bad}, json, lambda: show_facts(facts))
@@ -74,24 +69,25 @@ def read_corpus(
     file: Path, text_column: str, max_bad_rows: int, seed: int, group_column: str = "subject"
 ) -> Corpus:
     """A file's texts, cleaned and split; bad rows are told on stderr."""
-    from cllm.reading import read_rows
-
-    reading = read_rows(
-        file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
-    )
-    corpus = _built(reading, seed, "skipped: ")
+    corpus = _built(file, text_column, max_bad_rows, seed, group_column, "skipped: ")[1]
     if group_column != "subject" and not corpus.subjects:
         raise InputError(f"{file} has no words or numbers in column {group_column!r}; name the one "
                          "of groups with --group-column, or leave it out")  # fmt: skip
     return corpus
 
 
-def _built(reading: Reading, seed: int, before: str) -> Corpus:
-    """The corpus of what is read; bad rows are told whether or not the rest will do."""
+def _built(
+    file: Path, text_column: str, max_bad_rows: int, seed: int, group_column: str, before: str
+) -> tuple[Reading, Corpus]:
+    """What was read and its corpus; bad rows are told whether or not the rest will do."""
     from cllm.corpus import build_corpus
+    from cllm.reading import read_rows
 
+    reading = read_rows(
+        file, text_column=text_column, subject_column=group_column, max_bad_rows=max_bad_rows
+    )
     try:
-        return build_corpus(reading, seed=seed)
+        return reading, build_corpus(reading, seed=seed)
     finally:
         for row in reading.bad:
             sys.stderr.write(f"{before}{row}\n")

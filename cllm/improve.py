@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 from cllm.errors import InputError
 from cllm.files import read_json, replacing, write_json
 from cllm.run import RunFolder, training_facts
-from cllm.settings import RunSettings, Settings, change, overridden
+from cllm.settings import RunSettings, Settings, change, first_fault, overridden
 
 if TYPE_CHECKING:
     from cllm.ideas import Idea
@@ -108,11 +108,7 @@ def settings_for(
     try:
         how = ImproveSettings.model_validate(mine | {"seed": seed})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{'.'.join(map(str, first['loc'])) or 'settings'}: {first['msg']}"
-            f" (given: {first['input']!r})"
-        ) from error
+        raise InputError(first_fault(error)) from error
     settings = overridden(name, seed=seed, changes=others)
     log.info("%s: %d decodes a round, %g of the preset's time for training (CLLM %g s), texts of "
              "a model at most %g of all, seed %d", name, how.decodes, how.further,

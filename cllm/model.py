@@ -29,7 +29,7 @@ from cllm.batches import Batch, TokenTexts
 from cllm.codecs import make_codec
 from cllm.errors import InputError
 from cllm.files import digest, read_json
-from cllm.settings import ModelSettings
+from cllm.settings import ModelSettings, first_fault
 from cllm.sphere import slerp
 
 if TYPE_CHECKING:
@@ -121,10 +121,7 @@ class CLLM(PreTrainedModel):
         try:
             settings = ModelSettings.model_validate(shape)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"{first['loc'][0]}: {first['msg']} (given: {first['input']!r})"
-            ) from error
+            raise InputError(first_fault(error)) from error
         config = CLLMConfig(
             context=context,
             width=base.width,

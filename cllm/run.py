@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLAUSIBLE = "plausible.npz"  # beside the reference LM: what tells plausible texts
 DEFAULT_RUN = Path("runs/default")
 SHIPPED = Path(__file__).parent / "assets" / "recipes"  # trained to restore
 SHIPPED_VOIDS = SHIPPED.with_name("voids")  # over the same base, trained to write from voids

@@ -324,10 +324,15 @@ def overridden(
             _put(values, place, value)
         return RunSettings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        given = f" (given: {first['input']!r})" if place else ""
-        raise InputError(f"{place or 'settings'}: {first['msg']}{given}") from error
+        raise InputError(first_fault(error)) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first setting that does not fit, why, and what was given."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    given = f" (given: {first['input']!r})" if place else ""
+    return f"{place or 'settings'}: {first['msg']}{given}"
 
 
 def describe(settings: RunSettings, *, base: bool = True) -> str:

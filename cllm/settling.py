@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cllm.errors import InputError
 from cllm.field import Field
-from cllm.settings import change
+from cllm.settings import change, first_fault
 from cllm.sphere import angle, slerp, unit
 from cllm.words import WORD
 
@@ -61,9 +61,7 @@ class Correction:
     retreat: int = 0  # one whose text is implausible moves towards its nearest text
     best_of: int = 1  # texts of a kept place, sampled but for one: that which comes back nearest
     passes: int = 0  # decodes of a kept place with coordinates dropped: texts have to agree
-    least_agreement: float | None = (
-        None  # share of words in common that they must have (`with_limit`)
-    )
+    least_agreement: float | None = None  # share of their words in common; None: `with_limit`'s
     temperature: float = 0.5  # of samples
 
     def __post_init__(self) -> None:
@@ -81,6 +79,11 @@ class Correction:
         if (self.steps or self.retreat) and not self.settled:
             raise InputError("correction: steps and retreat correct what settles; set settled")
 
+    @property
+    def decodes_a_text(self) -> int:
+        """What a kept place costs."""
+        return self.best_of + self.passes
+
     @classmethod
     def of(cls, lines: Sequence[str]) -> Correction:
         """From lines like "steps=5" or "settled=false"; InputError names what does not fit."""
@@ -91,11 +94,7 @@ class Correction:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise InputError(
-                f"--correction {name}: {first['msg']} (given: {first['input']!r})"
-            ) from error
+            raise InputError(f"--correction {first_fault(error)}") from error
 
 
 USUAL = Correction()
@@ -150,8 +149,7 @@ class Settling:
     @property
     def spent(self) -> int:
         """Decodes, those that kept places will cost included."""
-        each = self.how.best_of + self.how.passes
-        return self._settled + each * sum(map(len, self._kept))
+        return self._settled + self.how.decodes_a_text * sum(map(len, self._kept))
 
     @property
     def kept_nD(self) -> Vectors:
@@ -192,8 +190,8 @@ class Settling:
 
     def keep(self, points_nD: Vectors) -> None:
         """Write from these, as far as the budget allows."""
-        each = self.how.best_of + self.how.passes
-        self._kept.append(points_nD[: max(0, (self.budget - self.spent) // each)])
+        room = (self.budget - self.spent) // self.how.decodes_a_text
+        self._kept.append(points_nD[: max(0, room)])
 
     def write(self, arm: str, rng: np.random.Generator) -> Written:
         """A text of each kept place, where it is plausible and its passes agree."""

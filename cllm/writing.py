@@ -18,7 +18,7 @@ from cllm.files import digest, file_digest
 from cllm.ideas import choose_rest
 from cllm.judge import Checker, Judge
 from cllm.plausibility import SURPRISE, Plausibility
-from cllm.run import RunFolder, training_facts
+from cllm.run import PLAUSIBLE, RunFolder, training_facts
 from cllm.store import Latents
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 REST = {"open": "nothing, they stay 0", "nearest": "the nearest text"}
 PLAUSIBLE_FROM = 1000  # held-out texts that say what is likely
-PLAUSIBLE = "plausible.npz"
 PLAUSIBLE_METHOD = "2"  # raised when it would be learnt otherwise
 
 

@@ -289,10 +289,10 @@ def _base(run: RunFolder, settings: RunSettings, base: str | None) -> None:
         return
     shutil.rmtree(run.model, ignore_errors=True)
     if base is None:
-        pipeline.make_base(run, settings.base, passage=settings.passage, reuse=True)
+        pipeline.make_base(run, settings.base, reuse=True)
     else:
         own = str(copied(base)) if is_url(base) else base
-        pipeline.adapt_base(run, own, settings.base, passage=settings.passage, reuse=True)
+        pipeline.adapt_base(run, own, settings.base, reuse=True)
     pipeline.make_reference(run, settings, reuse=True)
     make_critic(run, settings, reuse=True)
 

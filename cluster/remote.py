@@ -21,9 +21,9 @@ from pyarrow import fs
 
 from cllm.errors import InputError
 from cllm.files import digest, replacing
-from cllm.run import RunFolder
+from cllm.run import PLAUSIBLE, RunFolder
 
-TOLD_LATER = ("README.md", "plausible.npz")  # a card; what later stages learn once
+TOLD_LATER = ("README.md", PLAUSIBLE)  # a card; what later stages learn once
 FINISHED = "training.json"  # in a model's folder: what it was made from (`cllm.pipeline.finished`)
 JOB_COPY = "/working_dir_files/_ray_pkg_"  # where Ray unpacks `--working-dir`
 

@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     o = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        least = min(o.seeds, o.rounds, o.steps, o.base_steps, o.first_seed + 1, o.decodes - 1)
-        if least < 1:
+        least = min(o.seeds, o.rounds, o.steps, o.base_steps)
+        if least < 1 or o.first_seed < 0 or o.decodes < 2:
             raise InputError(
                 "numbers must be 1 or more, --first-seed 0 or more, --decodes 2 or more"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cllm.errors import InputError, WorkError
-from cllm.writing import PLAUSIBLE
+from cllm.run import PLAUSIBLE
 
 pytest.importorskip("ray")
 from cluster import pipeline
