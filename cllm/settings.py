@@ -219,7 +219,7 @@ def aimed(dim: int, aim: Aim) -> TrainSettings:
 
     `voids`: a prefix answers for how a text opens, which names its subject, so that a subject
     that no text has falls on an empty place; words are swapped, so that the decoder learns to
-    write such subjects. It restores less well at the same time (README, "Are the voids real?").
+    write such subjects. It restores less well at the same time (docs/voids.md).
     """
     if aim == "text":
         return TrainSettings()

@@ -125,7 +125,8 @@ class Stage:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what is to be done, print one JSON object."""
     p = argparse.ArgumentParser(prog="cluster.pipeline", description=(__doc__ or "").split("\n")[0])
-    p.add_argument("--config", type=Path, required=True)
+    p.add_argument("--config", type=Path, required=True, help="YAML: settings, corpus, sizes; see "
+                   "cluster/configs")  # fmt: skip
     p.add_argument("--run", help="instead of the file's")
     p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
     options = p.parse_args(arguments)

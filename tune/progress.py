@@ -45,10 +45,16 @@ class Table(Callback):
     def on_trial_start(self, **info: Any) -> None:  # noqa: ANN401
         """It runs."""
         self._draw(info["trials"])
+        if not self.live:
+            log.info("%s begins", self._named(info["trial"]))
 
     def on_trial_result(self, **info: Any) -> None:  # noqa: ANN401
         """A held-out score, or at the end all that was measured."""
         self._draw(info["trials"])
+        result = info["result"]
+        if not self.live and "folder" not in result:
+            log.info("%s: evaluation %s, gain_nats %s", self._named(info["trial"]),
+                     result.get("evaluation"), short(result.get("gain_nats")))  # fmt: skip
 
     def on_trial_complete(self, **info: Any) -> None:  # noqa: ANN401
         """To its end, or pruned."""
@@ -74,6 +80,11 @@ class Table(Callback):
         known = {k: v for k, v in row.items() if k != "state" and v is not None}
         told = ", ".join(f"{name} {short(value)}" for name, value in known.items())
         log.info("trial %d of %d %s: %s", ended, self.trials, row["state"], told)
+
+    def _named(self, trial: Any) -> str:  # noqa: ANN401
+        point = trial.config.get("point", trial.config)
+        told = (f"{name} {short(point[name])}" for name in self.names if name in point)
+        return f"trial of {', '.join(told)}"
 
     def _row(self, trial: Any, ended: bool = False) -> dict[str, Any]:  # noqa: ANN401
         result, point = trial.last_result or {}, trial.config.get("point", trial.config)

@@ -120,6 +120,8 @@ def _found(
     )
     count = len(points) or how.trials or TRIALS
     log.info("%s: %d trials, %d at a time, in %s", folder.name, count, room, folder)
+    log.info("each has %d held-out scores, the last one when all is measured: %s",
+             plan.evaluations, ", ".join(plan.parts))  # fmt: skip
     if tune.Tuner.can_restore(str(folder)):
         log.info("going on with the sweep that lies there; it prunes by what comes from now on")
         tuner = tune.Tuner.restore(str(folder), trainable, resume_errored=True)

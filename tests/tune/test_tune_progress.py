@@ -50,3 +50,16 @@ def test_without_a_terminal_each_end_is_a_line_that_counts_earlier_ones(
     assert "trial 4 of 6 finished: dim 64, evaluation 4, gain_nats 9" in caplog.text
     table.on_trial_error(trials=TRIALS, trial=TRIALS[3])
     assert "trial 3 of 6 failed: dim 4" in caplog.text
+
+
+def test_without_a_terminal_a_trial_tells_that_it_begins_and_how_it_goes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = Table(("dim",), ("gain_nats",), 6)
+    caplog.set_level(logging.INFO)
+    table.on_trial_start(trials=TRIALS, trial=TRIALS[4])
+    assert "trial of dim 2 begins" in caplog.text
+    table.on_trial_result(trials=TRIALS, trial=TRIALS[2], result=TRIALS[2].last_result)
+    assert "trial of dim 32: evaluation 2, gain_nats 7" in caplog.text
+    table.on_trial_result(trials=TRIALS, trial=TRIALS[0], result=TRIALS[0].last_result)
+    assert "dim 8" not in caplog.text, "what was measured is told once, when it has ended"
