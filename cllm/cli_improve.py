@@ -1,4 +1,4 @@
-"""`cllm improve`: the loop that improves itself, as a command.
+"""`cllm improve`: the loop over its own texts, as a command.
 
 Heavy imports stand inside, so that `cllm --help` is instant.
 """

@@ -13,6 +13,8 @@ from typing import Any
 
 from cllm.errors import InputError, WorkError
 
+OURS = ("cllm", "cluster", "serve", "studies", "tune", "__main__")  # packages whose lines are told
+
 
 def set_up_logging() -> None:
     """Our own lines to stderr; other libraries' only from warnings on, and no bars of theirs."""
@@ -24,7 +26,7 @@ def set_up_logging() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for ours in ("cllm", "studies"):
+    for ours in OURS:
         logging.getLogger(ours).setLevel(logging.INFO)
     logging.captureWarnings(True)
 

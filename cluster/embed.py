@@ -60,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Embed what is not embedded yet, fill Milvus, print one JSON object."""
     options = parser().parse_args(arguments)
     set_up_logging()
-    logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
         from cluster.joining import joined
 

@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Do what is to be done, print one JSON object."""
     o = parser().parse_args(arguments)
     set_up_logging()
-    logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
         from cluster.joining import joined, require_seen
 

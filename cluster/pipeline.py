@@ -131,7 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     p.add_argument("--address", help="of the cluster; without it: the job's, else this machine")
     options = p.parse_args(arguments)
     set_up_logging()
-    logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
         from cluster.joining import joined
 

@@ -61,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, leave `model/` in the run folder, print its facts."""
     options = parser().parse_args(arguments)
     set_up_logging()
-    logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
         from cllm.train_distributed import settings_of
         from cluster.joining import joined

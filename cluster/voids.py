@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Search, leave voids.parquet in the run folder, print the facts."""
     options = parser().parse_args(arguments)
     set_up_logging()
-    logging.getLogger("cluster").setLevel(logging.INFO)
     with one_line_errors():
         from cluster.joining import joined
 

@@ -41,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop; or add a key, or have a service go over to another run."""
     options = parser().parse_args(arguments)
     set_up_logging()
-    log.setLevel(logging.INFO)
     with one_line_errors():
         if options.add_key:
             _add_key(options)

@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the options ask for; print the outcome."""
     options = parser().parse_args(arguments)
     set_up_logging()
-    logging.getLogger("tune").setLevel(logging.INFO)
     with one_line_errors():
         if options.suggest:
             from tune.suggest import show, suggest
