@@ -10,9 +10,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from cllm.cards import command_line
+from cllm.errors import InputError
 from cllm.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -36,3 +37,16 @@ def remember(folder: Path, made_from: str, settings: BaseModel, facts: dict[str,
     """Write an artefact's training.json."""
     note = {"identity": made_from, "settings": settings.model_dump(), "facts": facts}
     write_json(folder / "training.json", note | {"command": command_line()})
+
+
+def settings_of(folder: Path, kind: type[Any]) -> Any:  # noqa: ANN401 - one of `kind`
+    """The settings that a folder of weights was trained with. InputError: they are no more known.
+
+    A round's are those of the run that the loop began with: its own are beside them.
+    """
+    try:
+        return kind.model_validate(read_json(folder / "training.json")["settings"])
+    except (ValidationError, KeyError) as error:
+        raise InputError(
+            f"{folder / 'training.json'} does not say how it was trained; train it again"
+        ) from error

@@ -113,7 +113,7 @@ def content_items(text: str) -> frozenset[str]:
     recipes = [recipe.partition("ingredients:")[2] for recipe in text.split("title:")]
     parts = [recipe.partition("steps:")[0] for recipe in recipes if recipe]
     if not parts:
-        return _lemmas(text)
+        return lemmas(text)
     lines = (line for part in parts for line in _SALT_AND.sub(";", part).split(";"))
     names = (_ingredient(line.strip().rstrip(".")) for line in lines)
     return frozenset(name for name in names if name)
@@ -154,7 +154,8 @@ def _heads(line: str) -> list[str]:
     return [_TAIL.sub("", line, count=1), *line.split(",")[1:], line]
 
 
-def _lemmas(text: str) -> frozenset[str]:
+def lemmas(text: str) -> frozenset[str]:
+    """Stems of its words that are no stop words."""
     words = _WORD.findall(text.lower())
     return frozenset(_stem(word) for word in words if word not in _STOP_WORDS)
 

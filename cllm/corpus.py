@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cllm.errors import InputError
 from cllm.files import digest, read_parquet, write_parquet
@@ -129,6 +130,11 @@ class Corpus:
         corpus = cls(ids, texts, titles, groups, splits, info, subjects)
         _check(corpus, path)
         return corpus
+
+
+def spaced(total: int, most: int) -> NDArray[np.int64]:
+    """`most` rows at most, from all over: the first ones of a file may be of one subject."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
 
 
 def _check(corpus: Corpus, path: Path) -> None:

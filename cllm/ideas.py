@@ -15,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.corpus import spaced
 from cllm.field import Field, Rest
 from cllm.files import model_of, read_parquet, write_parquet
 from cllm.judge import Judge, Verdict
@@ -59,7 +60,7 @@ def choose_rest(model: Autoencoder, judge: Judge, field: Field, held_out_MD: Vec
     Left open, a decoder that is told too little writes loops; with the nearest text's coordinates
     it may write that text. So whichever makes more texts that are valid and no duplicates.
     """
-    some_ND = held_out_MD[:RESTS]
+    some_ND = held_out_MD[spaced(len(held_out_MD), RESTS)]
     if field.void_dim == field.cloud_ND.shape[1] or not len(some_ND):
         return field
 

@@ -293,6 +293,15 @@ class CLLM(PreTrainedModel):
         names = [str(i) for i in range(len(texts))]
         return self.base.texts(names, rows, self.config.context)
 
+    def as_cut(self, texts: Sequence[str]) -> list[str]:
+        """Texts as the model sees them: those beyond its context end there."""
+        kept, whole = self.tokens(texts), self.base.tokenize(list(texts))
+        seen = self.base.to_text([row.tolist() for row in kept.rows]) if kept.cut else texts
+        return [
+            cut if len(row) < len(all_) else text
+            for text, cut, row, all_ in zip(texts, seen, kept.rows, whole, strict=True)
+        ]
+
     @torch.inference_mode()
     def encode_tokens(self, texts: TokenTexts, batch: int = 64) -> Vectors:
         """Unit vectors (N, D) of token rows."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cllm.base import BaseLM, Tokens, device
 from cllm.batches import Batch, TokenTexts, fit_context
-from cllm.corpus import Corpus
+from cllm.corpus import Corpus, spaced
 from cllm.files import digest
 from cllm.layers import attention_heads
 from cllm.model import CLLM
@@ -240,7 +240,7 @@ class LowRank(Denoising):
 @torch.inference_mode()
 def spread(base: BaseLM, texts: TokenTexts) -> float:
     """Standard deviation of the token embeddings of some texts, over all coordinates."""
-    batch = texts.gather(range(min(64, len(texts)))).to(base.device)
+    batch = texts.gather(spaced(len(texts), 64)).to(base.device)
     return float(base.embed(batch.ids_BT, batch.mask_BT)[batch.mask_BT].float().std())
 
 

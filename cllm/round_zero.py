@@ -18,7 +18,7 @@ import numpy as np
 
 from cllm import discovery, pipeline
 from cllm.arms import from_prior
-from cllm.corpus import Corpus
+from cllm.corpus import Corpus, spaced
 from cllm.critic import Critic
 from cllm.critics import make_critic
 from cllm.errors import InputError
@@ -113,7 +113,8 @@ def _rest(loop: Loop, model: CLLM) -> Rest:
     """
     latents = loop.round(0).load_latents(model)
     train_ND = latents.select("train").vectors_ND
-    held_out_MD = latents.select("validation").vectors_ND[:TESTED]
+    held_out_MD = latents.select("validation").vectors_ND
+    held_out_MD = held_out_MD[spaced(len(held_out_MD), TESTED)]
     index = ExactIndex(prefix(train_ND, model.config.void_dim))
     field = field_for(loop, 0, model)
 

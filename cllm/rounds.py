@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from cllm import discovery, pipeline
 from cllm.arms import void_starts, write_from_voids
+from cllm.artefacts import settings_of
 from cllm.cards import command_line, write_base_card, write_model_card
-from cllm.errors import InputError
 from cllm.files import file_digest, read_json, replacing, write_json
 from cllm.further import Arrays, base_on, model_on
 from cllm.ideas import Idea, judge_written, save_ideas
@@ -132,7 +131,7 @@ def train_base(loop: Loop, number: int) -> None:
     facts = training_facts(parent.base) | {"corpus_hash": corpus.hash}
     base, stages = parent.load_base(), []
     if how.further:
-        settings = _settings_of(parent.base, BaseSettings)
+        settings = settings_of(parent.base, BaseSettings)
         preset = loop.settings.base
         settings = settings.model_copy(update={
             "loop": _shortened(settings.loop, preset.loop, loop, number),
@@ -172,7 +171,7 @@ def train_model(loop: Loop, number: int) -> None:
     told = read_json(parent.model / "training.json")
     result = None
     if how.further:
-        own = _settings_of(parent.model, RunSettings).train
+        own = settings_of(parent.model, RunSettings).train
         train = own.model_copy(update={
             "loop": _shortened(own.loop, loop.settings.train.loop, loop, number),
             "negative_weight": max(own.negative_weight, how.negative_weight),
@@ -210,19 +209,6 @@ def _empty_places(loop: Loop, number: int, model: CLLM) -> NDArray[np.float32]:
     """Places in the parent's voids, as they are, (n, D)."""
     rng = np.random.default_rng([loop.how.seed, 24, number])
     return void_starts(field_for(loop, number, model), ARRAYS, rng)
-
-
-def _settings_of(folder: Path, kind: type[Any]) -> Any:  # noqa: ANN401 - one of `kind`
-    """The settings that a folder of weights was trained with. InputError: they are no more known.
-
-    A round's are those of the run that the loop began with: its own are beside them.
-    """
-    try:
-        return kind.model_validate(read_json(folder / "training.json")["settings"])
-    except (ValidationError, KeyError) as error:
-        raise InputError(
-            f"{folder / 'training.json'} does not say how it was trained; train it again"
-        ) from error
 
 
 def _shortened(own: LoopSettings, preset: LoopSettings, loop: Loop, number: int) -> LoopSettings:

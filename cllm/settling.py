@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from cllm.corpus import spaced
 from cllm.errors import InputError
 from cllm.field import Field
 from cllm.settings import change, first_fault
@@ -279,7 +280,8 @@ def with_limit(how: Correction, model: Autoencoder, held_out_MD: Vectors) -> Cor
     """
     if not how.passes or how.least_agreement is not None:
         return how
-    some_MD, rng = held_out_MD[:PUT_TO_TEST], np.random.default_rng(0)
+    rows, rng = spaced(len(held_out_MD), PUT_TO_TEST), np.random.default_rng(0)
+    some_MD = held_out_MD[rows]
     agreed_M = agreement(model, some_MD, model.decode(some_MD), how.passes, rng)
     return replace(how, least_agreement=float(np.quantile(agreed_M, 1 - ASSURED)))
 

@@ -78,10 +78,11 @@ class SwapTable:
 
 
 def swapped_texts(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` texts of the corpus, in turn, with one or two words swapped."""
+    """`count` texts of the corpus, in random order, with one or two words swapped; all in turn."""
     table = SwapTable.learn(texts, rng)
     found: list[str] = []
-    for text in islice(cycle(texts), count):
+    for row in islice(cycle(rng.permutation(len(texts)).tolist()), count):
+        text = texts[row]
         for _ in range(int(rng.integers(1, 3))):
             text = table.swap(text, rng)
         found.append(text)

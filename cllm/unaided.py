@@ -13,6 +13,7 @@ import torch
 
 from cllm.base import Generation
 from cllm.batches import TokenTexts
+from cllm.corpus import spaced
 from cllm.model import CLLM
 from cllm.settling import Written
 
@@ -25,9 +26,9 @@ def unaided(model: CLLM, train_texts: Sequence[str]) -> Callable[[int, int], Wri
     As long as training texts are; the function takes their number and a seed.
     """
     base = model.base.ground
+    some = [train_texts[row] for row in spaced(len(train_texts), LENGTHS_FROM)]
     drawn_from = [
-        [len(piece) for piece in model.base.pieces(row.tolist())]
-        for row in model.tokens(train_texts[:LENGTHS_FROM]).rows
+        [len(piece) for piece in model.base.pieces(row.tolist())] for row in model.tokens(some).rows
     ]
     longest = model.config.context
     if base is not model.base:  # of passages

@@ -58,9 +58,9 @@ def make_judge(run: RunFolder, model: CLLM | None, corpus: Corpus) -> Judge:
     def likelihood(texts: list[str]) -> Any:  # noqa: ANN401
         return reference.nats_a_token(tokens_of(texts))
 
+    known, unseen = model.as_cut(train.texts), model.as_cut(held_out.texts)  # as it writes them
     return Judge.calibrate(
-        train.ids, train.texts, held_out.texts, log_likelihood=likelihood,
-        critic=reality if critic else None,
+        train.ids, known, unseen, log_likelihood=likelihood, critic=reality if critic else None,
     )  # fmt: skip
 
 

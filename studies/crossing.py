@@ -2,9 +2,10 @@
 
 One model learns two subjects. Texts are written from voids with texts of both on their rim, and,
 at equal decodes, from voids within one subject, from great circles between texts of the two, and by
-the base LLM alone. A text counts if each subject's own critic, which never saw the other, takes it
-for real, and it is like no known one. Without files: recipes of wet dishes and of dry ones. Goes on
-where it stopped.
+the base LLM alone. A text counts if the critic of each subject, which learnt from that subject's
+texts alone over an LM of both, takes it for real, and it is like no known one. No filter of what is
+plausible: it refuses pairs of words that no text joins, which are what is looked for. Without
+files: recipes of wet dishes and of dry ones. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +31,16 @@ from cllm.corpus import Corpus, build_corpus
 from cllm.critic import Critic
 from cllm.critics import RATE, learnt
 from cllm.errors import InputError
-from cllm.files import replacing, write_json
-from cllm.metrics import wilson
+from cllm.files import read_json, replacing, write_json
+from cllm.metrics import share_draws
 from cllm.reading import Row
 from cllm.recipes import Grammar, combination
 from cllm.run import RunFolder
 from cllm.sampler import Sampler
 from cllm.sampling import Request, Tally
 from cllm.settings import RunSettings, overridden
-from cllm.settling import Written
 from cllm.sphere import slerp
+from cllm.subjects import Kind
 from cllm.unaided import unaided
 from cllm.where import Where
 
@@ -52,6 +54,10 @@ VOID_DIM = 8  # coordinates that voids are sought in: more take hours
 MIDDLE = (0.3, 0.7)  # of a great circle
 PICKED = 10  # texts that are shown
 BOTH = (0.2, 0.8)  # chances of the first subject between which a text's words are of both
+KINDS: dict[str, Kind] = {"between": "between", "within": "within"}  # of voids
+ARMS = (*KINDS, "great circle", "base alone")
+COUNTED = ("accepted", "accepted, words of both", "accepted, words of both, valid")
+METHOD = 1  # raised when the same would be written otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         corpus = of_two(o)
         settings = overridden(
             "quick", dim=o.dim, seed=o.seed, seconds=o.seconds, base_seconds=o.base_seconds,
-            aim="voids", changes=[f"void_dim={VOID_DIM}"],
+            aim="voids", changes=[f"void_dim={VOID_DIM}", *o.set],
         )  # fmt: skip
         run = RunFolder(o.out)
         trained(run, corpus, settings)
@@ -87,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--base-seconds", type=float, default=600, help="of the base, both stages")
     p.add_argument("--critic-steps", type=int, default=600, help="of each subject's critic")
     p.add_argument("--decodes", type=int, default=1000, help="of each arm")
+    p.add_argument("--arm-seconds", type=float, default=1200, help="of each void arm at most")
+    p.add_argument("--set", action="append", default=[], help="any setting, as in `cllm train`; "
+                   "base.context=256 for texts beyond 128 tokens")  # fmt: skip
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, default=Path("runs/crossing"), help="a run folder")
     return p
@@ -110,7 +119,7 @@ def of_two(options: argparse.Namespace) -> Corpus:
     rng = np.random.default_rng(0)
     rows = [Row(text=texts[row], subject=name) for name, texts in parts.items()
             for row in rng.permutation(len(texts))[:count]]  # fmt: skip
-    return build_corpus(rows, seed=0)
+    return build_corpus([rows[row] for row in rng.permutation(len(rows))], seed=0)
 
 
 def trained(run: RunFolder, corpus: Corpus, settings: RunSettings) -> None:
@@ -133,9 +142,9 @@ class Taste:
     logits: Callable[[Sequence[str]], Floats]
     least: float
 
-    def passes(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which texts it takes for real."""
-        return self.logits(texts) >= self.least
+    def margin(self, texts: Sequence[str]) -> Floats:
+        """How far above that line texts are: what is not below it is taken for real."""
+        return self.logits(texts) - self.least if texts else np.zeros(0)
 
 
 def taste_of(run: RunFolder, corpus: Corpus, subject: str, options: argparse.Namespace) -> Taste:
@@ -163,118 +172,167 @@ def crossed(
     run: RunFolder, corpus: Corpus, settings: RunSettings, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Counts of each arm, and texts of voids that both subjects enclose."""
-    names = sorted(set(corpus.subjects))
-    tastes = {name: taste_of(run, corpus, name, options) for name in names}
-    sampler = Sampler.of(run)
-    arms = written(sampler, corpus, options)
+    names, o = sorted(set(corpus.subjects)), options
+    tastes = {name: taste_of(run, corpus, name, o) for name in names}
+    sampler = replace(Sampler.of(run), likely=None)
     of_first = chance_of(corpus, names[0])
-    told: dict[str, Any] = {"subjects": names, "texts": len(corpus), "arms": {}}
-    told["held out"] = {
-        name: passed([t for t, s in zip(test.texts, test.subjects, strict=True) if s == name],
-                     tastes)
-        for test in [corpus.select("test")] for name in names
+    arms = {
+        arm: Taken.of(written(arm, sampler, corpus, o), sampler, tastes, of_first) for arm in ARMS
+    }
+    test = corpus.select("test")
+    held_out = {
+        name: [t for t, s in zip(test.texts, test.subjects, strict=True) if s == name]
+        for name in names
+    }
+    told: dict[str, Any] = {
+        "subjects": names, "texts": len(corpus), "seed": settings.seed, "dim": o.dim,
+        "cut": sampler.model.tokens(corpus.texts).cut,
+        "held out, passed by": {
+            name: {by: float((taste.margin(texts) >= 0).mean()) for by, taste in tastes.items()}
+            for name, texts in held_out.items()
+        },
+        "arms": {arm: taken.counts() for arm, taken in arms.items()},
     }  # fmt: skip
-    taken = {arm: Taken.of(texts, sampler, tastes) for arm, (texts, _) in arms.items()}
-    for arm, (texts, decodes) in arms.items():
-        told["arms"][arm] = {"decodes": decodes} | counted(texts, taken[arm], of_first)
-    told["accepted a decode, between less"] = {
-        arm: less(told["arms"]["between"], other)
-        for arm, other in told["arms"].items() if arm != "between"
-    }  # fmt: skip
-    crossing = arms["between"][0]
-    chosen = [text for text, good in zip(crossing, taken["between"].accepted_n, strict=True)
-              if good]  # fmt: skip
-    worst = np.min([taste.logits(chosen) for taste in tastes.values()], axis=0) if chosen else []
-    best = np.argsort(-np.asarray(worst), kind="stable")[:PICKED]
-    some = np.random.default_rng(0).permutation(len(crossing))[:PICKED]
-    told["best"] = [chosen[row] for row in best]  # of those that are accepted
-    told["random"] = [crossing[row] for row in some]
-    return told | {"seed": settings.seed, "dim": options.dim}
+    mine = arms["between"]
+    for what in COUNTED:
+        told[f"{what}, a decode, between less"] = {
+            arm: less(mine, other, what) for arm, other in arms.items() if arm != "between"
+        }
+    chosen = np.flatnonzero(mine.are("accepted"))
+    both, worst = mine.both_n[chosen], mine.margin_n[chosen]
+    best = chosen[np.lexsort([-worst, ~both])][:PICKED]  # words of both first
+    some = np.random.default_rng(0).permutation(len(mine.arm.texts))[:PICKED]
+    told["best"] = [mine.arm.texts[row] for row in best]
+    told["random"] = [mine.arm.texts[row] for row in some]
+    return told
 
 
-def less(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Difference of two arms' accepted texts a decode (Newcombe 1998, method 10).
+@dataclass(frozen=True)
+class Arm:
+    """What an arm wrote, each text once; the patch of the cloud that each came from, (n,)."""
 
-    Texts count as independent, which those of one void are not quite.
-    """
-    a, b = (wilson(one["accepted"], max(1, one["decodes"])) for one in (mine, other))
-    mean = a.mean - b.mean
-    low = mean - np.hypot(a.mean - a.low, b.high - b.mean)
-    return {"mean": mean, "ci": [low, mean + np.hypot(a.high - a.mean, b.mean - b.low)]}
+    texts: list[str]
+    patches: list[str]
+    decodes: int
+    late: bool = False  # time ended it, not decodes
 
 
-def written(
-    sampler: Sampler, corpus: Corpus, options: argparse.Namespace
-) -> dict[str, tuple[list[str], int]]:
-    """Texts of each arm, each once, and decodes."""
-    o, found = options, {}
-    for arm, where in (("between", Where(groups="between")), ("within", Where(groups="within"))):
-        tally = Tally()
-        request = Request(where, n=o.decodes, seed=o.seed, decodes=o.decodes)
-        texts = [sample.idea.text for sample in sampler.sample(request, tally)]
-        found[arm] = (list(dict.fromkeys(texts)), tally.decodes)
-    train = sampler.places.train
+def written(arm: str, sampler: Sampler, corpus: Corpus, options: argparse.Namespace) -> Arm:
+    """Texts of an arm; kept once they are there."""
+    o = options
+    made_of = [sampler.model.hash, corpus.hash, o.seed, o.decodes, o.arm_seconds, METHOD]
+    kept = o.out / "arms" / f"{arm.replace(' ', '-')}.json"
+    if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
+        return Arm(**told["arm"])
+    log.info("writing: %s", arm)
+    begun = time.perf_counter()
+    if arm in KINDS:
+        found = from_voids(KINDS[arm], sampler, o)
+    elif arm == "great circle":
+        found = from_circles(sampler, o)
+    else:
+        texts = unaided(sampler.model, sampler.places.train.texts)(o.decodes, o.seed).texts
+        found = Arm(list(texts), [f"text {row}" for row in range(len(texts))], o.decodes)
+    first = {text: row for row, text in reversed([*enumerate(found.texts)]) if text.strip()}
+    rows = sorted(first.values())
+    found = replace(found, texts=[found.texts[row] for row in rows],
+                    patches=[found.patches[row] for row in rows])  # fmt: skip
+    log.info("%s: %d texts of %d decodes in %.0f s", arm, len(found.texts), found.decodes,
+             time.perf_counter() - begun)  # fmt: skip
+    write_json(kept, {"made_of": made_of, "arm": asdict(found)})
+    return found
+
+
+def from_voids(groups: Kind, sampler: Sampler, options: argparse.Namespace) -> Arm:
+    """From any void that has such groups around it."""
+    o, tally = options, Tally()
+    request = Request(Where(groups=groups), n=o.decodes, seed=o.seed, decodes=o.decodes,
+                      seconds=o.arm_seconds)  # fmt: skip
+    samples = list(sampler.sample(request, tally))
+    places = [sample.idea.vector_D for sample in samples if sample.idea.vector_D is not None]
+    rows = sampler.places.field.patch_rows(np.array(places)).tolist() if places else []
+    texts = [sample.idea.text for sample in samples]
+    return Arm(texts, [f"patch {row}" for row in rows], tally.decodes, tally.late)
+
+
+def from_circles(sampler: Sampler, options: argparse.Namespace) -> Arm:
+    """From the middle of great circles between random texts of the two subjects."""
+    o, train = options, sampler.places.train
     subject_N = np.array(sampler.places.subjects)
     rng = np.random.default_rng([o.seed, 27])
     ends = [rng.choice(np.flatnonzero(subject_N == name), o.decodes)
-            for name in sorted(set(corpus.subjects))]  # fmt: skip
+            for name in sorted(set(subject_N))]  # fmt: skip
     first_nD, last_nD = (train.vectors_ND[rows] for rows in ends)
     share_n = rng.uniform(*MIDDLE, o.decodes)
     middle_nD = np.concatenate([
         slerp(a[None], b[None], share[None])
         for a, b, share in zip(first_nD, last_nD, share_n, strict=True)
     ])  # fmt: skip
-    circle = Written("great circle", tuple(sampler.model.decode(middle_nD)), None, o.decodes)
-    alone = unaided(sampler.model, train.texts)(o.decodes, o.seed)
-    for arm, some in (("great circle", circle), ("base alone", alone)):
-        likely = some.only(sampler.likely).texts  # as the voids' are
-        found[arm] = (list(dict.fromkeys(filter(str.strip, likely))), o.decodes)
-    return found
+    texts = sampler.model.decode(middle_nD)
+    return Arm(list(texts), [f"text {row}" for row in range(len(texts))], o.decodes)
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Which of an arm's texts each critic passes, and which are like no known one, (n,)."""
+    """What becomes of an arm's texts, (n,) each."""
 
-    passes: dict[str, NDArray[np.bool_]]
-    new_n: NDArray[np.bool_]
+    arm: Arm
+    passes: dict[str, NDArray[np.bool_]]  # by the critic of a subject
+    margin_n: Floats  # by the less sure of them
+    new_n: NDArray[np.bool_]  # like no known text
+    valid_n: NDArray[np.bool_]  # by the judge of both subjects' texts
+    both_n: NDArray[np.bool_]  # words of both subjects
 
     @classmethod
-    def of(cls, texts: Sequence[str], sampler: Sampler, tastes: Mapping[str, Taste]) -> Taken:
+    def of(
+        cls, arm: Arm, sampler: Sampler, tastes: Mapping[str, Taste],
+        of_first: Callable[[Sequence[str]], Floats],
+    ) -> Taken:  # fmt: skip
         """Ask all of them."""
-        verdicts = sampler.places.judge.judge(list(texts))
-        none_n = np.zeros(0, bool)
+        margins = {name: taste.margin(arm.texts) for name, taste in tastes.items()}
+        verdicts = sampler.places.judge.judge(arm.texts)
+        chance = of_first(arm.texts) if arm.texts else np.zeros(0)
         return cls(
-            {name: taste.passes(texts) if texts else none_n for name, taste in tastes.items()},
+            arm, {name: one >= 0 for name, one in margins.items()},
+            np.min([*margins.values()], axis=0),
             np.array([not verdict.duplicate for verdict in verdicts], bool),
-        )
+            np.array([verdict.valid for verdict in verdicts], bool),
+            (chance > BOTH[0]) & (chance < BOTH[1]),
+        )  # fmt: skip
 
-    @property
-    def accepted_n(self) -> NDArray[np.bool_]:
-        """Both critics pass them, and they are new."""
-        return np.asarray(np.all([*self.passes.values(), self.new_n], axis=0))
+    def are(self, what: str) -> NDArray[np.bool_]:
+        """Which texts count, by a name of `COUNTED`."""
+        accepted_n = np.all([*self.passes.values(), self.new_n], axis=0)
+        more = {"accepted": True, "accepted, words of both": self.both_n,
+                "accepted, words of both, valid": self.both_n & self.valid_n}  # fmt: skip
+        return np.asarray(accepted_n & more[what], bool)
+
+    def counts(self) -> dict[str, Any]:
+        """Of the arm."""
+        told: dict[str, Any] = {
+            "decodes": self.arm.decodes, "late": self.arm.late, "texts": len(self.arm.texts),
+            "patches": len(set(self.arm.patches)), "new": int(self.new_n.sum()),
+            "valid": int(self.valid_n.sum()), "words of both": int(self.both_n.sum()),
+            "passed": {name: int(one.sum()) for name, one in self.passes.items()},
+        }  # fmt: skip
+        return told | {what: int(self.are(what).sum()) for what in COUNTED}
+
+    def draws(self, what: str, rng: np.random.Generator) -> Floats:
+        """Of what counts, a decode; texts of one patch are not independent."""
+        if not self.arm.texts:
+            return np.zeros(2000)
+        patches = {name: row for row, name in enumerate(dict.fromkeys(self.arm.patches))}
+        place_n = [patches[name] for name in self.arm.patches]
+        counts_P2 = np.stack([np.bincount(place_n, self.are(what)), np.bincount(place_n)], 1)
+        return share_draws(counts_P2, rng) * len(self.arm.texts) / self.arm.decodes
 
 
-def counted(
-    texts: Sequence[str], taken: Taken, of_first: Callable[[Sequence[str]], Floats]
-) -> dict[str, Any]:
-    """Who passes them, how many are like no known one, and whose words they have."""
-    if not texts:
-        return {"texts": 0, "accepted": 0}
-    chance, accepted_n = of_first(texts), taken.accepted_n
-    both_words = (chance > BOTH[0]) & (chance < BOTH[1])
-    return {
-        "texts": len(texts), "new": int(taken.new_n.sum()), "accepted": int(accepted_n.sum()),
-        "accepted_ci": wilson(int(accepted_n.sum()), len(texts)).ci,
-        "passed": {name: int(passes_n.sum()) for name, passes_n in taken.passes.items()},
-        "words of both": int(both_words.sum()),
-        "accepted, words of both": int((accepted_n & both_words).sum()),
-    }  # fmt: skip
-
-
-def passed(texts: Sequence[str], tastes: Mapping[str, Taste]) -> dict[str, float]:
-    """Shares of real unseen texts that each critic passes."""
-    return {name: float(taste.passes(texts).mean()) for name, taste in tastes.items()}
+def less(mine: Taken, other: Taken, what: str) -> dict[str, Any]:
+    """Of what counts, a decode: an arm less another, over draws of patches of each."""
+    rng = np.random.default_rng(0)
+    means = [one.are(what).sum() / max(1, one.arm.decodes) for one in (mine, other)]
+    drawn = mine.draws(what, rng) - other.draws(what, rng)
+    return {"mean": float(means[0] - means[1]), "ci": np.quantile(drawn, (0.025, 0.975)).tolist()}
 
 
 def chance_of(corpus: Corpus, subject: str) -> Callable[[Sequence[str]], Floats]:

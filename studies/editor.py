@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cllm.artefacts import settings_of
 from cllm.console import one_line_errors, set_up_logging
 from cllm.corpus import Corpus
 from cllm.editor import SHARE, fit_editor
@@ -28,14 +29,15 @@ from cllm.metrics import bootstrap, of_few
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from cllm.settings import EDITS, overridden
+from cllm.settings import EDITS, RunSettings
 from cllm.training_texts import TrainingTexts
+from cllm.writing import checker_of
 from studies.correction import PARTS, counts_of, ratio_of
 from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
-METHOD = 2  # raised when the same would be measured otherwise
+METHOD = 3  # raised when the same would be measured otherwise
 WAYS = ("none", "usual")  # of correction
 TIMED = 64  # vectors decoded to say what it costs
 TURNS = 5
@@ -72,18 +74,25 @@ def parser() -> argparse.ArgumentParser:
 
 def rows_of(run: RunFolder, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Without and with an editor of this seed: counts of each way, what test texts gain, and ms."""
-    o, corpus, base = options, run.load_trained_corpus(), run.load_base()
-    plain = run.load_model()
+    o, corpus = options, run.load_trained_corpus()
+    plain, edited = run.load_model(), run.load_model()
+    if checker_of(corpus) is None and run.find_critic(plain.base) is None:
+        raise InputError(
+            f"{run.path} has neither a checker nor a critic, so that nobody says what is valid; "
+            "`cllm run` makes a critic"
+        )
     asked = seed, o.steps, o.decodes, o.measured, METHOD
     kept = o.out / f"{digest(plain.hash, corpus.hash, str(asked))}.json"
     if kept.exists():
         return list(read_json(kept)["rows"])
     log.info("an editor, seed %d", seed)
-    settings = overridden("quick", seed=seed, changes=[
-        f"train.loop.steps={round(o.steps / SHARE)}", "train.loop.seconds=0", f"editor={EDITS}",
-    ])  # fmt: skip
-    edited = CLLM.load(run.model, base)
-    texts = TrainingTexts.of(base, corpus, settings.train, edited.config.context, fitted=False)
+    own = settings_of(run.model, RunSettings)  # as `cllm train --editor` would have trained it
+    loop = own.train.loop.model_copy(update={
+        "steps": round(o.steps / SHARE), "seconds": 0.0, "seed": seed,
+    })  # fmt: skip
+    train = own.train.model_copy(update={"loop": loop})
+    settings = own.model_copy(update={"train": train, "editor": EDITS, "seed": seed})
+    texts = TrainingTexts.of(edited.base, corpus, train, edited.config.context, fitted=False)
     result = fit_editor(edited, texts, settings, o.out / f"editor-{seed}")
     models = {"without": plain, "with": edited}
     took = dict(zip(models, milliseconds(list(models.values()), run), strict=True))

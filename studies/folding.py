@@ -1,9 +1,9 @@
 """Context that folds and unfolds, against context in full and cut: `cllm study folding --json`.
 
-A passage is predicted from those before it. In full: their token embeddings. Folded: a vector each,
-and of these as many unfolded as the room allows, those first that the current passage attends to
-most. Cut: the last tokens. One decoder learns all ways in turn, from the same steps; what a way
-costs is the number of positions that it reads. Goes on where it stopped.
+The last passage of a text is predicted from those before it. In full: their token embeddings.
+Folded: a vector each, and of these as many unfolded as the room allows, those first that the
+passage before it attends to most. Cut: the last tokens. One decoder learns all ways in turn, from
+the same steps; what a way costs is the number of positions that it reads. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-METHOD = 2  # raised when the same would be trained or measured otherwise
+METHOD = 3  # raised when the same would be trained or measured otherwise
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,12 @@ class Reader(nn.Module):
         read, begin_n = set[int](), [0] * count
         if share_n is not None:
             order = share_n.argsort(descending=True).tolist()
-            cost, used = context.restored_nMH.shape[1], count
-            for number in order:
-                if way.times < np.inf and used + cost - 1 <= budget:
+            used = count
+            for number in order:  # its tokens are read in place of its vector
+                more = int(length_n[number]) - 1
+                if way.times < np.inf and used + more <= budget:
                     read.add(number)
-                    used += cost - 1
+                    used += more
             attended_1D = (share_n[:, None] * vectors_nD).sum(0, keepdim=True)
             parts.append(self.fold(attended_1D))  # by which `related` learns
         else:
@@ -168,7 +169,8 @@ class Reader(nn.Module):
         for number in range(count):
             place_H = self.place.weight[count - 1 - number]
             if number in read and way.fold:
-                parts.append(context.restored_nMH[chosen_n[number]] + place_H)
+                restored_tH = context.restored_nMH[chosen_n[number], : int(length_n[number])]
+                parts.append(restored_tH + place_H)
             elif number in read:
                 full_tH = context.full_ntH[
                     chosen_n[number], begin_n[number] : int(length_n[number])

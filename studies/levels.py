@@ -24,17 +24,19 @@ from scipy import stats
 from cllm import discovery, pipeline
 from cllm.cli_corpus import read_corpus
 from cllm.console import one_line_errors, set_up_logging
-from cllm.content import content_f1, content_items
+from cllm.content import content_f1, content_items, lemmas
 from cllm.corpus import Corpus, build_corpus
+from cllm.critics import make_critic
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import read_json, write_json
+from cllm.ideas import Idea, load_ideas
 from cllm.losses import text_nats
 from cllm.metrics import Interval, bootstrap, paired_difference
 from cllm.passages import passages, passages_of
 from cllm.pretrain import token_texts
 from cllm.reading import Row
-from cllm.recipes import Grammar, combination
+from cllm.recipes import Grammar, check, combination
 from cllm.run import RunFolder
 from cllm.settings import RunSettings, overridden
 
@@ -43,10 +45,10 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 
 TWO, ALONE, CUT = ARMS = ("two levels", "passages alone", "cut")
-PER_TEXT = ("content_f1", "gain_nats", "order")
+PER_TEXT = ("content_f1", "words_f1", "gain_nats", "order")
 MOST_RECIPES = 6  # of a menu
 VOID_DIM = 8  # coordinates that voids are sought in, in every arm: more take hours
-METHOD = 3  # raised when the same would be measured otherwise
+METHOD = 4  # raised when the same would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,12 +147,28 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
              "beyond": [len(row) > settings.base.context
                         for row in run.load_base().tokenize(texts.texts)]}  # fmt: skip
     if arm != ALONE:  # a text has no vector of its own there, and so no void
+        if o.corpus:
+            make_critic(run, settings, reuse=True)
         pipeline.embed_corpus(run, replace=True)
         discovery.search_voids(run, seed, quick=True)
         discovery.write_ideas(run, seed, o.decodes, controls=False)
-        told["void"] = run.notes()["ideas"]["void"]
+        told["void"] = run.notes()["ideas"]["void"] | (
+            {} if o.corpus else right_menus(load_ideas(run.ideas, run.load_model().hash))
+        )
     write_json(kept, told)
     return told
+
+
+def right_menus(ideas: Sequence[Idea]) -> dict[str, int]:
+    """Texts from voids whose recipes all are right by the grammar; of these the new ones."""
+    right = [
+        idea for idea in ideas
+        if idea.arm == "void" and (recipes := idea.text.split("title:")[1:])
+        and not any(check(f"title:{recipe}".strip()) for recipe in recipes)
+    ]  # fmt: skip
+    return {"right": len(right), "right and new": sum(
+        not idea.verdict.duplicate and idea.hit is not False for idea in right
+    )}  # fmt: skip
 
 
 def settings_of(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -> RunSettings:
@@ -187,14 +205,14 @@ def restored(run: RunFolder, texts: Corpus, options: argparse.Namespace) -> dict
     """Numbers of each test text, by what came back of it, whole."""
     of_passages = run.load_corpus().ids[0].endswith("/0")
     found = joined(run, texts, options.passage) if of_passages else whole(run, texts)
-    items = [(content_items(a), content_items(b))
-             for a, b in zip(texts.texts, found.texts, strict=True)]  # fmt: skip
+    pairs = list(zip(texts.texts, found.texts, strict=True))
     order = [order_kept(passages(a, options.passage), passages(b, options.passage))
-             for a, b in zip(texts.texts, found.texts, strict=True)]  # fmt: skip
+             for a, b in pairs]  # fmt: skip
     return {
-        "content_f1": [content_f1(*pair) for pair in items], "given": found.given_N.tolist(),
-        "without": found.without_N.tolist(),
-        "order": order, "examples": list(zip(texts.texts, found.texts, strict=True))[:5],
+        "content_f1": [content_f1(content_items(a), content_items(b)) for a, b in pairs],
+        "words_f1": [content_f1(lemmas(a), lemmas(b)) for a, b in pairs],
+        "given": found.given_N.tolist(), "without": found.without_N.tolist(),
+        "order": order, "examples": pairs[:5],
     }  # fmt: skip
 
 
@@ -256,7 +274,7 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for arm, seeds in arms.items():
         of = {
             name: np.array([one[name] for one in seeds])
-            for name in ("content_f1", "order", "given")
+            for name in ("content_f1", "words_f1", "order", "given")
         }
         cost = np.array([one["without"] for one in seeds]) if arm == CUT else without
         values[arm] = of | {"gain_nats": cost - of.pop("given")}
@@ -271,7 +289,7 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             for name in PER_TEXT
             if arm == ALONE or name != "gain_nats"
         }
-    beyond = np.array(arms[TWO][0]["beyond"], bool)
+    beyond = np.array(arms[CUT][0]["beyond"], bool)  # by the tokens that it would have
     if beyond.any():
         mine, cut = (values[arm]["content_f1"][:, beyond] for arm in (TWO, CUT))
         told["two levels less cut, texts beyond a context"] = {
@@ -291,9 +309,11 @@ def shown(interval: Interval) -> dict[str, Any]:
 
 def table(told: dict[str, Any]) -> list[str]:
     """Markdown: arms, then differences."""
-    lines = [f"| arm | {' | '.join(PER_TEXT)} | new texts from voids |", "|---|---|---|---|---|"]
+    lines = [f"| arm | {' | '.join(PER_TEXT)} | new texts from voids |",
+             "|" + "---|" * (len(PER_TEXT) + 2)]  # fmt: skip
     for arm, of in told["arms"].items():
-        new = ", ".join(f"{one['novel']} of {one['sampled']}" for one in of.get("void", []))
+        new = ", ".join(f"{one.get('right and new', one['novel'])} of {one['sampled']}"
+                        for one in of.get("void", []))  # fmt: skip
         lines.append(f"| {arm} | {' | '.join(_cell(of[name]) for name in PER_TEXT)} | {new} |")
     for arm, of in told["two levels less"].items():
         cells = [_cell(of[name]) if name in of else "" for name in PER_TEXT]

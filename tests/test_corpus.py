@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import command
 
-from cllm.corpus import SPLITS, Corpus, build_corpus, built_in_corpus
+from cllm.corpus import SPLITS, Corpus, build_corpus, built_in_corpus, spaced
 from cllm.errors import InputError
 from cllm.files import write_parquet
 from cllm.near_duplicates import find_near
@@ -263,3 +263,9 @@ def test_bad_rows_are_told_even_where_what_is_left_is_refused(
         told = capsys.readouterr().err
         assert "texts.jsonl:2" in told
         assert "holds one text" in told
+
+
+def test_rows_that_stand_for_all_come_from_all_over() -> None:
+    assert spaced(10, 3).tolist() == [0, 4, 9]
+    assert spaced(3, 10).tolist() == [0, 1, 2]
+    assert spaced(0, 5).tolist() == []

@@ -79,6 +79,17 @@ def test_texts_beyond_the_context_are_cut_and_counted(tiny_cllm: CLLM, corpus: C
     assert np.isfinite(tiny_cllm.encode([long])).all()
 
 
+def test_as_it_is_cut_a_text_ends_with_the_context_and_a_short_one_is_itself(
+    tiny_cllm: CLLM, corpus: Corpus
+) -> None:
+    long = " ".join(corpus.texts[:3])
+    short, cut = tiny_cllm.as_cut([corpus.texts[0], long])
+    assert short == corpus.texts[0]
+    assert long.startswith(cut[: len(cut) // 2])
+    assert len(cut) < len(long)
+    assert tiny_cllm.as_cut(corpus.texts[:2]) == list(corpus.texts[:2])
+
+
 def test_only_the_vector_reaches_the_decoder(
     tiny_cllm: CLLM, corpus: Corpus, vectors_ND: np.ndarray
 ) -> None:

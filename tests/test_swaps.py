@@ -53,3 +53,10 @@ def test_swapped_recipes_hold_combinations_that_the_corpus_does_not() -> None:
     assert len(swapped) == 200
     titles = {text.split(".")[0] for text in texts}
     assert sum(text.split(".")[0] not in titles for text in swapped) > 50
+
+
+def test_a_corpus_ordered_by_subject_gets_copies_of_all_of_it() -> None:
+    texts = [f"title: soup with leek {n}. boil." for n in range(50)]
+    texts += [f"title: pie with pork {n}. bake." for n in range(50)]
+    swapped = swapped_texts(texts, 40, np.random.default_rng(0))
+    assert 8 < sum("boil" in text for text in swapped) < 32

@@ -14,6 +14,8 @@ from toys import killed_and_on, level_of, stopping
 from cllm.base import BaseLM
 from cllm.corpus import Corpus
 from cllm.errors import InputError
+from cllm.ideas import Idea
+from cllm.judge import Verdict
 from cllm.levels import Packed, Passages
 from cllm.passages import passages
 from cllm.recipes import Grammar, combination
@@ -59,12 +61,13 @@ def test_folding_unfolds_what_is_most_attended_to(base: Passages, corpus: Corpus
     context, reader = folding.context_of(base, batch), folding.Reader(base)
     share_n = reader.related(context.vectors_nD).detach()
     assert float(share_n.sum()) == pytest.approx(1)
-    one = len(context.vectors_nD) + context.restored_nMH.shape[1] - 1
+    best = int(share_n.argmax())
+    length = int(context.some.mask_nt[best].sum())
+    one = len(context.vectors_nD) + length - 1
     way = folding.Way(fold=True, times=float(context.some.mask_nt.sum()) / one)
     memory_MH = reader.memory(context, way)[0][0]
-    best = int(share_n.argmax())
-    opened_MH = memory_MH[2 + best : 2 + best + context.restored_nMH.shape[1]]
-    torch.testing.assert_close(opened_MH, context.restored_nMH[best])
+    opened_MH = memory_MH[2 + best : 2 + best + length]
+    torch.testing.assert_close(opened_MH, context.restored_nMH[best, :length])
     assert len(memory_MH) == 2 + one
 
 
@@ -120,7 +123,8 @@ def test_levels_tell_whether_passages_keep_their_order() -> None:
 
 def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     def arm(f1: float, given: float, without: float, **more: Any) -> list[dict[str, Any]]:
-        told = {"content_f1": [f1, f1 + 0.1], "order": [1.0, 1.0], "given": [given] * 2}
+        told = {"content_f1": [f1, f1 + 0.1], "words_f1": [f1] * 2, "order": [1.0, 1.0],
+                "given": [given] * 2}  # fmt: skip
         return [told | {"without": [without] * 2, "examples": [], "recipes": None, "beyond": []}
                 | more]  # fmt: skip
 
@@ -132,8 +136,8 @@ def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     gains = {name: of["gain_nats"]["mean"] for name, of in told["arms"].items()}
     assert gains == {study.TWO: 30, study.ALONE: 40, study.CUT: 30}, "a cut text's is its own"
     capped = study.summary({
-        study.TWO: arm(0.5, 60, 100, recipes=[2, 3], beyond=[False, True]),
-        study.ALONE: arm(0.7, 50, 90), study.CUT: arm(0.2, 10, 40),
+        study.TWO: arm(0.5, 60, 100, recipes=[2, 3]), study.ALONE: arm(0.7, 50, 90),
+        study.CUT: arm(0.2, 10, 40, beyond=[False, True]),
     })  # fmt: skip
     one = Grammar("plain").entropy_nats
     assert capped["arms"][study.TWO]["gain_nats"]["mean"] == pytest.approx(2.5 * one - 60), (
@@ -147,12 +151,47 @@ def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     assert any(line.startswith("| two levels − cut | 0.3 [") for line in study.table(told))
 
 
+def test_levels_count_menus_that_are_right_by_the_grammar(corpus: Corpus) -> None:
+    one, other = corpus.texts[:2]
+    verdict = Verdict("novel", True, False, 1.0, 1.0, (), ())
+    copied = Verdict("duplicate", True, True, 1.0, 0.0, (), ())
+    ideas = [
+        Idea("0", "void", f"{one} {other}", verdict, hit=True),
+        Idea("1", "void", f"{one} title: soup. ingredients: 2 leeks.", verdict, hit=True),
+        Idea("2", "void", one, copied, hit=True),
+        Idea("3", "void", other, verdict, hit=False),
+        Idea("4", "base", f"{one} {other}", verdict),
+        Idea("5", "void", "no recipe at all", verdict, hit=True),
+    ]
+    assert study.right_menus(ideas) == {"right": 3, "right and new": 1}
+
+
 def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
-    told = crossing.less({"accepted": 30, "decodes": 100}, {"accepted": 10, "decodes": 200})
-    assert told["mean"] == pytest.approx(0.25)
-    assert told["ci"] == pytest.approx([0.161, 0.347], abs=2e-3)
-    none = crossing.less({"accepted": 0, "decodes": 50}, {"accepted": 0, "decodes": 50})
-    assert none["ci"][0] < 0 < none["ci"][1]
+    def taken(accepted: int, patches: int, texts: int = 50, decodes: int = 100) -> crossing.Taken:
+        arm = crossing.Arm([f"text {row}" for row in range(texts)],
+                           [f"patch {row % patches}" for row in range(texts)], decodes)  # fmt: skip
+        passes_n = np.array([row % patches for row in range(texts)]) < accepted * patches / texts
+        yes_n = np.ones(texts, bool)
+        return crossing.Taken(arm, {"a": passes_n, "b": yes_n}, passes_n - 0.5, yes_n, yes_n,
+                              ~yes_n)  # fmt: skip
+
+    many, few = taken(30, patches=50), taken(30, patches=5)
+    none = taken(0, patches=50, texts=10)
+    told = crossing.less(many, none, "accepted")
+    assert told["mean"] == pytest.approx(0.3)
+    assert 0.15 < told["ci"][0] < 0.3 < told["ci"][1] < 0.4
+    wide = np.ptp(crossing.less(few, none, "accepted")["ci"])
+    assert wide > 1.5 * np.ptp(told["ci"]), "texts of one patch tell less than those of many"
+    assert many.counts()["accepted"] == 30
+    assert many.counts()["accepted, words of both"] == 0
+    empty = crossing.Taken(crossing.Arm([], [], 0), {}, np.zeros(0), *[np.zeros(0, bool)] * 3)
+    assert crossing.less(empty, none, "accepted")["mean"] == 0
+
+
+def test_crossing_mixes_subjects_as_files_may_be_ordered() -> None:
+    corpus = crossing.of_two(crossing.parser().parse_args(["--texts", "200"]))
+    first = corpus.subjects[: len(corpus) // 4]
+    assert 0.3 < np.mean([one == "dry" for one in first]) < 0.7
 
 
 def test_crossing_tells_whose_words_a_text_has() -> None:
@@ -177,8 +216,15 @@ def test_crossing_wants_two_files_or_none(capsys: pytest.CaptureFixture[str]) ->
 def test_crossing_writes_all_arms_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--texts", "300", "--seconds", "6", "--base-seconds", "6", "--critic-steps", "4",
-             "--dim", "16", "--decodes", "20", "--out", str(tmp_path)]  # fmt: skip
+    plain = crossing.of_two(crossing.parser().parse_args(["--texts", "300"]))
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("wet", "dry")}
+    for name, file in files.items():  # as many of each are taken as the smaller one has
+        texts = plain.only([one == name for one in plain.subjects]).texts
+        rows = [json.dumps({"text": text}) for text in texts[: 280 if name == "wet" else 240]]
+        file.write_text("\n".join(rows))
+    words = ["--first", str(files["wet"]), "--second", str(files["dry"]), "--seconds", "6",
+             "--base-seconds", "6", "--critic-steps", "4", "--dim", "16", "--decodes", "20",
+             "--arm-seconds", "20", "--out", str(tmp_path / "out")]  # fmt: skip
     # base, CLLM and one critic were kept
     killed_and_on(monkeypatch, crossing, "learnt", 1, 1, lambda: crossing.main(words))
     told = json.loads(capsys.readouterr().out)
@@ -186,6 +232,9 @@ def test_crossing_writes_all_arms_and_goes_on_where_it_stopped(
     assert set(told["arms"]) == {"between", "within", "great circle", "base alone"}
     for arm in told["arms"].values():
         assert arm["accepted"] <= arm["texts"] <= arm["decodes"]
+    assert set(told["accepted, words of both, a decode, between less"]) == {
+        "within", "great circle", "base alone",
+    }  # fmt: skip
     assert told["arms"]["great circle"]["texts"] > 0
     assert len(told["best"]) <= crossing.PICKED
 
@@ -199,7 +248,24 @@ def test_levels_are_trained_and_measured_arm_by_arm(
     killed_and_on(monkeypatch, study, "trained", 1, 2, lambda: study.main(words))
     told = json.loads(capsys.readouterr().out)
     assert set(told["arms"]) == set(study.ARMS)
+    assert told["arms"][study.TWO]["void"][0]["right"] >= 0
     assert told["dim_alone"] * told["passages"] == pytest.approx(16, rel=0.5)
     monkeypatch.setattr(study, "trained", stopping(study.trained, after=0))
     study.main(words)
     assert json.loads(capsys.readouterr().out) == told
+
+
+@pytest.mark.slow
+def test_levels_of_a_file_are_judged_by_a_critic(tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in study.menus(120, 0).texts))
+    options = study.parser().parse_args([
+        "--corpus", str(file), "--texts", "100", "--seconds", "6", "--base-seconds", "6",
+        "--dim", "16", "--measured", "5", "--decodes", "10", "--out", str(tmp_path / "out"),
+    ])  # fmt: skip
+    corpus = study.long_ones(study.read_corpus(file, "text", 100, 0), options)
+    told = study.measured(study.TWO, 0, corpus, options)
+    assert (tmp_path / "out/two-levels-0/base/critic").is_dir()
+    assert told["recipes"] is None
+    assert "right" not in told["void"]
+    assert len(told["words_f1"]) == 5
