@@ -205,6 +205,8 @@ def let_choose(run: RunFolder, ideas: Sequence[Idea], scorer: Scorer, most: int)
     if not candidates:
         log.warning("no text is new and sound: the scorer was not asked")
     rows = choose(scorer, [idea.text for idea in candidates])
+    if candidates and not rows:
+        log.warning("the scorer chose none of %d texts", len(candidates))
     place_of = {candidates[row].id: place for place, row in enumerate(rows, 1)}
     chosen = [replace(idea, chosen=place_of.get(idea.id)) for idea in ideas]
     save_ideas(run.ideas, chosen, run.load_latents().model_hash)

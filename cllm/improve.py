@@ -143,6 +143,7 @@ class Loop:
         told: dict[str, Any] = {
             "start": loop.start, "how": how.model_dump(mode="json"),
             "settings": settings.model_dump(mode="json"),
+            "scorer": scorer and f"{scorer.url} {scorer.model or ''}".strip(),
         }  # fmt: skip
         if not note.exists():
             if path.exists() and any(path.iterdir()):

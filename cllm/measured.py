@@ -22,6 +22,7 @@ from cllm.batches import TokenTexts
 from cllm.content import content_f1, content_items
 from cllm.corpus import Corpus
 from cllm.diversity import TextSpace, spread_of
+from cllm.errors import InputError
 from cllm.files import read_json, replacing
 from cllm.improve import Loop
 from cllm.losses import nats_given, null_nats, text_nats
@@ -30,6 +31,7 @@ from cllm.metrics import bootstrap, bootstrap_of
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.retrieval import TfidfIndex
+from cllm.round_zero import watched
 from cllm.writing import checker_of
 
 Floats = NDArray[np.float64]
@@ -64,20 +66,22 @@ def measure(loop: Loop, number: int) -> dict[str, Any]:
         told["written"] = _of_texts(loop, space, written, real)
         kept = made.texts[len(made) - notes.get("kept", 0) :]
         told["taught"] = _of_texts(loop, space, kept, real)
-        told["written"] |= _repeats(loop, number, written)
+        told["written"] |= _repeats(loop, number, written, real.select("train").texts)
     return told | _found(loop, number, real)
 
 
 def _of_held_out(loop: Loop, model: CLLM, real: Corpus) -> dict[str, Floats]:
     """Of each real test text, (N,); and the gain of each validation text."""
     yardstick = read_json(loop.yardstick)
+    if "watched" not in yardstick:
+        raise InputError(f"{loop.path} was begun by another version; begin another, with --out")
     test = real.select("test").sample(loop.how.measured)
     tokens = token_texts(model.base, test, model.config.context)
     edits = Edits.of(model, tokens, yardstick["edits"])
     values = carried_by(model, tokens, np.array(yardstick["test"]), edits)
-    validation = real.select("validation").sample(loop.how.measured)
+    validation = watched(real, loop.how.measured)
     tokens = token_texts(model.base, validation, model.config.context)
-    return values | {"validation": np.array(yardstick["validation"]) - text_nats(model, tokens)}
+    return values | {"validation": np.array(yardstick["watched"]) - text_nats(model, tokens)}
 
 
 def carried_by(
@@ -170,14 +174,19 @@ def _of_texts(loop: Loop, space: TextSpace, texts: Sequence[str], real: Corpus) 
     return told
 
 
-def _repeats(loop: Loop, number: int, written: Sequence[str]) -> dict[str, float]:
-    """Share of the round's texts that are, or are too like, one that an earlier round wrote."""
+def _repeats(
+    loop: Loop, number: int, written: Sequence[str], real: Sequence[str]
+) -> dict[str, float]:
+    """Share of the round's texts that are, or are too like, one that an earlier round wrote.
+
+    By how rare words are in real texts, and what of these the first round called too like.
+    """
     earlier = [idea.text for k in range(1, number) for idea in loop.written(k)]
     earlier = [text for text in earlier if text.strip()]
     if not earlier or not written:
         return {}
-    limit = loop.notes(number)["duplicate_above"]
-    likeness_n = TfidfIndex(earlier).nearest(list(written))[0][:, 0]
+    limit = loop.notes(1)["duplicate_above"]
+    likeness_n = TfidfIndex(earlier, real).nearest(list(written))[0][:, 0]
     return {"repeated": float(np.mean(likeness_n > limit))}
 
 

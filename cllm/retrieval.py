@@ -35,8 +35,11 @@ class TfidfIndex:
     would vanish, and a text of unknown words around a known phrase would pass for a copy.
     """
 
-    def __init__(self, train_texts: Sequence[str]) -> None:
-        """Index the texts; raises InputError if no text holds a word."""
+    def __init__(self, train_texts: Sequence[str], weights_of: Sequence[str] = ()) -> None:
+        """Index the texts; `weights_of`: others, which say how rare a word is, in place of these.
+
+        Raises InputError if no text holds a word.
+        """
         from scipy import sparse  # here: together they take a second to import
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
@@ -54,7 +57,8 @@ class TfidfIndex:
                 f"no word in any of the {len(train_texts)} training texts: nothing to compare "
                 "with; check the corpus with `cllm corpus check`"
             )
-        self._weights = TfidfTransformer(sublinear_tf=True).fit(counts_NF)
+        said = self._hashing.transform(weights_of) if weights_of else counts_NF
+        self._weights = TfidfTransformer(sublinear_tf=True).fit(said)
         self._columns_FN = sparse.csr_matrix(self._weights.transform(counts_NF).T)
 
     def __len__(self) -> int:

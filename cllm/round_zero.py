@@ -34,7 +34,7 @@ from cllm.metrics import wilson
 from cllm.model import CLLM
 from cllm.negatives import KINDS, Negatives
 from cllm.plausibility import Plausibility
-from cllm.pretrain import token_texts
+from cllm.pretrain import HELD_OUT, token_texts
 from cllm.run import RunFolder
 from cllm.settling import filled
 from cllm.sphere import ExactIndex, prefix
@@ -50,7 +50,7 @@ def begin(loop: Loop, _number: int = 0) -> None:
         InputError: the run's vectors tell nothing, or the judge guards nothing.
     """
     first = loop.round(0)
-    if not first.path.exists():
+    if not first.report.exists():  # the last that a copy has
         copy_of(RunFolder(loop.origin), first.path)
     model = first.load_model()
     if model.hash != loop.start:
@@ -75,13 +75,14 @@ def _yardstick(loop: Loop, model: CLLM, corpus: Corpus) -> dict[str, Any]:
     """What real held-out texts cost without a vector, and a nearly real copy of each test text."""
     reference, entropy = loop.round(0).load_reference(model.base), corpus.info.get("entropy_nats")
     told: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        tokens = token_texts(
-            model.base, corpus.select(split).sample(loop.how.measured), model.config.context
-        )
+    kinds = {"watched": watched(corpus, loop.how.measured),
+             "test": corpus.select("test").sample(loop.how.measured)}  # fmt: skip
+    for kind, some in kinds.items():
+        tokens = token_texts(model.base, some, model.config.context)
         without_M = nats_without(model, reference, tokens, entropy)
-        told[split] = without_M.tolist()
-        if split == "validation" and (without_M - text_nats(model, tokens)).mean() <= 0:
+        told[kind] = without_M.tolist()
+        told["by"] = "reference LM" if np.ptp(without_M) else "entropy of the grammar"
+        if kind == "watched" and (without_M - text_nats(model, tokens)).mean() <= 0:
             raise InputError(
                 f"vectors of {loop.origin} tell nothing of held-out texts: there is no gain that "
                 "rounds could keep; train it longer"
@@ -91,6 +92,19 @@ def _yardstick(loop: Loop, model: CLLM, corpus: Corpus) -> dict[str, Any]:
     texts = corpus.select("test").sample(loop.how.measured).texts
     edits = [maker.edited(text, rng, KINDS) for text in texts]
     return told | {"edits": [edit and edit[0] for edit in edits]}
+
+
+def watched(corpus: Corpus, most: int) -> Corpus:
+    """Validation texts that say which round is best, and when to end.
+
+    Not those that weights are chosen by, where at least as many are left (`held_out_texts`).
+    """
+    validation = corpus.select("validation")
+    taken = set(validation.sample(HELD_OUT).ids)
+    others = validation.only([name not in taken for name in validation.ids])
+    if len(others) < min(most, len(validation) // 2):
+        others = validation
+    return others.sample(most)
 
 
 def plausible_for(loop: Loop) -> Plausibility | None:

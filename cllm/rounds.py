@@ -83,14 +83,16 @@ def choose_texts(loop: Loop, number: int) -> None:
         new = [idea for idea in reversed(distinct.values()) if idea.text not in known]
         if how.judge:
             good = best_first([idea for idea in new if idea.yields])
-            new = apart(good, loop.notes(number)["duplicate_above"])
+            limit = loop.notes(number)["duplicate_above"]
+            new = apart(good, limit, real_part(corpus).select("train").texts)
         if loop.scorer and new:
             asked = new[: loop.asked]
-            loop.note(number, scorer=loop.scorer.url)
             new = [asked[row] for row in choose(loop.scorer, [idea.text for idea in asked])]
-        kept = new[: room_for(corpus, how.share)]
-        if not new:
+            if not new:
+                loop.note(number, ended=f"the scorer chose none of {len(asked)} texts")
+        elif not new:
             loop.note(number, ended=_why_none(ideas, judge=how.judge))
+        kept = new[: room_for(corpus, how.share)]
     loop.note(number, kept=len(kept))
     texts = [idea.text for idea in kept]
     pipeline.keep_corpus(run, with_made(corpus, texts) if texts else corpus)
@@ -102,20 +104,23 @@ def _why_none(ideas: Sequence[Idea], *, judge: bool) -> str:
     if not judge:
         return f"none of {len(ideas)} texts is new"
     counts = {
-        "valid": sum(idea.verdict.valid for idea in ideas),
+        "passed by the judge": sum(idea.verdict.valid for idea in ideas),
         "new": sum(not idea.verdict.duplicate for idea in ideas),
         "back at its place": sum(bool(idea.hit) for idea in ideas),
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"the judge passed none of {len(ideas)} texts ({told})"
+    return f"none of {len(ideas)} texts is all of what is taught ({told})"
 
 
-def apart(ideas: Sequence[Idea], limit: float) -> list[Idea]:
-    """Without those that are more like a better one of the same round than `limit`."""
+def apart(ideas: Sequence[Idea], limit: float, real: Sequence[str]) -> list[Idea]:
+    """Without those that are more like a better one of the same round than `limit`.
+
+    `real`: training texts, by which it was found.
+    """
     if len(ideas) < 2:
         return list(ideas)
     texts = [idea.text for idea in ideas]
-    similarity_nn, rows_nn = TfidfIndex(texts).nearest(texts, len(texts))
+    similarity_nn, rows_nn = TfidfIndex(texts, real).nearest(texts, len(texts))
     kept: dict[int, Idea] = {}
     for row, idea in enumerate(ideas):
         near = rows_nn[row][similarity_nn[row] > limit].tolist()

@@ -48,7 +48,7 @@ class Scorer:
 
 
 def choose(scorer: Scorer, texts: Sequence[str]) -> list[int]:
-    """Rows of the texts that it chose, best first.
+    """Rows of the texts that it chose, best first; none where it chose none.
 
     WorkError: it does not answer, or no list of these numbers.
     """
@@ -82,7 +82,7 @@ def _rows(scorer: Scorer, words: str, count: int) -> list[int]:
     lists = re.findall(r"\[[\d,\s]*\]", words, re.ASCII)
     numbers = [int(digits[:9]) for digits in re.findall(r"\d+", lists[-1])] if lists else []
     fits = len(set(numbers)) == len(numbers) and all(1 <= number <= count for number in numbers)
-    if not numbers or not fits:
+    if not lists or not fits:
         raise _no_use(scorer, f"{words[:80]!r} is no list of different numbers from 1 to {count}")
     return [number - 1 for number in numbers]
 

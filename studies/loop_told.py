@@ -22,20 +22,31 @@ from cllm.metrics import bootstrap
 Floats = NDArray[np.float64]
 
 PER_TEXT = ("content_f1", "forced_content_f1", "told_apart", "told_apart_unaided")
-SHARES = (*PER_TEXT, "written valid", "written repeated", "unaided valid", "unaided distinct_2")
+DISTINCT = tuple(f"distinct_{n}" for n in (1, 2, 4))
+SHARES = (
+    *PER_TEXT, "written valid", "written repeated", "unaided valid",
+    *(f"{part} {name}" for part in ("written", "unaided") for name in DISTINCT),
+)  # fmt: skip
 HOLDS = 0.97  # of round 0's gain that an arm surely keeps
 OF_TEXTS = {  # of what was written from voids, and from random places
-    "written": ("valid", "repeated", "distance"),
-    "unaided": ("valid", "vendi", "distinct_2", "distance"),
+    "written": ("valid", "repeated", "distance", "vendi", *DISTINCT),
+    "unaided": ("valid", "distance", "vendi", *DISTINCT),
 }
 PANELS = {
     "gain_ratio": "gain on real held-out texts ÷ round 0",
     "content_f1": "content F1, free",
+    "forced_content_f1": "content F1, forced",
+    "told_apart": "edits told apart, given the vector",
     "told_apart_unaided": "edits told apart, no vector",
     "written valid": "valid, from voids",
     "written distance": "distance to real texts, from voids",
+    "written vendi": "Vendi score of 100, from voids",
+    "written distinct_2": "distinct pairs of words, from voids",
+    "written repeated": "repeats earlier rounds, from voids",
     "unaided valid": "valid, from random places",
+    "unaided distance": "distance to real texts, from random places",
     "unaided vendi": "Vendi score of 100, from random places",
+    "unaided distinct_2": "distinct pairs of words, from random places",
     "withheld_so_far": "withheld combinations found so far",
 }
 
@@ -108,7 +119,8 @@ def _counted(told: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]
         f"{part} {name}": [one.get(part, {}).get(name) for one in told]
         for part, names in OF_TEXTS.items() for name in names
     }  # fmt: skip
-    return found | {"withheld_so_far": [one.get("withheld_so_far") for one in told]}
+    sums = ("withheld_so_far", "decodes_so_far")
+    return found | {name: [one.get(name) for one in told] for name in sums}
 
 
 def _over_loops(values: Sequence[float | None]) -> dict[str, Any] | None:
@@ -209,9 +221,9 @@ def draw_loops(path: Path, told: Mapping[str, Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 8.5), dpi=100, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(19, 11.5), dpi=100, facecolor="white", layout="constrained")
     colours = _colours(list(told["arms"]))
-    for axes, (name, title) in zip(figure.subplots(2, 4).flat, PANELS.items(), strict=True):
+    for axes, (name, title) in zip(figure.subplots(3, 5).flat, PANELS.items(), strict=True):
         for arm, of in told["arms"].items():
             known = [(x, one) for x, one in enumerate(of.get(name, [])) if one]
             xs, colour, style = [x for x, _ in known], *colours[arm]

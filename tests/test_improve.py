@@ -19,7 +19,7 @@ import torch
 from test_scorer import says, stand_in
 from toys import command
 
-from cllm import discovery, improve, pipeline, rounds
+from cllm import discovery, improve, pipeline, round_zero, rounds
 from cllm.corpus import Corpus
 from cllm.critic import Critic
 from cllm.diversity import discrepancy, distinct, spread_of, vendi
@@ -31,7 +31,9 @@ from cllm.judge import Judge
 from cllm.made import made_part, mixed, real_part, room_for, with_made
 from cllm.model import CLLM
 from cllm.recipes import Grammar, check
+from cllm.round_zero import watched
 from cllm.run import SHIPPED_VOIDS, RunFolder, training_facts
+from cllm.settings import TrainSettings
 from cllm.settling import Written
 from cllm.voids import VoidSettings
 
@@ -389,13 +391,20 @@ def after_write(small: RunFolder, whole: Loop, tmp_path: Path) -> Callable[..., 
 
 
 @pytest.mark.chain
-def test_a_judge_that_passes_nothing_ends_the_loop(after_write: Callable[..., Loop]) -> None:
+@pytest.mark.parametrize("what", ["passed by the judge", "back at its place"])
+def test_a_judge_that_passes_nothing_ends_the_loop(
+    after_write: Callable[..., Loop], what: str
+) -> None:
     loop = after_write()
-    ideas = [replace(idea, hit=False) for idea in loop.written(1)]
+    ideas = [
+        replace(idea, hit=False) if what == "back at its place"
+        else replace(idea, verdict=replace(idea.verdict, valid=False))
+        for idea in loop.written(1)
+    ]  # fmt: skip
     save_ideas(loop.candidates(1), ideas, loop.notes(1)["parent_model"])
     told = improve.improve(loop, 2)
-    assert told["ended"].startswith(f"the judge passed none of {len(ideas)} texts (")
-    assert "0 back at its place" in told["ended"]
+    assert told["ended"].startswith(f"none of {len(ideas)} texts is all of what is taught (")
+    assert f"0 {what}" in told["ended"]
     assert told["best"] == 0
     assert [one["round"] for one in told["rounds"]] == [0]
     assert (loop.path / "best").resolve() == loop.round(0).path.resolve()
@@ -438,7 +447,7 @@ def test_a_judge_that_passes_rubbish_is_refused_before_the_first_round(
 
 @pytest.mark.chain
 def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
-    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+    small: RunFolder, after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cllm.scorer import Scorer
 
@@ -448,9 +457,56 @@ def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
         improve.improve(loop, 1)
     assert loop.candidates(1).read_bytes() == before
     assert not loop.done(1, "choose")
+    with pytest.raises(InputError, match="begun with scorer"):
+        begun(small, loop.path, "least=0")
+    monkeypatch.setattr(rounds, "choose", lambda *_: [])
+    rounds.do(loop, 1, "choose")
+    assert loop.notes(1)["ended"].startswith("the scorer chose none of")
     monkeypatch.setattr(rounds, "choose", lambda _, texts: [len(texts) - 1])
     rounds.do(loop, 1, "choose")
     assert loop.notes(1)["kept"] == 1
+
+
+@pytest.mark.chain
+def test_every_round_learns_against_nearly_real_copies(
+    after_write: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, heard = after_write(), list[Any]()
+
+    def stop(*asked: Any, **_: Any) -> None:
+        heard.extend(asked)
+        raise KeyboardInterrupt
+
+    rounds.do(loop, 1, "choose")
+    monkeypatch.setattr(rounds, "model_on", stop)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.do(loop, 1, "model")
+    (settings,) = [one for one in heard if isinstance(one, TrainSettings)]
+    assert settings.negative_weight >= 0.05
+    texts = heard[1].select("train").texts
+    real = loop.round(0).load_corpus().select("train").texts
+    assert texts[: len(real)] == real, "all of them, as they are"
+
+
+@pytest.mark.chain
+def test_a_copy_that_was_half_made_is_made_again(small: RunFolder, tmp_path: Path) -> None:
+    loop = begun(small, tmp_path / "loop")
+    half = loop.round(0)
+    shutil.copytree(small.base, half.base)  # as a worker of a cluster leaves it, or a URL has it
+    rounds.do(loop, 0, "begin")
+    assert half.load_model().hash == loop.start
+
+
+def test_the_best_round_is_not_told_by_texts_that_weights_are_chosen_by(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation = corpus.select("validation")
+    assert set(watched(corpus, 500).ids) == set(validation.ids), "too few to leave some out"
+    monkeypatch.setattr(round_zero, "HELD_OUT", len(validation) // 2)
+    chosen_by = validation.sample(len(validation) // 2).ids
+    apart = watched(corpus, 500).ids
+    assert len(apart) == len(validation) - len(chosen_by)
+    assert not set(apart) & set(chosen_by)
 
 
 @pytest.mark.chain
@@ -671,7 +727,7 @@ def test_a_scorer_chooses_among_a_clusters_texts_too(
     assert [one["kept"] for one in json.loads(told.out)["rounds"][1:]] == [1]
     assert {one["key"] for one in heard} == {"Bearer secret"}
     assert "secret" not in told.out + told.err
-    assert RunFolder(tmp_path / "loop" / "round-1").notes()["improve"]["scorer"] == url
+    assert read_json(tmp_path / "loop" / "improve.json")["scorer"] == url
 
 
 @pytest.mark.cluster

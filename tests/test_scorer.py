@@ -83,11 +83,13 @@ def test_its_list_is_the_order(words: str) -> None:
         assert choose(Scorer(url, model="mine"), TEXTS) == [2, 0]
         assert heard[-1]["body"]["model"] == "mine"
         assert choose(Scorer(url), []) == []
+    with stand_in(says("None is of use: []")) as (url, _):
+        assert choose(Scorer(url, model="any"), TEXTS) == []
 
 
 @pytest.mark.parametrize(
     "reply",
-    [says("[]"), says("the third"), says("[4]"), says("[0]"), says("[1, 1]"), says("[-1]"),
+    [says("the third"), says("[4]"), says("[0]"), says("[1, 1]"), says("[-1]"),
      says(f"[{'1' * 5000}]"), says("[²]"), lambda *_: (200, b"[" * 100_000),
      lambda *_: (200, b"rubbish"), lambda *_: (200, b'{"choices": []}'), lambda *_: (200, b"[]"),
      lambda *_: (500, b"trace"), lambda *_: (401, b"")],
