@@ -104,7 +104,7 @@ class Taught(Restoring):
         self.teacher, self.weight = teacher, weight
         self.identity += f" {teacher.hash} {weight}"
 
-    def nats(self, memory_BMH: Tensor, batch: Batch) -> Tensor:
+    def nats(self, memory_BMH: Tensor, batch: Batch, step: int) -> Tensor:  # noqa: ARG002
         """Nats of each token (B, T): of what stands there, and of what the teacher expects."""
         logits_BTV = self.model.base.logits(memory_BMH, batch.ids_BT).float()
         hard_BT = token_nats(logits_BTV, batch.ids_BT, batch.mask_BT)

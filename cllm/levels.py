@@ -188,15 +188,24 @@ class Passages(InPassages):
         memory_mask_BM: Tensor | None = None,  # noqa: ARG002 - all rows count
     ) -> Tensor:  # fmt: skip
         """Nats of each token given the rows, (B, T); a text's last one pays for their number."""
+        chosen_BR = torch.ones_like(memory_BMH[..., 0], dtype=torch.bool)
+        return self.sampled_nats(memory_BMH, ids_BT, mask_BT, chosen_BR, 1.0)
+
+    def sampled_nats(
+        self, memory_BMH: Tensor, ids_BT: Tensor, mask_BT: Tensor, chosen_BR: Tensor, share: float
+    ) -> Tensor:
+        """The same of chosen passages, 0 for the others' tokens; a `share` of them pays for all.
+
+        Each is chosen with that chance: the sum is what all would cost, on average.
+        """
         some = Packed.of(ids_BT, mask_BT, self.eos, self.pad)
+        chosen_n = torch.nonzero(chosen_BR[some.text_n, some.row_n])[:, 0]
         rows_nH = memory_BMH[some.text_n, some.row_n]
-        nats_nt = torch.cat([
-            token_nats(self.level.base.logits(self._below(rows_cH), ids_ct), ids_ct, mask_ct)
-            for rows_cH, ids_ct, mask_ct in zip(
-                rows_nH.split(AT_ONCE), some.ids_nt.split(AT_ONCE), some.mask_nt.split(AT_ONCE),
-                strict=True,
-            )
-        ])  # fmt: skip
+        nats_nt = torch.zeros_like(some.ids_nt, dtype=rows_nH.dtype)
+        for part_c in chosen_n.split(AT_ONCE) if len(chosen_n) else ():
+            ids_ct, mask_ct = some.ids_nt[part_c], some.mask_nt[part_c]
+            logits_ctV = self.level.base.logits(self._below(rows_nH[part_c]), ids_ct)
+            nats_nt = nats_nt.index_copy(0, part_c, token_nats(logits_ctV, ids_ct, mask_ct) / share)
         nats_BT = some.spread(nats_nt)
         here_BR = torch.zeros_like(memory_BMH[..., -1])
         here_BR[some.text_n, some.row_n] = 1.0

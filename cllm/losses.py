@@ -18,8 +18,16 @@ from torch.nn import functional as F
 
 from cllm.batches import Batch, TokenTexts, Whole
 from cllm.files import digest
+from cllm.levels import Passages
 from cllm.model import CLLM
-from cllm.noise import PREFIX_STREAM, TOKEN_STREAM, VECTOR_STREAM, normal, uniform
+from cllm.noise import (
+    PASSAGE_STREAM,
+    PREFIX_STREAM,
+    TOKEN_STREAM,
+    VECTOR_STREAM,
+    normal,
+    uniform,
+)
 from cllm.settings import TrainSettings
 from cllm.training import Task
 from cllm.workers import ALONE, Workers
@@ -77,7 +85,7 @@ class Restoring(Task):
         noisy_BTH, array_BTH, mask_BM = self._views(batch, step)
         clean_BD = model.encode_array(noisy_BTH, mask_BM)
         memory_BMH, kept_BD, weight_B1 = self._unfolded(clean_BD, batch, step)
-        nats_BT = self.nats(memory_BMH, batch)
+        nats_BT = self.nats(memory_BMH, batch, step)
         if s.front:
             nats_BT = nats_BT * self._fronts(kept_BD, nats_BT.shape[1])
         nats = (nats_BT * weight_B1).sum()
@@ -109,9 +117,15 @@ class Restoring(Task):
         weight_B1 = torch.where(kept_BD.all(1, keepdim=True), 1.0, self.settings.prefix_weight)
         return memory_BMH, kept_BD, weight_B1
 
-    def nats(self, memory_BMH: Tensor, batch: Batch) -> Tensor:
-        """Nats of each token (B, T), 0 where masked."""
-        return self.model.base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+    def nats(self, memory_BMH: Tensor, batch: Batch, step: int) -> Tensor:
+        """Nats of each token (B, T), 0 where masked; of some passages, for all, over two levels."""
+        base, share = self.model.base, self.settings.passage_share
+        if share == 1 or not isinstance(base, Passages):
+            return base.cross_entropy(memory_BMH, batch.ids_BT, batch.mask_BT)
+        seed = self.settings.loop.seed
+        draw_BR = uniform(seed, step, batch.keys_B, base.rows, PASSAGE_STREAM)
+        chosen_BR = torch.from_numpy(draw_BR < share).to(memory_BMH.device)
+        return base.sampled_nats(memory_BMH, batch.ids_BT, batch.mask_BT, chosen_BR, share)
 
     @torch.inference_mode()
     def score(self) -> float:

@@ -154,6 +154,11 @@ class TrainSettings(Settings):
     )
     token_noise: float = Field(0.0, ge=0, lt=1, description="share of input tokens masked; 0 = off")
     null: float = Field(0.02, ge=0, lt=1, description="share of texts that train the null vector")
+    passage_share: float = Field(
+        1.0, gt=0, le=1,
+        description="of a text's passages that are written in a step, over two levels: the rest "
+        "is paid for by these",
+    )  # fmt: skip
     array_weight: float = Field(0.5, ge=0, description="error of the restored token embeddings")
     cluster_weight: float = Field(0.0, ge=0, description="against a uniform spread of vectors")
     cluster_floor: float = Field(

@@ -252,6 +252,32 @@ def test_passages_are_scored_some_at_a_time_and_that_changes_nothing(
     torch.testing.assert_close(base.array_of(batch.ids_BT, batch.mask_BT)[0], array_BRH)
 
 
+def test_some_passages_pay_for_all_of_them_on_average(
+    model: CLLM, base: Passages, documents: TokenTexts
+) -> None:
+    batch = documents.gather(range(4))
+    array_BRH, _ = base.arrays(batch)
+    whole_BT = base.cross_entropy(array_BRH, batch.ids_BT, batch.mask_BT)
+    chosen_BR = torch.zeros_like(array_BRH[..., 0], dtype=torch.bool)
+    chosen_BR[:, 0] = True
+    first_BT = base.sampled_nats(array_BRH, batch.ids_BT, batch.mask_BT, chosen_BR, 0.5)
+    some = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+    is_first_BT = some.spread((some.row_n == 0)[:, None].expand(some.ids_nt.shape)) > 0
+    last_BT = F.one_hot(batch.mask_BT.sum(1) - 1, batch.ids_BT.shape[1]) > 0  # pays for the number
+    inner_BT = is_first_BT & ~last_BT
+    torch.testing.assert_close(first_BT[inner_BT], 2 * whole_BT[inner_BT], rtol=1e-4, atol=1e-4)
+    assert not first_BT[~is_first_BT & ~last_BT].any()
+    none_BT = base.sampled_nats(array_BRH, batch.ids_BT, batch.mask_BT, chosen_BR & False, 0.5)
+    assert not none_BT[~last_BT].any()
+    assert none_BT[last_BT].all()
+    task = Restoring(model, TrainSettings(passage_share=0.3), documents)
+    everything = Restoring(model, TrainSettings(), documents)
+    drawn = [float(task.nats(array_BRH, batch, step).sum()) for step in range(300)]
+    exact = float(everything.nats(array_BRH, batch, 0).sum())
+    assert np.mean(drawn) == pytest.approx(exact, abs=4 * np.std(drawn) / 300**0.5)
+    assert np.std(drawn) > 0
+
+
 @pytest.mark.chain
 def test_the_chain_goes_through_two_levels(tmp_path: Path) -> None:
     """Texts longer than the base's context: commands take such a run as any other."""
