@@ -151,6 +151,8 @@ class Loop:
             write_json(note, told | {"rounds": []})
             return loop
         known = _filled(read_json(note))
+        if "scorer" not in known:
+            raise InputError(f"{path} was begun by an older version; begin another loop with --out")
         if differing := [name for name in told if known.get(name) != told[name]]:
             raise InputError(
                 f"{path} was begun with {_difference(known, told, differing[0])}; name another "

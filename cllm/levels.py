@@ -201,7 +201,7 @@ class Passages(InPassages):
         some = Packed.of(ids_BT, mask_BT, self.eos, self.pad)
         chosen_n = torch.nonzero(chosen_BR[some.text_n, some.row_n])[:, 0]
         rows_nH = memory_BMH[some.text_n, some.row_n]
-        nats_nt = torch.zeros_like(some.ids_nt, dtype=rows_nH.dtype)
+        nats_nt = torch.zeros_like(some.ids_nt, dtype=torch.float32)
         for part_c in chosen_n.split(AT_ONCE) if len(chosen_n) else ():
             ids_ct, mask_ct = some.ids_nt[part_c], some.mask_nt[part_c]
             logits_ctV = self.level.base.logits(self._below(rows_nH[part_c]), ids_ct)

@@ -22,7 +22,6 @@ from cllm.batches import TokenTexts
 from cllm.content import content_f1, content_items
 from cllm.corpus import Corpus
 from cllm.diversity import TextSpace, spread_of
-from cllm.errors import InputError
 from cllm.files import read_json, replacing
 from cllm.improve import Loop
 from cllm.losses import nats_given, null_nats, text_nats
@@ -73,8 +72,6 @@ def measure(loop: Loop, number: int) -> dict[str, Any]:
 def _of_held_out(loop: Loop, model: CLLM, real: Corpus) -> dict[str, Floats]:
     """Of each real test text, (N,); and the gain of each validation text."""
     yardstick = read_json(loop.yardstick)
-    if "watched" not in yardstick:
-        raise InputError(f"{loop.path} was begun by another version; begin another, with --out")
     test = real.select("test").sample(loop.how.measured)
     tokens = token_texts(model.base, test, model.config.context)
     edits = Edits.of(model, tokens, yardstick["edits"])

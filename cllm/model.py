@@ -295,12 +295,13 @@ class CLLM(PreTrainedModel):
 
     def as_cut(self, texts: Sequence[str]) -> list[str]:
         """Texts as the model sees them: those beyond its context end there."""
-        kept, whole = self.tokens(texts), self.base.tokenize(list(texts))
-        seen = self.base.to_text([row.tolist() for row in kept.rows]) if kept.cut else texts
-        return [
-            cut if len(row) < len(all_) else text
-            for text, cut, row, all_ in zip(texts, seen, kept.rows, whole, strict=True)
-        ]
+        whole, seen = self.base.tokenize(list(texts)), list(texts)
+        kept = self.base.texts([""] * len(whole), whole, self.config.context)
+        cut = [place for place, row in enumerate(kept.rows) if len(row) < len(whole[place])]
+        for place, text in zip(cut, self.base.to_text([kept.rows[i].tolist() for i in cut]),
+                               strict=True):  # fmt: skip
+            seen[place] = text
+        return seen
 
     @torch.inference_mode()
     def encode_tokens(self, texts: TokenTexts, batch: int = 64) -> Vectors:

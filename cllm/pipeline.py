@@ -65,7 +65,7 @@ def keep_corpus(run: RunFolder, corpus: Corpus) -> None:
 
 FEW = 30  # held-out texts
 FROM_SCRATCH = "from scratch"
-SWAPS = "label-blind"  # how copies are made; a model with others is another model
+SWAPS = "label-blind, in random order"  # how copies are made; a model with others is another model
 EDITS = "with edits"  # the same of what the hard-negative term compares with
 
 

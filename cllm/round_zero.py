@@ -40,6 +40,7 @@ from cllm.settling import filled
 from cllm.sphere import ExactIndex, prefix
 from cllm.writing import field_of, make_plausible
 
+ENOUGH = 100  # validation texts to tell rounds apart
 TESTED, LEARNT_FROM = 400, 5000  # texts that the judge is put to; that rubbish is made of
 
 
@@ -81,7 +82,8 @@ def _yardstick(loop: Loop, model: CLLM, corpus: Corpus) -> dict[str, Any]:
         tokens = token_texts(model.base, some, model.config.context)
         without_M = nats_without(model, reference, tokens, entropy)
         told[kind] = without_M.tolist()
-        told["by"] = "reference LM" if np.ptp(without_M) else "entropy of the grammar"
+        exact = entropy is not None and bool((without_M == entropy).all())
+        told[f"{kind} by"] = "entropy" if exact else "null vector or reference LM"
         if kind == "watched" and (without_M - text_nats(model, tokens)).mean() <= 0:
             raise InputError(
                 f"vectors of {loop.origin} tell nothing of held-out texts: there is no gain that "
@@ -97,14 +99,12 @@ def _yardstick(loop: Loop, model: CLLM, corpus: Corpus) -> dict[str, Any]:
 def watched(corpus: Corpus, most: int) -> Corpus:
     """Validation texts that say which round is best, and when to end.
 
-    Not those that weights are chosen by, where at least as many are left (`held_out_texts`).
+    Not those that weights are chosen by (`held_out_texts`), where enough others are left.
     """
     validation = corpus.select("validation")
     taken = set(validation.sample(HELD_OUT).ids)
     others = validation.only([name not in taken for name in validation.ids])
-    if len(others) < min(most, len(validation) // 2):
-        others = validation
-    return others.sample(most)
+    return (others if len(others) >= ENOUGH else validation).sample(most)
 
 
 def plausible_for(loop: Loop) -> Plausibility | None:
@@ -177,9 +177,8 @@ def judge_of(loop: Loop, corpus: Corpus, held_out: Sequence[str]) -> Judge:
     checker measures, and does not judge here.
     """
     first = loop.round(0)
-    base = first.load_base()
-    critic = Critic.load(first.critic, base)
+    model = first.load_model()
+    critic = partial(Critic.load(first.critic, model.base).of_texts, base=model.base)
     train = corpus.select("train")
-    return Judge.calibrate(
-        train.ids, train.texts, held_out, critic=partial(critic.of_texts, base=base)
-    )
+    known, unseen = model.as_cut(train.texts), model.as_cut(held_out)  # as it writes them
+    return Judge.calibrate(train.ids, known, unseen, critic=critic)

@@ -83,7 +83,7 @@ def choose_texts(loop: Loop, number: int) -> None:
         new = [idea for idea in reversed(distinct.values()) if idea.text not in known]
         if how.judge:
             good = best_first([idea for idea in new if idea.yields])
-            limit = loop.notes(number)["duplicate_above"]
+            limit = loop.notes(1)["duplicate_above"]  # that of real texts alone
             new = apart(good, limit, real_part(corpus).select("train").texts)
         if loop.scorer and new:
             asked = new[: loop.asked]
@@ -115,7 +115,7 @@ def _why_none(ideas: Sequence[Idea], *, judge: bool) -> str:
 def apart(ideas: Sequence[Idea], limit: float, real: Sequence[str]) -> list[Idea]:
     """Without those that are more like a better one of the same round than `limit`.
 
-    `real`: training texts, by which it was found.
+    `real`: training texts, by which both were found.
     """
     if len(ideas) < 2:
         return list(ideas)

@@ -212,6 +212,11 @@ class RunSettings(Settings):
                 "a masked token may be the end of a passage, and swapped words are not looked for "
                 "in long texts: with passages, train.token_noise and train.swaps must be 0"
             )
+        if self.train.passage_share < 1 and not self.passage:
+            raise ValueError(
+                f"train.passage_share is {self.train.passage_share:g}, and a text of one level has "
+                "no passages; leave it at 1, or give --levels 2"
+            )
         if self.editor and self.model.form != "mirrored":
             raise ValueError(f"an editor rewrites arrays, and a {self.model.form} model has none")
         if self.base.rank == 1:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -35,8 +34,6 @@ from cluster.remote import (
     read_text,
     write_text,
 )
-
-log = logging.getLogger(__name__)
 
 NOTES = ("report.json", "model/training.json")  # of a round, that the driver reads
 

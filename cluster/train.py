@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from cllm.checkpoints import Progress
     from cllm.workers import Workers
 
-log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 NEEDED = ("corpus.parquet", "base", "report.json")

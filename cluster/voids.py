@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -29,8 +28,6 @@ from cllm.sphere import ExactIndex, Floats, Ints, require_unit
 from cllm.voids import Job, VoidSearch, find_voids
 from cluster.remote import is_there, lasting, read_text, remove
 from cluster.tasks import Needs, on_worker
-
-log = logging.getLogger(__name__)
 
 NEEDED = ("corpus.parquet", "base", "model", "latents", "report.json")
 MADE = ("voids.parquet", "report.json")

@@ -35,7 +35,6 @@ class Api:
 
     def __init__(self, settings: ServeSettings, model: Any, index: Any, store: Any) -> None:  # noqa: ANN401
         set_up_logging()
-        log.setLevel(logging.INFO)
         self.settings, self.handles = settings, (model, index, store)
         self.hands: Hands | None = None
         self.guard: Guard | None = None

@@ -33,6 +33,7 @@ from cllm.critics import RATE, learnt
 from cllm.errors import InputError
 from cllm.files import read_json, replacing, write_json
 from cllm.metrics import share_draws
+from cllm.places import Places
 from cllm.reading import Row
 from cllm.recipes import Grammar, combination
 from cllm.run import RunFolder
@@ -155,7 +156,7 @@ def taste_of(run: RunFolder, corpus: Corpus, subject: str, options: argparse.Nam
     loop = overridden("quick", seed=options.seed).train.loop.model_copy(
         update={"seconds": 0.0, "steps": options.critic_steps, "lr": RATE}
     )
-    made_from = identity(loop, mine.hash, base.hash)
+    made_from = identity(loop, mine.hash, base.hash, run.judged_by)
     if not finished(folder, made_from):
         rng, place = np.random.default_rng([options.seed, 26]), folder.with_name(f".{subject}")
         critic, result = learnt(train, reference, base, loop, rng, place, f"critic of {subject}")
@@ -174,7 +175,8 @@ def crossed(
     """Counts of each arm, and texts of voids that both subjects enclose."""
     names, o = sorted(set(corpus.subjects)), options
     tastes = {name: taste_of(run, corpus, name, o) for name in names}
-    sampler = replace(Sampler.of(run), likely=None)
+    model = run.load_model()
+    sampler = Sampler(model, Places.of(run, model), None)
     of_first = chance_of(corpus, names[0])
     arms = {
         arm: Taken.of(written(arm, sampler, corpus, o), sampler, tastes, of_first) for arm in ARMS
@@ -190,6 +192,9 @@ def crossed(
         "held out, passed by": {
             name: {by: float((taste.margin(texts) >= 0).mean()) for by, taste in tastes.items()}
             for name, texts in held_out.items()
+        },
+        "held out, words of both": {
+            name: float(of_both(of_first(texts)).mean()) for name, texts in held_out.items()
         },
         "arms": {arm: taken.counts() for arm, taken in arms.items()},
     }  # fmt: skip
@@ -297,7 +302,7 @@ class Taken:
             np.min([*margins.values()], axis=0),
             np.array([not verdict.duplicate for verdict in verdicts], bool),
             np.array([verdict.valid for verdict in verdicts], bool),
-            (chance > BOTH[0]) & (chance < BOTH[1]),
+            of_both(chance),
         )  # fmt: skip
 
     def are(self, what: str) -> NDArray[np.bool_]:
@@ -318,13 +323,22 @@ class Taken:
         return told | {what: int(self.are(what).sum()) for what in COUNTED}
 
     def draws(self, what: str, rng: np.random.Generator) -> Floats:
-        """Of what counts, a decode; texts of one patch are not independent."""
-        if not self.arm.texts:
-            return np.zeros(2000)
+        """Of what counts, a decode; texts of one patch are not independent.
+
+        A decode that left no text is a place of its own.
+        """
+        if not self.arm.decodes:
+            return np.zeros(1)
         patches = {name: row for row, name in enumerate(dict.fromkeys(self.arm.patches))}
-        place_n = [patches[name] for name in self.arm.patches]
-        counts_P2 = np.stack([np.bincount(place_n, self.are(what)), np.bincount(place_n)], 1)
-        return share_draws(counts_P2, rng) * len(self.arm.texts) / self.arm.decodes
+        place_n = np.array([patches[name] for name in self.arm.patches], np.int64)
+        told_P2 = np.stack([np.bincount(place_n, self.are(what)), np.bincount(place_n)], 1)
+        none_Q2 = np.tile([0.0, 1.0], (self.arm.decodes - len(self.arm.texts), 1))
+        return share_draws(np.concatenate([told_P2, none_Q2]), rng)
+
+
+def of_both(chance_n: Floats) -> NDArray[np.bool_]:
+    """Whose words may be of either subject."""
+    return (chance_n > BOTH[0]) & (chance_n < BOTH[1])
 
 
 def less(mine: Taken, other: Taken, what: str) -> dict[str, Any]:

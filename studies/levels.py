@@ -160,15 +160,20 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
 
 
 def right_menus(ideas: Sequence[Idea]) -> dict[str, int]:
-    """Texts from voids whose recipes all are right by the grammar; of these the new ones."""
-    right = [
-        idea for idea in ideas
-        if idea.arm == "void" and (recipes := idea.text.split("title:")[1:])
-        and not any(check(f"title:{recipe}".strip()) for recipe in recipes)
-    ]  # fmt: skip
+    """Different texts from voids that are menus by the grammar; of these the new ones."""
+    right = {idea.text: idea for idea in ideas if idea.arm == "void" and is_menu(idea.text)}
     return {"right": len(right), "right and new": sum(
-        not idea.verdict.duplicate and idea.hit is not False for idea in right
+        not idea.verdict.duplicate and idea.hit is not False for idea in right.values()
     )}  # fmt: skip
+
+
+def is_menu(text: str) -> bool:
+    """Two recipes or more, each right by the grammar, all of one main ingredient."""
+    before, *recipes = text.split("title:")
+    recipes = [f"title:{recipe}".strip() for recipe in recipes]
+    if before.strip() or len(recipes) < 2 or any(map(check, recipes)):
+        return False
+    return len({pair and pair[1] for pair in map(combination, recipes)}) == 1
 
 
 def settings_of(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -> RunSettings:

@@ -39,6 +39,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+METHOD = 2  # raised when round 0 would be another one
 WHOLE = 4  # times a round's steps: what the critic's budget is a half of
 
 
@@ -99,7 +100,7 @@ def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
     name = "-".join(arm.replace(",", "").replace("%", "").split())
     log.info("%s, seed %d", arm, seed)
     loop = Loop.begun(o.out / f"{name}-{seed}", RunFolder(o.run), how, settings)
-    made_from = digest(loop.start, settings.model_dump_json(), str(how.measured))[:8]
+    made_from = digest(loop.start, settings.model_dump_json(), str((how.measured, METHOD)))[:8]
     first = o.out / f"round-0-{made_from}-{seed}"  # the same for all arms
     if first.exists() and not loop.round(0).path.exists():
         with replacing(loop.round(0).path) as new:

@@ -157,6 +157,11 @@ def test_where_there_is_no_checker_a_critic_judges(
     (verdict,) = judge.judge([real[int(np.argmin(real_n))]])
     assert not verdict.valid
     assert any("a critic gives it" in reason for reason in verdict.reasons)
+    with monkeypatch.context() as m:  # texts are held against what a model can write of them
+        m.setattr(type(model), "as_cut", lambda _, texts: [f"{text} cut" for text in texts])
+        m.setattr("cllm.judge.Judge.calibrate", lambda _, train, held_out, **__: (train, held_out))
+        assert all(text.endswith(" cut") for some in make_judge(unchecked, model, corpus)
+                   for text in some)  # fmt: skip
     note = unchecked.critic / "training.json"
     note.write_text(note.read_text().replace(corpus.hash, "0" * 16))
     assert make_judge(unchecked, model, corpus).validator.critic is None

@@ -22,7 +22,7 @@ from cllm.model import CLLM
 from cllm.pipeline import _base_for
 from cllm.run import SHIPPED, RunFolder
 from cllm.settings import RunSettings, TrainSettings, overridden
-from cllm.training import Spread
+from cllm.training import Fit, Spread
 from cllm.training_texts import TrainingTexts
 from cllm.workers import ALONE
 from studies import editor as study
@@ -151,7 +151,16 @@ def test_the_study_writes_with_it_and_without_and_goes_on_where_it_stopped(
 ) -> None:
     words = ["--seeds", "2", "--steps", "3", "--decodes", "40", "--measured", "5",
              "--out", str(tmp_path)]  # fmt: skip
+    trained: list[RunSettings] = []
+    fit = study.fit_editor
+
+    def watched(model: CLLM, texts: TrainingTexts, settings: RunSettings, folder: Path) -> Fit:
+        trained.append(settings)
+        return fit(model, texts, settings, folder)
+
+    monkeypatch.setattr(study, "fit_editor", watched)
     killed_and_on(monkeypatch, study, "fit_editor", 1, 1, lambda: study.main(words))
+    assert {(one.train.prefixes, one.train.swaps) for one in trained} == {((8,), 0.4)}, "its run's"
     told = json.loads(capsys.readouterr().out)
     assert [(row["editor"], row["seed"]) for row in told["rows"]] == [
         ("without", 0), ("with", 0), ("without", 1), ("with", 1)

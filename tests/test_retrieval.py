@@ -34,6 +34,14 @@ def test_a_training_text_finds_itself():
     assert (similarity <= 1).all()
 
 
+def test_how_rare_a_word_is_can_be_told_by_other_texts():
+    few = ["salt and leek", "salt and pork"]
+    others = [f"salt and {n}" for n in range(50)]
+    own, theirs = (TfidfIndex(few, weights_of=some).nearest(["salt and veal"])[0][0, 0]
+                   for some in ([], others))  # fmt: skip
+    assert theirs < own, "salt, which is everywhere, makes nothing alike"
+
+
 def test_known_words_score_as_in_the_textbook():
     train = lists(np.random.default_rng(0), 200)
     train[0] = "; ".join([train[0]] * 3)  # counts are dampened

@@ -152,18 +152,29 @@ def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
 
 
 def test_levels_count_menus_that_are_right_by_the_grammar(corpus: Corpus) -> None:
-    one, other = corpus.texts[:2]
+    one, other, stranger = menu_of(corpus)
     verdict = Verdict("novel", True, False, 1.0, 1.0, (), ())
     copied = Verdict("duplicate", True, True, 1.0, 0.0, (), ())
     ideas = [
         Idea("0", "void", f"{one} {other}", verdict, hit=True),
         Idea("1", "void", f"{one} title: soup. ingredients: 2 leeks.", verdict, hit=True),
-        Idea("2", "void", one, copied, hit=True),
-        Idea("3", "void", other, verdict, hit=False),
+        Idea("2", "void", f"{other} {one}", copied, hit=True),
+        Idea("3", "void", f"{other} {one} {other}", verdict, hit=False),
         Idea("4", "base", f"{one} {other}", verdict),
-        Idea("5", "void", "no recipe at all", verdict, hit=True),
+        Idea("5", "void", f"{one} {other}", verdict, hit=True),  # again
+        Idea("6", "void", "no recipe at all", verdict, hit=True),
+        Idea("7", "void", f"{one} {stranger}", verdict, hit=True),
+        Idea("8", "void", one, verdict, hit=True),
     ]
     assert study.right_menus(ideas) == {"right": 3, "right and new": 1}
+
+
+def menu_of(corpus: Corpus) -> tuple[str, str, str]:
+    """Two recipes of one main ingredient, and one of another."""
+    mains = [(pair[1], text) for text in corpus.texts if (pair := combination(text))]
+    first, one = mains[0]
+    other = next(text for main, text in mains[1:] if main == first)
+    return one, other, next(text for main, text in mains if main != first)
 
 
 def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
@@ -172,8 +183,9 @@ def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
                            [f"patch {row % patches}" for row in range(texts)], decodes)  # fmt: skip
         passes_n = np.array([row % patches for row in range(texts)]) < accepted * patches / texts
         yes_n = np.ones(texts, bool)
-        return crossing.Taken(arm, {"a": passes_n, "b": yes_n}, passes_n - 0.5, yes_n, yes_n,
-                              ~yes_n)  # fmt: skip
+        every = np.arange(texts)
+        return crossing.Taken(arm, {"a": passes_n, "b": yes_n}, passes_n - 0.5, yes_n,
+                              every % 4 != 0, every % 2 == 0)  # fmt: skip
 
     many, few = taken(30, patches=50), taken(30, patches=5)
     none = taken(0, patches=50, texts=10)
@@ -183,9 +195,15 @@ def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
     wide = np.ptp(crossing.less(few, none, "accepted")["ci"])
     assert wide > 1.5 * np.ptp(told["ci"]), "texts of one patch tell less than those of many"
     assert many.counts()["accepted"] == 30
-    assert many.counts()["accepted, words of both"] == 0
+    assert many.counts()["accepted, words of both"] == 15
+    assert many.counts()["accepted, words of both, valid"] == 7
     empty = crossing.Taken(crossing.Arm([], [], 0), {}, np.zeros(0), *[np.zeros(0, bool)] * 3)
     assert crossing.less(empty, none, "accepted")["mean"] == 0
+    all_good = taken(50, patches=50, decodes=1000)
+    low, high = np.quantile(all_good.draws("accepted", np.random.default_rng(0)), (0.025, 0.975))
+    assert 0.03 < low < 0.045 < 0.055 < high < 0.07, "which decodes leave a text is chance, too"
+    low, high = crossing.less(taken(0, patches=1, texts=1), none, "accepted")["ci"]
+    assert low < 0 < high, "few decodes without a text are no proof"
 
 
 def test_crossing_mixes_subjects_as_files_may_be_ordered() -> None:
