@@ -503,6 +503,7 @@ def test_the_best_round_is_not_told_by_texts_that_weights_are_chosen_by(
     validation = corpus.select("validation")
     assert set(watched(corpus, 500).ids) == set(validation.ids), "too few to leave some out"
     monkeypatch.setattr(round_zero, "HELD_OUT", len(validation) // 2)
+    monkeypatch.setattr(round_zero, "ENOUGH", 5)
     chosen_by = validation.sample(len(validation) // 2).ids
     apart = watched(corpus, 500).ids
     assert len(apart) == len(validation) - len(chosen_by)
