@@ -55,7 +55,7 @@ VOID_DIM = 8  # coordinates that voids are sought in: more take hours
 MIDDLE = (0.3, 0.7)  # of a great circle
 PICKED = 10  # texts that are shown
 BOTH = (0.2, 0.8)  # chances of the first subject between which a text's words are of both
-KINDS: dict[str, Kind] = {"between": "between", "within": "within"}  # of voids
+KINDS: tuple[Kind, ...] = ("between", "within")  # of voids
 ARMS = (*KINDS, "great circle", "base alone")
 COUNTED = ("accepted", "accepted, words of both", "accepted, words of both, valid")
 METHOD = 1  # raised when the same would be written otherwise
@@ -232,7 +232,7 @@ def written(arm: str, sampler: Sampler, corpus: Corpus, options: argparse.Namesp
     log.info("writing: %s", arm)
     begun = time.perf_counter()
     if arm in KINDS:
-        found = from_voids(KINDS[arm], sampler, o)
+        found = from_voids(arm, sampler, o)
     elif arm == "great circle":
         found = from_circles(sampler, o)
     else:
@@ -254,8 +254,8 @@ def from_voids(groups: Kind, sampler: Sampler, options: argparse.Namespace) -> A
     request = Request(Where(groups=groups), n=o.decodes, seed=o.seed, decodes=o.decodes,
                       seconds=o.arm_seconds)  # fmt: skip
     samples = list(sampler.sample(request, tally))
-    places = [sample.idea.vector_D for sample in samples if sample.idea.vector_D is not None]
-    rows = sampler.places.field.patch_rows(np.array(places)).tolist() if places else []
+    places = np.array([sample.idea.vector_D for sample in samples])
+    rows = sampler.places.field.patch_rows(places).tolist() if samples else []
     texts = [sample.idea.text for sample in samples]
     return Arm(texts, [f"patch {row}" for row in rows], tally.decodes, tally.late)
 
