@@ -333,12 +333,20 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
         f"{run}/latents/{version}", columns=columns,
         override_num_blocks=max(means.actors, -(-note["rows"] // TASK_ROWS)),
     )  # fmt: skip
-    if is_lite(uri):  # a file of this machine
-        own = {"num_cpus": 0, "scheduling_strategy": this_node()}
-        dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)
-    else:
-        with watched(sink.count, "Milvus has", 0, note["rows"]):
-            dataset.write_datasink(sink, concurrency=means.actors)
+
+    def send() -> None:
+        if is_lite(uri):  # a file of this machine
+            own = {"num_cpus": 0, "scheduling_strategy": this_node()}
+            dataset.write_datasink(sink, ray_remote_args=own, concurrency=1)
+        else:
+            with watched(sink.count, "Milvus has", 0, note["rows"]):
+                dataset.write_datasink(sink, concurrency=means.actors)
+
+    send()
+    if lost := sink.missing():
+        log.warning("Milvus at %s lost %d rows that it had taken; all are sent again", uri, lost)
+        send()
+    sink.publish()
     return told | {"milvus_seconds": round(time.monotonic() - begun, 2)}
 
 

@@ -3,7 +3,9 @@
 Rows have ids of their own and are upserted, so that writing twice changes nothing. The
 collection is filled under a name of its own; the alias that readers use is switched to it when
 all rows are there.
-    dataset.write_datasink(MilvusSink(uri, "texts_ab12_v3", "texts_ab12", model_hash, dim, rows))
+    sink = MilvusSink(uri, "texts_ab12_v3", "texts_ab12", model_hash, dim, rows)
+    dataset.write_datasink(sink)
+    sink.publish()
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from typing import Any
 
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
-from ray.data.datasource.datasink import WriteResult
 
 from cllm.errors import InputError, WorkError
 from cllm.store import NoAnswer, VectorStore
@@ -54,11 +55,6 @@ class MilvusSink(Datasink[int]):
             store.close()
         return sent
 
-    def on_write_complete(self, write_result: WriteResult[int]) -> None:
-        """Count, and let readers see it. WorkError: rows are missing."""
-        del write_result
-        _retried(self._publish)
-
     def is_done(self) -> bool:
         """Whether all rows are there and readers see them."""
         try:
@@ -75,16 +71,29 @@ class MilvusSink(Datasink[int]):
         with self._open(create=False) as store:
             return store.count()
 
-    def _publish(self) -> None:
-        with self._open(create=False) as store:
-            store.flush()
-            found = store.count()
-            if found != self.rows:
-                raise WorkError(
-                    f"Milvus at {self.uri}: collection {self.collection!r} has {found} rows of "
-                    f"{self.rows}; run the same command again"
-                )
-            store.publish(self.alias)
+    def missing(self) -> int:
+        """Rows that are not there; once all were sent, those that a server lost as it died."""
+
+        def counted() -> int:
+            with self._open(create=False) as store:
+                store.flush()
+                return self.rows - store.count()
+
+        return int(_retried(counted))
+
+    def publish(self) -> None:
+        """Let readers see it. WorkError: rows are missing."""
+        if lost := self.missing():
+            raise WorkError(
+                f"Milvus at {self.uri}: collection {self.collection!r} has {self.rows - lost} rows "
+                f"of {self.rows}; run the same command again"
+            )
+
+        def shown() -> None:
+            with self._open(create=False) as store:
+                store.publish(self.alias)
+
+        _retried(shown)
 
     def _open(self, *, create: bool) -> VectorStore:
         return _retried(

@@ -273,9 +273,14 @@ def shipped(tmp_path: Path) -> Path:
 @pytest.fixture
 def quarter(shipped: Path) -> Path:
     """The same with 5,000 texts: 25 files of 200."""
-    corpus = RunFolder(shipped).load_corpus()
-    corpus.only([i < 5000 for i in range(len(corpus))]).save(shipped / "corpus.parquet")
-    return shipped
+    return with_first(shipped, 5000)
+
+
+def with_first(run: Path, count: int) -> Path:
+    """The run, its corpus no more than so many texts."""
+    corpus = RunFolder(run).load_corpus()
+    corpus.only([i < count for i in range(len(corpus))]).save(run / "corpus.parquet")
+    return run
 
 
 def rows(run: Path) -> dict[str, np.ndarray]:
@@ -357,9 +362,13 @@ class Milvus:
         self.process.wait()
 
 
+MANY = 10_000  # rows: more than are sent before it is killed
+
+
 def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
     cluster: Cluster, shipped: Path, tmp_path: Path
 ) -> None:
+    with_first(shipped, MANY)
     embedded = cluster.run(["-m", "cluster.embed", "--run", str(shipped)])
     assert embedded.returncode == 0, embedded.stderr[-3000:]
     milvus = Milvus(tmp_path / "milvus", cluster)
@@ -382,7 +391,7 @@ def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
         milvus.start()
         out, err = driver.communicate(timeout=400)
         assert driver.returncode == 0, err[-3000:]
-        assert filled() == 20_000
+        assert filled() == MANY
         alias = json.loads(out.splitlines()[-1])["alias"]
         check = (
             "import sys; from cllm.store import VectorStore; "
@@ -391,7 +400,7 @@ def test_a_milvus_that_dies_while_it_is_filled_has_every_row_once(
             "print(s.count())"
         )
         seen = cluster.run(["-c", check, milvus.uri, alias])
-        assert seen.stdout.split()[-1] == "20000", seen.stderr[-2000:]
+        assert seen.stdout.split()[-1] == str(MANY), seen.stderr[-2000:]
     finally:
         milvus.kill()
 

@@ -45,7 +45,7 @@ def test_blocks_written_twice_count_once(tmp_path: Path) -> None:
     sink.on_write_start()
     assert sink.write([block(0, 20)], None) == 20
     assert sink.write([block(0, 20), block(20, 10)], None) == 30  # a task that ran again
-    sink.on_write_complete(None)
+    sink.publish()
     assert seen(tmp_path) == 30
 
 
@@ -54,7 +54,7 @@ def test_readers_see_nothing_before_all_is_there(tmp_path: Path) -> None:
     sink.on_write_start()
     sink.write([block(0, 20)], None)
     with pytest.raises(WorkError, match=r"20 rows of 30; run the same command again"):
-        sink.on_write_complete(None)
+        sink.publish()
     with pytest.raises(InputError, match="has no collection"):
         seen(tmp_path)
 
@@ -64,7 +64,7 @@ def test_a_new_version_replaces_the_old_one_for_readers(tmp_path: Path) -> None:
         sink = new_sink(tmp_path, rows, version)
         sink.on_write_start()
         sink.write([block(0, rows)], None)
-        sink.on_write_complete(None)
+        sink.publish()
         assert seen(tmp_path) == rows
 
 
@@ -84,7 +84,7 @@ def test_a_server_that_went_away_is_waited_for(
     monkeypatch.setattr(VectorStore, "upsert_rows", failing)
     monkeypatch.setattr(module, "FIRST_WAIT", 0.01)
     assert sink.write([block(0, 20)], None) == 20
-    sink.on_write_complete(None)
+    sink.publish()
     assert seen(tmp_path) == 20
 
 
