@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 DIMS = 64  # of the independent space
 COMPARED = 100  # texts that a Vendi score is taken of: it grows with their number
+DRAWS = 20  # of a smaller number of them
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ def spread_of(space: TextSpace, texts: Sequence[str], real: Sequence[str]) -> di
     if len(real) > 1:
         found["distance"] = discrepancy(space.places(texts), space.places(real))
     return found
+
+
+def even_spread(space: TextSpace, texts: Sequence[str], count: int) -> dict[str, float]:
+    """`distinct_n` and `vendi` of exactly so many texts, over draws; nothing of fewer texts.
+
+    Numbers of different texts do not compare otherwise.
+    """
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < max(2, count):
+        return {}
+    places_nL, drawn = space.places(texts), list[dict[str, float]]()
+    for draw in range(DRAWS):
+        rows = np.random.default_rng(draw).permutation(len(texts))[:count]
+        some = [texts[row] for row in rows]
+        drawn.append({f"distinct_{n}": distinct(some, n) for n in (1, 2, 4)}
+                     | {"vendi": vendi(places_nL[rows])})  # fmt: skip
+    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0]}
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

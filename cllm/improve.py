@@ -49,6 +49,7 @@ class ImproveSettings(Settings):
     repeats: int = Field(
         10, ge=0, description="times one of these stands there at most; 0 = as share asks"
     )
+    real: int = Field(0, ge=0, description="real texts that are trained on at most; 0 = all")
     judge: bool = Field(True, description="they are what the judge passes; off = all that is new")
     further: float = Field(
         0.25, ge=0, le=10, description="of the preset's training time, each round; 0 = no training"
@@ -273,7 +274,7 @@ def _summed_up(loop: Loop, told: dict[str, Any]) -> dict[str, Any]:
 def too_bad(loop: Loop, number: int) -> str:
     """Why the loop ends after a round; "" where it goes on."""
     ratio, least = loop.notes(number).get("measured", {}).get("validation_ratio"), loop.how.least
-    if ratio is None or ratio >= least:
+    if not least or ratio is None or ratio >= least:
         return ""
     return f"real held-out texts gain {ratio:.3f} of what they did in round 0, below {least:g}"
 

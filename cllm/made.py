@@ -40,15 +40,15 @@ def room_for(corpus: Corpus, share: float) -> int:
     return max(0, int(share / (1 - share) * real) - len(made_part(corpus)))
 
 
-def mixed(corpus: Corpus, share: float, repeats: int = 0) -> Corpus:
+def mixed(corpus: Corpus, share: float, repeats: int = 0, most: int = 0) -> Corpus:
     """What is trained on: real texts once, a model's in turn until they are `share` of all.
 
     Each stands there `repeats` times at most (0: no limit), so that few of them stay fewer; with
-    a share of 1 no real text does. Held-out texts stay as they are.
+    a share of 1 no real text does, else `most` of them (0: all). Held-out texts stay as they are.
     """
     real, made = real_part(corpus), made_part(corpus)
     held_out = real.only([split != "train" for split in real.splits])
-    train = real.select("train")
+    train = real.select("train").sample(most) if most else real.select("train")
     if share >= 1 and len(made):
         return _joined(made, held_out)
     wanted = round(share / (1 - share) * len(train)) if share < 1 else 0

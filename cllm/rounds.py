@@ -76,6 +76,7 @@ def choose_texts(loop: Loop, number: int) -> None:
     """
     parent, run, how = loop.round(number - 1), loop.round(number), loop.how
     corpus, ideas = parent.load_trained_corpus(), loop.written(number)
+    loop.note(number, ended=None)  # by what an earlier try found
     kept: list[Idea] = []
     if how.taught:
         known = set(corpus.texts)
@@ -144,7 +145,7 @@ def train_base(loop: Loop, number: int) -> None:
                 settings.low_rank_loop, preset.low_rank_loop, loop, number
             ),
         })  # fmt: skip
-        taught = mixed(corpus, how.taught, how.repeats)
+        taught = mixed(corpus, how.taught, how.repeats, how.real)
         context = int(training_facts(parent.model)["context"])
         stages = base_on(base, taught, settings, run.path / "training" / "base", context)
         facts |= pipeline.base_facts(base, real_part(corpus), facts["context"])
@@ -190,7 +191,7 @@ def train_model(loop: Loop, number: int) -> None:
                 return
             arrays = Arrays.of(teacher, places_nD)
         result = model_on(
-            model, mixed(corpus, how.taught, how.repeats), train,
+            model, mixed(corpus, how.taught, how.repeats, how.real), train,
             run.path / "training" / "model", teacher=teacher, soft=how.soft, arrays=arrays,
             share=how.share,
         )  # fmt: skip

@@ -1,9 +1,10 @@
 """Does the loop that improves itself gain, hold or decay: `cllm study loop --json`.
 
 Rounds of self-improvement from the same model, over several seeds: guarded, without one guard each,
-on real texts only, at several shares of them, on arrays instead of texts, and without training.
-Every arm has the same decodes and the same training steps; all is measured on real held-out texts,
-by what held before the first round. Goes on where it stopped.
+on real texts only, all and few, at several shares of them, on arrays instead of texts, and without
+training, in rounds or at once. Every arm has the same decodes and the same training steps, of which
+the weights are kept that real validation texts choose; all is measured on real test texts, by what
+held before the first round. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cllm.errors import InputError
 from cllm.files import digest, replacing, write_json
 from cllm.improve import Loop, improve, settings_for
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from studies.loop_told import draw_loops, summary, table, verdicts
+from studies.loop_told import AT_ONCE, draw_loops, summary, table, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ ARMS: dict[str, tuple[str, ...]] = {
     "no real texts": ("share=1",),
     "no real texts, no judge": ("share=1", "judge=false"),
     "real only": ("share=0",),
+    "200 real texts only": ("share=0", "real=200"),
     **{f"real {100 - share} %": (f"share={share / 100:g}", "repeats=0")
        for share in (90, 80, 70, 50, 30)},
     "arrays": ("arrays=true",),
     "no training": ("share=0", "further=0"),
     "no training, kept in mind": ("further=0",),
+    AT_ONCE: ("share=0", "further=0"),
 }  # fmt: skip
 
 
@@ -89,11 +92,12 @@ def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
     All begin with one run: seeds are of what is drawn, trained on and in which order.
     """
     o = options
+    rounds, decodes = (1, o.rounds * o.decodes) if arm == AT_ONCE else (o.rounds, o.decodes)
     lines = [
         f"train.loop.steps={WHOLE * o.steps}", "train.loop.seconds=0",
         f"base.loop.steps={WHOLE * o.base_steps}", "base.loop.seconds=0",
         f"base.low_rank_loop.steps={WHOLE * o.base_steps}", "base.low_rank_loop.seconds=0",
-        f"further={1 / WHOLE}", f"decodes={o.decodes}", f"measured={o.measured}",
+        f"further={1 / WHOLE}", f"decodes={decodes}", f"measured={o.measured}",
         "least=0", "search=false", *ARMS[arm],
     ]  # fmt: skip
     how, settings = settings_for("quick", lines, seed)
@@ -105,7 +109,7 @@ def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
     if first.exists() and not loop.round(0).path.exists():
         with replacing(loop.round(0).path) as new:
             shutil.copytree(first, new)
-    improve(loop, o.rounds)
+    improve(loop, rounds)
     if not first.exists():
         with replacing(first) as new:
             shutil.copytree(loop.round(0).path, new)

@@ -6,6 +6,7 @@ told = summary({"guarded": loops, …}, rounds=5); draw_loops(path, told); table
 # Shapes: S seeds, N held-out texts.
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from cllm.diversity import TextSpace, even_spread
 from cllm.files import replacing
 from cllm.improve import Loop
-from cllm.measured import TEXTS
+from cllm.made import real_part
+from cllm.measured import SPACE, TEXTS
 from cllm.metrics import bootstrap
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -27,9 +32,12 @@ SHARES = (
     *PER_TEXT, "written valid", "written repeated", "unaided valid",
     *(f"{part} {name}" for part in ("written", "unaided") for name in DISTINCT),
 )  # fmt: skip
+AT_ONCE = "no training, at once"  # an arm of one round, with the decodes of all
+COMPARED = 40  # texts of a round that diversity is told of: most rounds have more
 HOLDS = 0.97  # of round 0's gain that an arm surely keeps
 OF_TEXTS = {  # of what was written from voids, and from random places
     "written": ("valid", "repeated", "distance", "vendi", *DISTINCT),
+    "taught": ("valid", "distance"),
     "unaided": ("valid", "distance", "vendi", *DISTINCT),
 }
 PANELS = {
@@ -40,7 +48,7 @@ PANELS = {
     "told_apart_unaided": "edits told apart, no vector",
     "written valid": "valid, from voids",
     "written distance": "distance to real texts, from voids",
-    "written vendi": "Vendi score of 100, from voids",
+    "written vendi": f"Vendi score of {COMPARED}, from voids",
     "written distinct_2": "distinct pairs of words, from voids",
     "written repeated": "repeats earlier rounds, from voids",
     "unaided valid": "valid, from random places",
@@ -57,36 +65,58 @@ def summary(loops: Mapping[str, Sequence[Loop]], rounds: int) -> dict[str, Any]:
     A loop that had to end before stays where it was, and finds nothing more; `ended` counts those.
     None stands where not all loops have a number.
     """
-    arms = {arm: _of_arm(several, rounds) for arm, several in loops.items()}
+    space = _space_of(next(iter(loops.values()))[0])
+    in_rounds = {arm: several for arm, several in loops.items() if arm != AT_ONCE}
+    arms = {arm: _of_arm(several, rounds, space) for arm, several in in_rounds.items()}
     told: dict[str, Any] = {"rounds": rounds, "seeds": len(next(iter(loops.values()))),
+                            "judge": [one.notes(0)["judge"] for one in next(iter(loops.values()))],
                             "arms": arms}  # fmt: skip
-    for other in ("no training", "no training, kept in mind", "real only"):
+    if "guarded" in loops:
+        told["gain, less guarded"] = {
+            arm: [_ratio(*(_gains(*pair) for pair in
+                           ((several, k), (loops["guarded"], k), (several, 0))), less=True)
+                  for k in range(1, rounds + 1)]
+            for arm, several in in_rounds.items() if arm != "guarded"
+        }  # fmt: skip
+    for other in ("no training", "no training, kept in mind", AT_ONCE, "real only"):
         if {"guarded", other} <= loops.keys():
             told[f"found, guarded over {other}"] = _times(
-                *zip(*(_found(*pair, rounds)
+                *zip(*(_found(*pair, rounds, 1 if other == AT_ONCE else rounds)
                        for pair in zip(loops["guarded"], loops[other], strict=True)), strict=True)
             )  # fmt: skip
     return told
 
 
-def _of_arm(loops: Sequence[Loop], rounds: int) -> dict[str, Any]:
-    first = [_values(loop, 0) for loop in loops]
+def _space_of(loop: Loop) -> TextSpace:
+    """As rounds are measured in: of the real texts, which all loops have."""
+    real = real_part(loop.round(0).load_corpus())
+    return TextSpace.of(real.select("train").sample(SPACE).texts)
+
+
+def _of_arm(loops: Sequence[Loop], rounds: int, space: TextSpace) -> dict[str, Any]:
+    before_SN = _gains(loops, 0)
     arm: dict[str, Any] = {"ended": sum(_reached(loop, rounds) < rounds for loop in loops)}
     for number in range(rounds + 1):
         values = [_values(loop, number) for loop in loops]
         told = [_told(loop, number) for loop in loops]
-        now = {"gain_ratio": _ratio(*(np.stack([one["gain_nats"] for one in some])
-                                      for some in (values, first)))}  # fmt: skip
+        now: dict[str, Any] = {"gain_ratio": _ratio(_gains(loops, number), before_SN, before_SN)}
         now |= {name: _over_seeds([one[name] for one in values]) for name in PER_TEXT}
+        if number:
+            for loop, one in zip(loops, told, strict=True):
+                texts = [idea.text for idea in loop.written(_reached(loop, number))]
+                even = even_spread(space, texts, COMPARED)
+                one["written"] = one.get("written", {}) | dict.fromkeys(("vendi", *DISTINCT)) | even
         now |= {name: _over_loops(of_loops) for name, of_loops in _counted(told).items()}
         if number:
             now["made"] = {"each": [one["texts"]["made"] for one in told]}
             passed = [loop.notes(_reached(loop, number)).get("valid") for loop in loops]
             written = [one["written"].get("texts") for one in told]
             now["passed"] = {"each": [list(pair) for pair in zip(passed, written, strict=True)]}
+            now["best_step"] = {"each": [_best_step(loop, number) for loop in loops]}
         for name, value in now.items():
-            if value and "ci" in value and name != "gain_ratio":  # few seeds stretch it
-                value["ci"] = np.clip(value["ci"], 0, 1 if name in SHARES else None).tolist()
+            if value and "ci" in value and "distance" not in name and name != "gain_ratio":
+                bounds = np.clip(value["ci"], 0, 1 if name in SHARES else None)
+                value["ci"] = bounds.tolist()  # few seeds stretch it
             arm.setdefault(name, []).append(value)
     return arm
 
@@ -98,6 +128,12 @@ def _reached(loop: Loop, number: int) -> int:
     return number
 
 
+def _best_step(loop: Loop, number: int) -> int | None:
+    """Step of the CLLM's training that real validation texts chose."""
+    model = loop.round(_reached(loop, number)).notes()["model"]
+    return model.get("best_step") if loop.how.further else None
+
+
 def _told(loop: Loop, number: int) -> dict[str, Any]:
     return dict(loop.notes(_reached(loop, number))["measured"])
 
@@ -106,11 +142,12 @@ def _values(loop: Loop, number: int) -> dict[str, Floats]:
     return dict(np.load(loop.round(_reached(loop, number)).path / TEXTS))
 
 
-def _found(mine: Loop, other: Loop, rounds: int) -> tuple[int, int]:
-    """Withheld combinations that two loops found in as many rounds: as far as both went."""
-    last = min(_reached(mine, rounds), _reached(other, rounds))
-    found, others = (_told(loop, last).get("withheld_so_far", 0) for loop in (mine, other))
-    return int(found), int(others)
+def _found(mine: Loop, other: Loop, rounds: int, others: int) -> tuple[int, int]:
+    """Withheld combinations that two loops found in as many decodes: as far as both went."""
+    last = rounds if others != rounds else min(_reached(mine, rounds), _reached(other, rounds))
+    ends = ((mine, last), (other, min(last, others)))
+    found, beside = (int(_told(loop, end).get("withheld_so_far", 0)) for loop, end in ends)
+    return found, beside
 
 
 def _counted(told: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
@@ -139,16 +176,24 @@ def _over_seeds(values: Sequence[Floats]) -> dict[str, Any]:
     return {"mean": found.mean, "ci": found.ci, "seeds": table_SN.mean(1).tolist()}
 
 
-def _ratio(now_SN: Floats, first_SN: Floats) -> dict[str, Any]:
-    """Of the mean gains, over seeds and texts: one more the relative change, which is paired.
+def _gains(loops: Sequence[Loop], number: int) -> Floats:
+    """Nats that each test text gains after that round, (S, N)."""
+    return np.stack([_values(loop, number)["gain_nats"] for loop in loops])
 
-    What the first round's mean is unsure by is left out: it is the same for all arms.
+
+def _ratio(
+    now_SN: Floats, than_SN: Floats, first_SN: Floats, *, less: bool = False
+) -> dict[str, Any]:
+    """Change of the mean gain, of the first round's, over seeds and texts, which are paired.
+
+    One more than that, unless it is how much `less` than another arm's. What the first round's
+    mean is unsure by is left out: it is the same for all arms.
     """
-    found = bootstrap(now_SN - first_SN, np.random.default_rng(0))
-    unit = float(first_SN.mean())
+    found, unit = bootstrap(now_SN - than_SN, np.random.default_rng(0)), float(first_SN.mean())
+    base, each = 0 if less else 1, (now_SN - than_SN).mean(1) / first_SN.mean(1)
     return {
-        "mean": 1 + found.mean / unit, "ci": [1 + bound / unit for bound in found.ci],
-        "seeds": (now_SN.mean(1) / first_SN.mean(1)).tolist(),
+        "mean": base + found.mean / unit, "ci": [base + bound / unit for bound in found.ci],
+        "seeds": (base + each).tolist(),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from toys import command
 from cllm import discovery, improve, pipeline, round_zero, rounds
 from cllm.corpus import Corpus
 from cllm.critic import Critic
-from cllm.diversity import discrepancy, distinct, spread_of, vendi
+from cllm.diversity import TextSpace, discrepancy, distinct, even_spread, spread_of, vendi
 from cllm.errors import InputError, WorkError
 from cllm.files import read_json, write_json
 from cllm.ideas import save_ideas
@@ -133,6 +133,13 @@ def test_real_texts_stay_and_made_ones_take_no_more_than_their_share(
     assert max(map(rest.count, rest), default=0) <= (repeats or 24)
 
 
+def test_fewer_real_texts_are_trained_on_where_that_is_asked_for(corpus: Corpus) -> None:
+    few = mixed(with_made(corpus, ["a made text"]), 0, most=20)
+    real = corpus.select("train")
+    assert few.select("train").texts == real.sample(20).texts
+    assert few.select("validation").texts == corpus.select("validation").texts
+
+
 def test_without_real_texts_there_are_only_made_ones(corpus: Corpus) -> None:
     taught = mixed(with_made(corpus, MADE[:5]), 1.0, 10)
     assert set(taught.select("train").texts) == set(MADE[:5])
@@ -158,6 +165,17 @@ def test_diversity_and_distance_are_what_their_names_say() -> None:
     a, b, c = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b, c))
     assert abs(discrepancy(a, b)) < 0.1 < discrepancy(a, c)
     assert spread_of(None, ["one"], ["two"]) == {}  # type: ignore[arg-type]
+
+
+def test_diversity_of_as_many_texts_compares() -> None:
+    texts = [f"{word} with {word}s" for word in ("leek", "bean", "rice", "corn", "kale", "fig")]
+    space = TextSpace.of(texts)
+    every = even_spread(space, texts, 6)
+    assert every["vendi"] == pytest.approx(spread_of(space, texts, [])["vendi"])
+    assert even_spread(space, [*texts, *texts], 6)["vendi"] < every["vendi"]
+    assert 2 < even_spread(space, texts, 4)["vendi"] <= 4 < every["vendi"]
+    assert even_spread(space, texts, 4)["distinct_1"] > every["distinct_1"], "of fewer words"
+    assert even_spread(space, texts, 7) == {}
 
 
 def test_soft_targets_pull_towards_what_the_teacher_expects(
@@ -465,6 +483,7 @@ def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
     monkeypatch.setattr(rounds, "choose", lambda _, texts: [len(texts) - 1])
     rounds.do(loop, 1, "choose")
     assert loop.notes(1)["kept"] == 1
+    assert not loop.notes(1)["ended"], "by the try before"
 
 
 @pytest.mark.chain
@@ -574,7 +593,8 @@ def test_a_loop_that_loses_what_it_had_ends_and_goes_back(
 @pytest.mark.parametrize(
     "changes",
     [("share=1", "repeats=0"), ("judge=false",), ("arrays=true",), ("soft=0.5",),
-     ("share=0", "further=0"), ("negative_weight=0", "search=false")],
+     ("share=0", "further=0"), ("further=0",), ("share=1", "judge=false"),
+     ("share=0.9", "repeats=0"), ("share=0", "real=80"), ("negative_weight=0", "search=false")],
 )  # fmt: skip
 def test_arms_differ_by_their_guards(
     after_write: Callable[..., Loop], changes: Any, monkeypatch: pytest.MonkeyPatch
@@ -592,13 +612,15 @@ def test_arms_differ_by_their_guards(
     run, parent = loop.round(1), loop.round(0)
     same = run.load_model().hash == parent.load_model().hash
     assert same == ("further=0" in changes)
+    if "further=0" not in changes:
+        assert read_json(run.model / "training.json")["facts"]["best_step"] > 0
     taught = loop.how.taught > 0
     assert (told["kept"] > 0) == taught == (told["texts"]["made"] > 0)
     if "judge=false" in changes:
         assert told["kept"] == len(
             {i.text for i in loop.written(1)} - set(loop.round(0).load_corpus().texts)
         )
-    if same:
+    if same and not taught:
         assert run.voids.read_bytes() == parent.voids.read_bytes()
     if "search=false" in changes:
         assert not run.voids.exists()
@@ -633,11 +655,12 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     from studies import loop as study
     from studies.loop_told import SHARES, verdicts
 
-    words = ["--json", "--arms", "guarded", "no training", "--seeds", "2", "--rounds", "1",
-             "--decodes", "120", "--measured", "40", "--run", str(small.path), "--steps", "20",
-             "--base-steps", "4", "--out", str(tmp_path)]  # fmt: skip
+    words = ["--json", "--arms", "guarded", "no training", study.AT_ONCE, "--seeds", "2",
+             "--rounds", "1", "--decodes", "120", "--measured", "40", "--run", str(small.path),
+             "--steps", "20", "--base-steps", "4", "--out", str(tmp_path)]  # fmt: skip
     study.main(words)
     told = json.loads(capsys.readouterr().out)
+    assert study.AT_ONCE not in told["arms"], "it has another number of rounds"
     guarded, still = told["arms"]["guarded"], told["arms"]["no training"]
     assert [one["mean"] for one in still["gain_ratio"]] == [1, 1]
     values = [
@@ -652,6 +675,12 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
         assert all(0 <= low <= high <= 1 for low, high in bounds), name
     low, high = guarded["gain_ratio"][1]["ci"]
     assert low < last / first < high
+    (less,) = told["gain, less guarded"]["no training"]
+    assert less["mean"] == pytest.approx(1 - last / first)
+    assert all(0 < step <= 20 for step in guarded["best_step"][0]["each"])
+    assert told["found, guarded over no training, at once"]["mine"] == [
+        loop_found(tmp_path / f"guarded-{seed}") for seed in (0, 1)
+    ]
     found = told["found, guarded over no training"]
     assert found["ratio"] == pytest.approx(
         (sum(found["mine"]) + 0.5) / (sum(found["others"]) + 0.5)
@@ -665,6 +694,23 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     monkeypatch.setattr(rounds, "do", None)  # nothing is done again
     study.main(words)
     assert json.loads(capsys.readouterr().out) == told
+
+
+def loop_found(path: Path) -> int:
+    return int(read_json(path / "improve.json")["rounds"][-1]["withheld_so_far"])
+
+
+@pytest.mark.chain
+def test_the_study_tells_of_loops_that_ended_too(after_write: Callable[..., Loop]) -> None:
+    from studies.loop_told import summary
+
+    loop = after_write("judge=false")
+    save_ideas(loop.candidates(1), [], loop.notes(1)["parent_model"])
+    improve.improve(loop, 1)
+    assert "no text was written" in loop.notes(1)["ended"]
+    arm = summary({"guarded": [loop]}, 2)["arms"]["guarded"]
+    assert arm["ended"] == 1
+    assert [one["mean"] for one in arm["gain_ratio"]] == [1, 1, 1]
 
 
 # ---- on a cluster ------------------------------------------------------------------------
@@ -705,6 +751,24 @@ def test_rounds_at_a_url_are_those_of_a_folder(
     assert again["rounds"] == told["rounds"] == read_json(whole.path / "improve.json")["rounds"][:2]
     assert is_there(f"{out}/round-1/latents")
     assert json.loads(read_text(f"{out}/improve.json") or "")["start"] == loop.start
+
+
+def test_a_worker_has_the_rounds_that_a_stage_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    from cluster import improve as spread
+    from cluster import tasks
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(tasks, "on_worker", lambda _, reads, *__: asked.append(reads))
+    monkeypatch.setattr(spread, "is_there", lambda _: True)
+    place = spread.Place("run", str(tmp_path), tmp_path)
+    for number, stage in ((0, "begin"), (1, "write"), (4, "choose"), (2, "measure")):
+        place.work(None, number, stage, needs=tasks.Needs())  # type: ignore[arg-type]
+    assert asked == [["round-0"], ["round-0", "round-1"],
+                     ["round-0", "round-1", "round-3", "round-4"],  # what a duplicate is: 1
+                     ["round-0", "round-1", "round-2"]]  # fmt: skip
 
 
 @pytest.mark.chain
