@@ -11,6 +11,8 @@ arm.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -93,30 +95,46 @@ def write_from_voids(
     rng: np.random.Generator,
     plausible: Plausible | None = None,
     how: Correction = USUAL,
+    within: Fits | None = None,
+    seconds: float = math.inf,
 ) -> Written:
-    """The void arm alone: as `write_arms` writes it, without the price of the others."""
-    return _settled_voids(model, field, budget, rng, plausible, how).write("void", rng)
+    """The void arm alone: as `write_arms` writes it, without the price of the others.
+
+    `within`: which places in voids are wanted. No more places are sought after `seconds`.
+    """
+    void = _settled_voids(model, field, budget, rng, plausible, how, within, seconds)
+    return void.write("void", rng)
 
 
 def _settled_voids(
     model: Autoencoder, field: Field, budget: int, rng: np.random.Generator,
-    plausible: Plausible | None, how: Correction,
+    plausible: Plausible | None, how: Correction, within: Fits | None = None,
+    seconds: float = math.inf,
 ) -> Settling:  # fmt: skip
     """Starts are settled until the budget is spent; kept: those that are still voids.
 
     What settled in a void has neighbours that do: some of the next starts are steps off it.
     """
+
+    def fits(points_nD: Vectors) -> Mask:
+        fits_n = field.is_void(points_nD)
+        if within and fits_n.any():
+            fits_n[fits_n] = within(points_nD[fits_n])
+        return fits_n
+
     void, barren = Settling(model, field, budget, plausible, how), 0
+    until = time.monotonic() + seconds
     least = max(2, how.decodes_a_text)  # less than that writes nothing more
-    while budget - void.spent >= least and barren < BARREN:
+    while budget - void.spent >= least and barren < BARREN and time.monotonic() < until:
         half = (budget - void.spent) // 2  # the other half writes from what is kept
         count = min(CHUNK, half)
         walked_SD = steps_off(field, void.kept_nD, int(how.walked * count), rng)
-        drawn_SD = void_starts(field, count - len(walked_SD), rng)
+        if within and len(walked_SD):
+            walked_SD = walked_SD[within(walked_SD)]
+        drawn_SD = void_starts(field, count - len(walked_SD), rng, fits)
         barren = 0 if len(drawn_SD) else barren + 1
         # beside a kept place another step is likelier to stay than one that is put right
-        found = [void.settle(walked_SD, field.is_void, corrected=False),
-                 void.settle(drawn_SD, field.is_void)]  # fmt: skip
+        found = [void.settle(walked_SD, fits, corrected=False), void.settle(drawn_SD, fits)]
         void.keep(np.concatenate(found))
     if not void.starts:
         log.warning("no place is empty enough to start from: the void arm is empty")
@@ -167,10 +185,12 @@ def near_copies(train_texts: Sequence[str], count: int, rng: np.random.Generator
     return Written("copy", tuple(copies), None, 0)
 
 
-def void_starts(field: Field, count: int, rng: np.random.Generator) -> Vectors:
-    """Proposals that are themselves in voids."""
+def void_starts(
+    field: Field, count: int, rng: np.random.Generator, fits: Fits | None = None
+) -> Vectors:
+    """Proposals that are themselves in voids, or that fit otherwise."""
     pool_SD = field.proposals(POOL * count, rng)
-    return pool_SD[field.is_void(pool_SD)][:count]
+    return pool_SD[(fits or field.is_void)(pool_SD)][:count]
 
 
 def steps_off(field: Field, kept_nD: Vectors, count: int, rng: np.random.Generator) -> Vectors:

@@ -1,9 +1,10 @@
 """Texts between two subjects, from voids that both enclose: `cllm study crossing --json`.
 
 One model learns two subjects. Texts are written from voids with texts of both on their rim, and,
-at equal decodes, from voids within one subject, from great circles between texts of the two, and by
-the base LLM alone. A text counts if the critic of each subject, which learnt from that subject's
-texts alone over an LM of both, takes it for real, and it is like no known one. No filter of what is
+at equal decodes, from such voids without settling, from voids within one subject, from great
+circles between texts of the two, and by the base LLM alone. A text counts if the critic of each
+subject, which learnt from that subject's texts alone over an LM of both, takes it for real, and it
+is like no known one; what the critics say of real held-out texts is the null. No filter of what is
 plausible: it refuses pairs of words that no text joins, which are what is looked for. Without
 files: recipes of wet dishes and of dry ones. Goes on where it stopped.
 """
@@ -14,8 +15,9 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm import discovery, pipeline
+from cllm.arms import write_from_voids
 from cllm.artefacts import finished, identity, remember
 from cllm.cli_corpus import read_corpus
 from cllm.console import one_line_errors, set_up_logging
@@ -32,18 +35,18 @@ from cllm.critic import Critic
 from cllm.critics import RATE, learnt
 from cllm.errors import InputError
 from cllm.files import read_json, replacing, write_json
-from cllm.metrics import share_draws
+from cllm.model import CLLM
 from cllm.places import Places
 from cllm.reading import Row
 from cllm.recipes import Grammar, combination
 from cllm.run import RunFolder
-from cllm.sampler import Sampler
-from cllm.sampling import Request, Tally
 from cllm.settings import RunSettings, overridden
+from cllm.settling import USUAL, Correction
 from cllm.sphere import slerp
 from cllm.subjects import Kind
 from cllm.unaided import unaided
 from cllm.where import Where
+from studies.crossing_told import COUNTED, Arm, Taken, Taste, Words, less
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +57,14 @@ TAIL = 0.01  # of a subject's held-out texts that its critic refuses
 VOID_DIM = 8  # coordinates that voids are sought in: more take hours
 MIDDLE = (0.3, 0.7)  # of a great circle
 PICKED = 10  # texts that are shown
-BOTH = (0.2, 0.8)  # chances of the first subject between which a text's words are of both
-KINDS: tuple[Kind, ...] = ("between", "within")  # of voids
-ARMS = (*KINDS, "great circle", "base alone")
-COUNTED = ("accepted", "accepted, words of both", "accepted, words of both, valid")
-METHOD = 1  # raised when the same would be written otherwise
+AS_DRAWN = Correction(settled=False, walked=0)  # places are decoded where they were drawn
+MINE = "between"
+VOIDS: dict[str, tuple[Kind, Correction]] = {  # arms that are written from voids
+    MINE: ("between", USUAL), "between, as drawn": ("between", AS_DRAWN),
+    "within": ("within", USUAL),
+}  # fmt: skip
+ARMS = (*VOIDS, "great circle", "base alone")
+METHOD = 2  # raised when the same would be written otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,18 +142,6 @@ def trained(run: RunFolder, corpus: Corpus, settings: RunSettings) -> None:
         discovery.search_voids(run, settings.seed, quick=True)
 
 
-@dataclass(frozen=True)
-class Taste:
-    """A subject's critic, and the line that 99 of 100 of its held-out texts pass."""
-
-    logits: Callable[[Sequence[str]], Floats]
-    least: float
-
-    def margin(self, texts: Sequence[str]) -> Floats:
-        """How far above that line texts are: what is not below it is taken for real."""
-        return self.logits(texts) - self.least if texts else np.zeros(0)
-
-
 def taste_of(run: RunFolder, corpus: Corpus, subject: str, options: argparse.Namespace) -> Taste:
     """Of a subject's real texts alone; its critic is kept."""
     base, folder = run.load_base(), run.path / "critics" / subject
@@ -176,32 +170,35 @@ def crossed(
     names, o = sorted(set(corpus.subjects)), options
     tastes = {name: taste_of(run, corpus, name, o) for name in names}
     model = run.load_model()
-    sampler = Sampler(model, Places.of(run, model), None)
-    of_first = chance_of(corpus, names[0])
-    arms = {
-        arm: Taken.of(written(arm, sampler, corpus, o), sampler, tastes, of_first) for arm in ARMS
-    }
+    places = Places.of(run, model)
+    words, judge = Words.of(corpus), places.judge
+    arms = {arm: Taken.of(written(arm, model, places, o), judge, tastes, words) for arm in ARMS}
     test = corpus.select("test")
     held_out = {
         name: [t for t, s in zip(test.texts, test.subjects, strict=True) if s == name]
         for name in names
     }
+    real = Taken.of(Arm.each(test.texts), judge, tastes, words)
     told: dict[str, Any] = {
         "subjects": names, "texts": len(corpus), "seed": settings.seed, "dim": o.dim,
-        "cut": sampler.model.tokens(corpus.texts).cut,
+        "cut": model.tokens(corpus.texts).cut,
         "held out, passed by": {
             name: {by: float((taste.margin(texts) >= 0).mean()) for by, taste in tastes.items()}
             for name, texts in held_out.items()
         },
         "held out, words of both": {
-            name: float(of_both(of_first(texts)).mean()) for name, texts in held_out.items()
+            name: float(words.of_both(texts).mean()) for name, texts in held_out.items()
         },
+        "standing voids": Counter(
+            row["kind"] for row in discovery.found_voids(run) if row["stands"]
+        ),
         "arms": {arm: taken.counts() for arm, taken in arms.items()},
+        "held out": real.counts(),
     }  # fmt: skip
-    mine = arms["between"]
+    mine = arms[MINE]
     for what in COUNTED:
         told[f"{what}, a decode, between less"] = {
-            arm: less(mine, other, what) for arm, other in arms.items() if arm != "between"
+            arm: less(mine, other, what) for arm, other in arms.items() if arm != MINE
         }
     chosen = np.flatnonzero(mine.are("accepted"))
     both, worst = mine.both_n[chosen], mine.margin_n[chosen]
@@ -212,32 +209,21 @@ def crossed(
     return told
 
 
-@dataclass(frozen=True)
-class Arm:
-    """What an arm wrote, each text once; the patch of the cloud that each came from, (n,)."""
-
-    texts: list[str]
-    patches: list[str]
-    decodes: int
-    late: bool = False  # time ended it, not decodes
-
-
-def written(arm: str, sampler: Sampler, corpus: Corpus, options: argparse.Namespace) -> Arm:
+def written(arm: str, model: CLLM, places: Places, options: argparse.Namespace) -> Arm:
     """Texts of an arm; kept once they are there."""
     o = options
-    made_of = [sampler.model.hash, corpus.hash, o.seed, o.decodes, o.arm_seconds, METHOD]
-    kept = o.out / "arms" / f"{arm.replace(' ', '-')}.json"
+    made_of = [model.hash, o.seed, o.decodes, o.arm_seconds, METHOD]
+    kept = o.out / "arms" / f"{'-'.join(arm.replace(',', '').split())}.json"
     if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
         return Arm(**told["arm"])
     log.info("writing: %s", arm)
     begun = time.perf_counter()
-    if arm in KINDS:
-        found = from_voids(arm, sampler, o)
+    if arm in VOIDS:
+        found = from_voids(*VOIDS[arm], model, places, o)
     elif arm == "great circle":
-        found = from_circles(sampler, o)
+        found = from_circles(model, places, o)
     else:
-        texts = unaided(sampler.model, sampler.places.train.texts)(o.decodes, o.seed).texts
-        found = Arm(list(texts), [f"text {row}" for row in range(len(texts))], o.decodes)
+        found = Arm.each(unaided(model, places.train.texts)(o.decodes, o.seed).texts)
     first = {text: row for row, text in reversed([*enumerate(found.texts)]) if text.strip()}
     rows = sorted(first.values())
     found = replace(found, texts=[found.texts[row] for row in rows],
@@ -248,22 +234,25 @@ def written(arm: str, sampler: Sampler, corpus: Corpus, options: argparse.Namesp
     return found
 
 
-def from_voids(groups: Kind, sampler: Sampler, options: argparse.Namespace) -> Arm:
+def from_voids(
+    groups: Kind, how: Correction, model: CLLM, places: Places, options: argparse.Namespace
+) -> Arm:
     """From any void that has such groups around it."""
-    o, tally = options, Tally()
-    request = Request(Where(groups=groups), n=o.decodes, seed=o.seed, decodes=o.decodes,
-                      seconds=o.arm_seconds)  # fmt: skip
-    samples = list(sampler.sample(request, tally))
-    places = np.array([sample.idea.vector_D for sample in samples])
-    rows = sampler.places.field.patch_rows(places).tolist() if samples else []
-    texts = [sample.idea.text for sample in samples]
-    return Arm(texts, [f"patch {row}" for row in rows], tally.decodes, tally.late)
+    o = options
+
+    def within(points_nD: NDArray[np.float32]) -> NDArray[np.bool_]:
+        spots = places.settled(Where(groups=groups), points_nD)
+        return np.array([spot is not None for spot in spots], bool)
+
+    rng = np.random.default_rng([o.seed, 28])
+    found = write_from_voids(model, places.field, o.decodes, rng, None, how, within, o.arm_seconds)
+    return Arm(list(found.texts), found.patches(places.field), found.decodes)
 
 
-def from_circles(sampler: Sampler, options: argparse.Namespace) -> Arm:
+def from_circles(model: CLLM, places: Places, options: argparse.Namespace) -> Arm:
     """From the middle of great circles between random texts of the two subjects."""
-    o, train = options, sampler.places.train
-    subject_N = np.array(sampler.places.subjects)
+    o, train = options, places.train
+    subject_N = np.array(places.subjects)
     rng = np.random.default_rng([o.seed, 27])
     ends = [rng.choice(np.flatnonzero(subject_N == name), o.decodes)
             for name in sorted(set(subject_N))]  # fmt: skip
@@ -273,93 +262,7 @@ def from_circles(sampler: Sampler, options: argparse.Namespace) -> Arm:
         slerp(a[None], b[None], share[None])
         for a, b, share in zip(first_nD, last_nD, share_n, strict=True)
     ])  # fmt: skip
-    texts = sampler.model.decode(middle_nD)
-    return Arm(list(texts), [f"text {row}" for row in range(len(texts))], o.decodes)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What becomes of an arm's texts, (n,) each."""
-
-    arm: Arm
-    passes: dict[str, NDArray[np.bool_]]  # by the critic of a subject
-    margin_n: Floats  # by the less sure of them
-    new_n: NDArray[np.bool_]  # like no known text
-    valid_n: NDArray[np.bool_]  # by the judge of both subjects' texts
-    both_n: NDArray[np.bool_]  # words of both subjects
-
-    @classmethod
-    def of(
-        cls, arm: Arm, sampler: Sampler, tastes: Mapping[str, Taste],
-        of_first: Callable[[Sequence[str]], Floats],
-    ) -> Taken:  # fmt: skip
-        """Ask all of them."""
-        margins = {name: taste.margin(arm.texts) for name, taste in tastes.items()}
-        verdicts = sampler.places.judge.judge(arm.texts)
-        chance = of_first(arm.texts) if arm.texts else np.zeros(0)
-        return cls(
-            arm, {name: one >= 0 for name, one in margins.items()},
-            np.min([*margins.values()], axis=0),
-            np.array([not verdict.duplicate for verdict in verdicts], bool),
-            np.array([verdict.valid for verdict in verdicts], bool),
-            of_both(chance),
-        )  # fmt: skip
-
-    def are(self, what: str) -> NDArray[np.bool_]:
-        """Which texts count, by a name of `COUNTED`."""
-        accepted_n = np.all([*self.passes.values(), self.new_n], axis=0)
-        more = {"accepted": True, "accepted, words of both": self.both_n,
-                "accepted, words of both, valid": self.both_n & self.valid_n}  # fmt: skip
-        return np.asarray(accepted_n & more[what], bool)
-
-    def counts(self) -> dict[str, Any]:
-        """Of the arm."""
-        told: dict[str, Any] = {
-            "decodes": self.arm.decodes, "late": self.arm.late, "texts": len(self.arm.texts),
-            "patches": len(set(self.arm.patches)), "new": int(self.new_n.sum()),
-            "valid": int(self.valid_n.sum()), "words of both": int(self.both_n.sum()),
-            "passed": {name: int(one.sum()) for name, one in self.passes.items()},
-        }  # fmt: skip
-        return told | {what: int(self.are(what).sum()) for what in COUNTED}
-
-    def draws(self, what: str, rng: np.random.Generator) -> Floats:
-        """Of what counts, a decode; texts of one patch are not independent.
-
-        A decode that left no text is a place of its own.
-        """
-        if not self.arm.decodes:
-            return np.zeros(1)
-        patches = {name: row for row, name in enumerate(dict.fromkeys(self.arm.patches))}
-        place_n = np.array([patches[name] for name in self.arm.patches], np.int64)
-        told_P2 = np.stack([np.bincount(place_n, self.are(what)), np.bincount(place_n)], 1)
-        none_Q2 = np.tile([0.0, 1.0], (self.arm.decodes - len(self.arm.texts), 1))
-        return share_draws(np.concatenate([told_P2, none_Q2]), rng)
-
-
-def of_both(chance_n: Floats) -> NDArray[np.bool_]:
-    """Whose words may be of either subject."""
-    return (chance_n > BOTH[0]) & (chance_n < BOTH[1])
-
-
-def less(mine: Taken, other: Taken, what: str) -> dict[str, Any]:
-    """Of what counts, a decode: an arm less another, over draws of patches of each."""
-    rng = np.random.default_rng(0)
-    means = [one.are(what).sum() / max(1, one.arm.decodes) for one in (mine, other)]
-    drawn = mine.draws(what, rng) - other.draws(what, rng)
-    return {"mean": float(means[0] - means[1]), "ci": np.quantile(drawn, (0.025, 0.975)).tolist()}
-
-
-def chance_of(corpus: Corpus, subject: str) -> Callable[[Sequence[str]], Floats]:
-    """How likely a text's words are of that subject: logistic regression on real training texts."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    train = corpus.select("train")
-    words = TfidfVectorizer(sublinear_tf=True).fit(train.texts)
-    model = LogisticRegression(max_iter=1000).fit(
-        words.transform(train.texts), [one == subject for one in train.subjects]
-    )
-    return lambda texts: np.asarray(model.predict_proba(words.transform(texts))[:, 1])
+    return Arm.each(model.decode(middle_nD))
 
 
 if __name__ == "__main__":

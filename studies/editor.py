@@ -19,25 +19,24 @@ import numpy as np
 
 from cllm.artefacts import settings_of
 from cllm.console import one_line_errors, set_up_logging
-from cllm.corpus import Corpus
 from cllm.editor import SHARE, fit_editor
 from cllm.errors import InputError
 from cllm.evaluate import nats_without
 from cllm.files import digest, read_json, write_json
 from cllm.losses import text_nats
-from cllm.metrics import bootstrap, of_few
+from cllm.metrics import of_few
 from cllm.model import CLLM
 from cllm.pretrain import token_texts
 from cllm.run import SHIPPED_VOIDS, RunFolder
 from cllm.settings import EDITS, RunSettings
 from cllm.training_texts import TrainingTexts
 from cllm.writing import checker_of
-from studies.correction import PARTS, counts_of, ratio_of
+from studies.correction import PARTS, counts_of, made_of, ratio_of
 from studies.void_arm import VoidArm
 
 log = logging.getLogger(__name__)
 
-METHOD = 3  # raised when the same would be measured otherwise
+METHOD = 4  # raised when the same would be measured otherwise
 WAYS = ("none", "usual")  # of correction
 TIMED = 64  # vectors decoded to say what it costs
 TURNS = 5
@@ -81,8 +80,9 @@ def rows_of(run: RunFolder, seed: int, options: argparse.Namespace) -> list[dict
             f"{run.path} has neither a checker nor a critic, so that nobody says what is valid; "
             "`cllm run` makes a critic"
         )
-    asked = seed, o.steps, o.decodes, o.measured, METHOD
-    kept = o.out / f"{digest(plain.hash, corpus.hash, str(asked))}.json"
+    arm = VoidArm.of(run, plain)
+    asked = (seed, o.steps, o.decodes, o.measured, arm.field.rest, arm.field.least_score, METHOD)
+    kept = o.out / f"{digest(*made_of(run, arm), str(asked))}.json"
     if kept.exists():
         return list(read_json(kept)["rows"])
     log.info("an editor, seed %d", seed)
@@ -96,8 +96,12 @@ def rows_of(run: RunFolder, seed: int, options: argparse.Namespace) -> list[dict
     result = fit_editor(edited, texts, settings, o.out / f"editor-{seed}")
     models = {"without": plain, "with": edited}
     took = dict(zip(models, milliseconds(list(models.values()), run), strict=True))
+    test = token_texts(plain.base, corpus.select("test").sample(o.measured), plain.config.context)
+    entropy = corpus.info.get("entropy_nats")
+    without_N = nats_without(plain, run.find_reference(plain.base), test, entropy)
     rows = [
-        measured(model, run, corpus, seed, o)
+        written(VoidArm.of(run, model), seed, o)
+        | {"gain_nats": float((without_N - text_nats(model, test)).mean())}
         | {"editor": name, "seed": seed, "ms_a_text": took[name]}
         for name, model in models.items()
     ]
@@ -106,22 +110,12 @@ def rows_of(run: RunFolder, seed: int, options: argparse.Namespace) -> list[dict
     return rows
 
 
-def measured(
-    model: CLLM, run: RunFolder, corpus: Corpus, seed: int, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Of the void arm, by way of correction; and of test texts."""
-    o, arm = options, VoidArm.of(run, model)
-    told: dict[str, Any] = {
-        way: counts_of(*arm.written(o.decodes, np.random.default_rng([seed, 25]), PARTS[way]))
+def written(arm: VoidArm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Counts of what it writes, by way of correction."""
+    return {
+        way: counts_of(*arm.written(options.decodes, np.random.default_rng([seed, 25]), PARTS[way]))
         for way in WAYS
     }
-    tokens = token_texts(model.base, corpus.select("test").sample(o.measured), model.config.context)
-    entropy = corpus.info.get("entropy_nats")
-    without_N = nats_without(model, run.find_reference(model.base), tokens, entropy)
-    told["gain_nats"] = bootstrap(
-        without_N - text_nats(model, tokens), np.random.default_rng(0)
-    ).mean
-    return told
 
 
 def milliseconds(models: Sequence[CLLM], run: RunFolder) -> list[float]:

@@ -1,9 +1,10 @@
 """Context that folds and unfolds, against context in full and cut: `cllm study folding --json`.
 
 The last passage of a text is predicted from those before it. In full: their token embeddings.
-Folded: a vector each, and of these as many unfolded as the room allows, those first that the
-passage before it attends to most. Cut: the last tokens. One decoder learns all ways in turn, from
-the same steps; what a way costs is the number of positions that it reads. Goes on where it stopped.
+Folded: a vector each, and of these as much unfolded as the room allows, that first which the
+passage before it attends to most, from its end. Cut: the last tokens. One decoder learns all ways
+in turn, from the same steps; what a way costs is the number of positions that it reads. Goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-METHOD = 3  # raised when the same would be trained or measured otherwise
+METHOD = 4  # raised when the same would be trained or measured otherwise
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,47 @@ def parser() -> argparse.ArgumentParser:
 class Context:
     """The passages before each text's last one, and that one."""
 
+    base: Passages
     some: Packed  # of the passages before
-    vectors_nD: Tensor
-    full_ntH: Tensor  # token embeddings
-    restored_nMH: Tensor  # unfolded from the vectors
     last_Bt: Tensor
     last_mask_Bt: Tensor
+
+    @classmethod
+    def of(cls, base: Passages, batch: Batch) -> Context:
+        """Of texts of two passages or more."""
+        whole = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
+        counts_B = torch.bincount(whole.text_n)
+        last_n = whole.row_n == counts_B[whole.text_n] - 1
+        some = Packed(whole.ids_nt[~last_n], whole.mask_nt[~last_n], whole.text_n[~last_n],
+                      whole.row_n[~last_n], whole.mask_BT, whole.of_S)  # fmt: skip
+        return cls(base, some, whole.ids_nt[last_n], whole.mask_nt[last_n])
+
+    @cached_property
+    def full_ntH(self) -> Tensor:
+        """Token embeddings."""
+        with torch.no_grad():
+            return self.base.level.base.array_of(self.some.ids_nt, self.some.mask_nt)[0]
+
+    @cached_property
+    def vectors_nD(self) -> Tensor:
+        """Of the passages before."""
+        with torch.no_grad():
+            vectors_nD: Tensor = self.base.level.encode_array(self.full_ntH, self.some.mask_nt)
+        return vectors_nD
+
+    @cached_property
+    def restored_nMH(self) -> Tensor:
+        """Unfolded from the vectors."""
+        with torch.no_grad():
+            restored_nMH: Tensor = self.base.level.decode_array(self.vectors_nD)
+        return restored_nMH
+
+    def end_of(self, passage: int, length: int) -> Tensor:
+        """Embeddings of its last tokens, as if nothing had stood before them."""
+        ids_1t = self.some.ids_nt[passage][self.some.mask_nt[passage]][None, -length:]
+        with torch.no_grad():
+            array_1tH = self.base.level.base.array_of(ids_1t, torch.ones_like(ids_1t).bool())[0]
+        return array_1tH[0]
 
 
 class Reader(nn.Module):
@@ -143,41 +180,28 @@ class Reader(nn.Module):
         return memory_BMH, mask_BM.to(memory_BMH.device)
 
     def _of(self, context: Context, text: int, way: Way) -> Tensor:
-        chosen_n = torch.nonzero(context.some.text_n == text)[:, 0]
-        length_n = context.some.mask_nt[chosen_n].sum(1)
-        budget, count = float(length_n.sum()) / way.times, len(chosen_n)
-        vectors_nD = context.vectors_nD[chosen_n]
+        rows = torch.nonzero(context.some.text_n == text)[:, 0].tolist()
+        lengths = context.some.mask_nt[rows].sum(1).tolist()
         parts: list[Tensor] = [self.nothing[None]]  # an empty memory is one position
-        share_n = self.related(vectors_nD) if way.fold else None
-        read, begin_n = set[int](), [0] * count
-        if share_n is not None:
-            order = share_n.argsort(descending=True).tolist()
-            used = count
-            for number in order:  # its tokens are read in place of its vector
-                more = int(length_n[number]) - 1
-                if way.times < np.inf and used + more <= budget:
-                    read.add(number)
-                    used += more
+        share_n = None
+        if way.fold:
+            vectors_nD = context.vectors_nD[rows]
+            share_n = self.related(vectors_nD)
             attended_1D = (share_n[:, None] * vectors_nD).sum(0, keepdim=True)
             parts.append(self.fold(attended_1D))  # by which `related` learns
+            taken = unfolded(lengths, share_n.argsort(descending=True).tolist(), way.times)
         else:
-            left = int(min(budget, float(length_n.sum())))
-            for number in reversed(range(count)):  # the last tokens, of a part of one if need be
-                begin_n[number] = max(0, int(length_n[number]) - left)
-                read |= {number} if left else set()
-                left -= min(left, int(length_n[number]))
-        for number in range(count):
-            place_H = self.place.weight[count - 1 - number]
-            if number in read and way.fold:
-                restored_tH = context.restored_nMH[chosen_n[number], : int(length_n[number])]
-                parts.append(restored_tH + place_H)
-            elif number in read:
-                full_tH = context.full_ntH[
-                    chosen_n[number], begin_n[number] : int(length_n[number])
-                ]
-                parts.append(full_tH + place_H)
-            elif way.fold:
-                parts.append(self.fold(vectors_nD[number : number + 1]) + place_H)
+            taken = last_of(lengths, way.times)
+        for number, (row, length, count) in enumerate(zip(rows, lengths, taken, strict=True)):
+            place_H = self.place.weight[len(rows) - 1 - number]
+            if way.fold and count < length:
+                parts.append(self.fold(context.vectors_nD[row][None]) + place_H)
+            if count and way.fold:
+                parts.append(context.restored_nMH[row, length - count : length] + place_H)
+            elif count:
+                whole = count == length
+                read_tH = context.full_ntH[row, :length] if whole else context.end_of(row, count)
+                parts.append(read_tH + place_H)
         return torch.cat(parts)
 
     def nats(self, context: Context, way: Way) -> tuple[Tensor, int]:
@@ -188,18 +212,30 @@ class Reader(nn.Module):
         return nats_Bt, int(mask_BM.sum())
 
 
-@torch.no_grad()
-def context_of(base: Passages, batch: Batch) -> Context:
-    """Of texts of two passages or more."""
-    whole = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
-    counts_B = torch.bincount(whole.text_n)
-    last_n = whole.row_n == counts_B[whole.text_n] - 1
-    some = Packed(whole.ids_nt[~last_n], whole.mask_nt[~last_n], whole.text_n[~last_n],
-                  whole.row_n[~last_n], whole.mask_BT, whole.of_S)  # fmt: skip
-    full_ntH, mask_nt = base.level.base.array_of(some.ids_nt, some.mask_nt)
-    vectors_nD = base.level.encode_array(full_ntH, mask_nt)
-    return Context(some, vectors_nD, full_ntH, base.level.decode_array(vectors_nD),
-                   whole.ids_nt[last_n], whole.mask_nt[last_n])  # fmt: skip
+def unfolded(lengths: Sequence[int], order: Sequence[int], times: float) -> list[int]:
+    """Tokens of each passage, from its end, that are read beside vectors of all.
+
+    The most related passages first, the last of them in part; a whole one needs no vector more.
+    """
+    left = sum(lengths) / times - len(lengths) if times < np.inf else 0
+    taken = [0] * len(lengths)
+    for number in order:
+        if left >= lengths[number] - 1:
+            taken[number] = lengths[number]
+            left -= lengths[number] - 1
+        else:
+            taken[number] = max(0, int(left))
+            break
+    return taken
+
+
+def last_of(lengths: Sequence[int], times: float) -> list[int]:
+    """The same of the last tokens, where there are no vectors."""
+    left, taken = int(sum(lengths) / times), [0] * len(lengths)
+    for number in reversed(range(len(lengths))):
+        taken[number] = min(left, lengths[number])
+        left -= taken[number]
+    return taken
 
 
 class Reading(Task):
@@ -212,7 +248,7 @@ class Reading(Task):
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Nats a token."""
-        context = context_of(self.base, batch)
+        context = Context.of(self.base, batch)
         way = list(WAYS.values())[step % len(WAYS)]
         nats = self.reader.nats(context, way)[0].sum()
         return {"loss": nats / context.last_mask_Bt.sum(), "cross_entropy": nats / len(batch)}
@@ -220,29 +256,34 @@ class Reading(Task):
     @torch.inference_mode()
     def score(self) -> float:
         """Minus the nats a held-out token, over all ways."""
-        told = [read(self.reader, self.base, self.held_out, way)[0] for way in WAYS.values()]
-        return -float(np.mean([np.mean(one) for one in told]))
+        told = read(self.reader, self.base, self.held_out).values()
+        return -float(np.mean([np.mean(one["nats"]) for one in told]))
 
 
 @torch.inference_mode()
-def read(
-    reader: Reader, base: Passages, texts: TokenTexts, way: Way
-) -> tuple[Floats, float, float]:
-    """Nats a token of each text's last passage (N,), positions a text, and CPU ms a text.
+def read(reader: Reader, base: Passages, texts: TokenTexts) -> dict[str, dict[str, Any]]:
+    """Of each way: nats a token of each text's last passage (N,), positions and CPU ms a text.
 
     Token embeddings and vectors are there; what is unfolded for it is part of the time.
     """
-    nats_N, positions, seconds = np.zeros(len(texts)), 0, 0.0
+    nats = {name: np.zeros(len(texts)) for name in WAYS}
+    positions, seconds = dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0.0)
     for chosen_B, batch in texts.in_order(16):
-        context = context_of(base, batch)
-        begun = time.process_time()
-        if way.fold and np.isfinite(way.times):
-            base.level.decode_array(context.vectors_nD)  # all of them: which, is known only then
-        nats_Bt, read_here = reader.nats(context, way)
-        seconds += time.process_time() - begun
-        positions += read_here
-        nats_N[chosen_B] = (nats_Bt.sum(1) / context.last_mask_Bt.sum(1)).numpy()
-    return nats_N, positions / len(texts), 1000 * seconds / len(texts)
+        context = Context.of(base, batch)
+        _ = context.full_ntH, context.vectors_nD, context.restored_nMH  # once, for all ways
+        for name, way in WAYS.items():
+            begun = time.process_time()
+            if way.fold and np.isfinite(way.times):
+                base.level.decode_array(context.vectors_nD)  # all: which, is known only then
+            nats_Bt, read_here = reader.nats(context, way)
+            seconds[name] += time.process_time() - begun
+            positions[name] += read_here
+            nats[name][chosen_B] = (nats_Bt.sum(1) / context.last_mask_Bt.sum(1)).numpy()
+    return {
+        name: {"nats": nats[name].tolist(), "positions": positions[name] / len(texts),
+               "ms": 1000 * seconds[name] / len(texts)}
+        for name in WAYS
+    }  # fmt: skip
 
 
 def measured(
@@ -265,12 +306,7 @@ def measured(
     with training_progress("reader") as report:
         result = fit(task, parts["train"], loop, o.out / f"reader-{seed}", report)
     reader.eval()
-    scored = first(parts["test"], o.measured)
-    ways = {}
-    for name, way in WAYS.items():
-        nats_N, positions, ms = read(reader, base, scored, way)
-        ways[name] = {"nats": nats_N.tolist(), "positions": positions, "ms": ms}
-    told = {"made_of": made_of, "ways": ways}
+    told = {"made_of": made_of, "ways": read(reader, base, first(parts["test"], o.measured))}
     write_json(kept, told)
     result.checkpoint.remove()
     return told

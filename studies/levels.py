@@ -48,7 +48,7 @@ TWO, ALONE, CUT = ARMS = ("two levels", "passages alone", "cut")
 PER_TEXT = ("content_f1", "words_f1", "gain_nats", "order")
 MOST_RECIPES = 6  # of a menu
 VOID_DIM = 8  # coordinates that voids are sought in, in every arm: more take hours
-METHOD = 4  # raised when the same would be measured otherwise
+METHOD = 5  # raised when the same would be measured otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError("--texts, --dim and --passage must be 2 or more, --seeds 1 or more")
         corpus = read_corpus(o.corpus, "text", 100, 0) if o.corpus else menus(o.texts, 0)
         corpus = long_ones(corpus, o)
-        arms = {arm: [measured(arm, seed, corpus, o) for seed in range(o.seeds)] for arm in ARMS}
+        arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+        for seed in range(o.seeds):  # arms of a seed one after the other: the same busy machine
+            for arm, told_of in arms.items():
+                told_of.append(measured(arm, seed, corpus, o))
         told = summary(arms) | facts_of(corpus, o)
         write_json(o.out / "levels.json", told)
         print(json.dumps(told) if o.json else "\n".join(table(told)))
@@ -83,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
                    "CLLM]")  # fmt: skip
     p.add_argument("--measured", type=int, default=300, help="test texts at most")
     p.add_argument("--decodes", type=int, default=500, help="from voids")
+    p.add_argument("--void-seeds", type=int, default=1, help="seeds whose voids are sought: it "
+                   "takes minutes")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("runs/levels"), help="a folder")
     return p
 
@@ -136,7 +141,9 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
     run, o = RunFolder(options.out / name), options
     kept = run.path / "levels.json"
     settings = settings_of(arm, seed, corpus, o)
-    made_of = [corpus.hash, settings.model_dump_json(), o.passage, o.measured, o.decodes, METHOD]
+    with_voids = arm != ALONE and seed < o.void_seeds  # a passage's void is no text's
+    made_of = [corpus.hash, settings.model_dump_json(), o.passage, o.measured,
+               o.decodes * with_voids, METHOD]  # fmt: skip
     if kept.exists() and (told := read_json(kept))["made_of"] == made_of:
         return dict(told)
     log.info("%s, seed %d", arm, seed)
@@ -146,7 +153,13 @@ def measured(arm: str, seed: int, corpus: Corpus, options: argparse.Namespace) -
     told |= {"recipes": [text.count("title:") for text in texts.texts] if not o.corpus else None,
              "beyond": [len(row) > settings.base.context
                         for row in run.load_base().tokenize(texts.texts)]}  # fmt: skip
-    if arm != ALONE:  # a text has no vector of its own there, and so no void
+    if arm == CUT:
+        told |= {"cut": run.load_model().as_cut(texts.texts)}
+    told["trained"] = {"restored_tokens": run.notes()["base"]["restored_tokens"]} | {
+        level: run.notes()[level]["steps"] for level in ("passages", "model")
+        if level in run.notes()
+    }  # fmt: skip
+    if with_voids:
         if o.corpus:
             make_critic(run, settings, reuse=True)
         pipeline.embed_corpus(run, replace=True)
@@ -217,7 +230,7 @@ def restored(run: RunFolder, texts: Corpus, options: argparse.Namespace) -> dict
         "content_f1": [content_f1(content_items(a), content_items(b)) for a, b in pairs],
         "words_f1": [content_f1(lemmas(a), lemmas(b)) for a, b in pairs],
         "given": found.given_N.tolist(), "without": found.without_N.tolist(),
-        "order": order, "examples": pairs[:5],
+        "order": order, "examples": pairs[:5], "texts": list(texts.texts),
     }  # fmt: skip
 
 
@@ -285,8 +298,9 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         values[arm] = of | {"gain_nats": cost - of.pop("given")}
     for arm, of in values.items():
         told["arms"][arm] = {name: shown(bootstrap(v, _rng())) for name, v in of.items()}
-        if "void" in arms[arm][0]:
-            told["arms"][arm]["void"] = [one["void"] for one in arms[arm]]
+        told["arms"][arm]["trained"] = [one["trained"] for one in arms[arm]]
+        if voids := [one["void"] for one in arms[arm] if "void" in one]:
+            told["arms"][arm]["void"] = voids
         told["arms"][arm]["examples"] = arms[arm][0]["examples"]
     for arm in (ALONE, CUT):
         told["two levels less"][arm] = {
@@ -294,13 +308,27 @@ def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             for name in PER_TEXT
             if arm == ALONE or name != "gain_nats"
         }
+    told["two levels less"]["what a context holds"] = {
+        name: shown(paired_difference(values[TWO][name], at_most(arms[CUT], name), _rng()))
+        for name in ("content_f1", "words_f1")
+    }
     beyond = np.array(arms[CUT][0]["beyond"], bool)  # by the tokens that it would have
     if beyond.any():
-        mine, cut = (values[arm]["content_f1"][:, beyond] for arm in (TWO, CUT))
-        told["two levels less cut, texts beyond a context"] = {
-            "texts": int(beyond.sum()), "content_f1": shown(paired_difference(mine, cut, _rng())),
+        told["two levels less cut, texts beyond a context"] = {"texts": int(beyond.sum())} | {
+            name: shown(paired_difference(*(values[arm][name][:, beyond] for arm in (TWO, CUT)),
+                                          _rng()))
+            for name in ("content_f1", "words_f1")
         }  # fmt: skip
     return told
+
+
+def at_most(cut: Sequence[dict[str, Any]], name: str) -> Floats:
+    """What one level over cut texts could have kept at best: the texts as they are cut, (S, N)."""
+    items = content_items if name == "content_f1" else lemmas
+    return np.array([
+        [content_f1(items(whole), items(opening))
+         for whole, opening in zip(one["texts"], one["cut"], strict=True)] for one in cut
+    ])  # fmt: skip
 
 
 def _rng() -> np.random.Generator:

@@ -57,6 +57,20 @@ def test_the_void_arm_alone_writes_what_it_writes_beside_the_others(field: Field
     assert alone.texts == arms["void"].texts
 
 
+def test_voids_are_written_from_where_that_is_wanted_and_as_long(field: Field) -> None:
+    def write(within: object, seconds: float = 60) -> Written:
+        return write_from_voids(Spelled(), field, 300, np.random.default_rng(0),
+                                within=within, seconds=seconds)  # fmt: skip
+
+    east = write(lambda points_nD: points_nD[:, 0] > 0)
+    assert len(east.texts) > 10
+    assert (east.points_nD[:, 0] > 0).all()
+    assert field.is_void(east.points_nD).all()
+    none = write(lambda points_nD: np.zeros(len(points_nD), bool))
+    assert (none.texts, none.decodes) == ((), 0), "what is not decoded costs nothing"
+    assert write(None, seconds=0).decodes == 0
+
+
 def test_the_open_arm_lies_where_no_texts_enclose_it() -> None:
     """A patch with a hole: beyond its edge there are no texts."""
     clouds = [unit(np.random.default_rng(5).standard_normal((n, 3))) for n in (6000, 1200)]

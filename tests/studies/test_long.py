@@ -19,7 +19,7 @@ from cllm.judge import Verdict
 from cllm.levels import Packed, Passages
 from cllm.passages import passages
 from cllm.recipes import Grammar, combination
-from studies import crossing, folding
+from studies import crossing, crossing_told, folding
 from studies import levels as study
 
 WORDS, ROWS = 12, 6
@@ -38,7 +38,7 @@ def tokens_of(base: Passages, corpus: Corpus, split: str) -> Any:
 def test_folding_reads_no_more_than_a_way_allows(base: Passages, corpus: Corpus) -> None:
     texts = folding.several(tokens_of(base, corpus, "train"), base).at(range(4))
     batch = next(iter(texts.in_order(4)))[1]
-    context, reader = folding.context_of(base, batch), folding.Reader(base)
+    context, reader = folding.Context.of(base, batch), folding.Reader(base)
     whole = Packed.of(batch.ids_BT, batch.mask_BT, base.eos, base.pad)
     before_B = torch.bincount(whole.text_n) - 1
     full = int(context.some.mask_nt.sum())
@@ -53,12 +53,39 @@ def test_folding_reads_no_more_than_a_way_allows(base: Passages, corpus: Corpus)
     for k in (2, 4, 8):
         assert read[f"cut {k}x"] == 4 + sum(length // k for length in lengths_B), "to the token"
     assert read["folded 2x"] > read["vectors alone"], "some are unfolded"
+    for k in (2, 4, 8):
+        room = sum(int(length // k) for length in lengths_B)
+        if room > int(before_B.sum()):
+            assert read[f"folded {k}x"] >= room - 4 + 2 * 4, "no room is left"
+
+
+def test_folding_takes_the_most_related_passages_as_far_as_there_is_room() -> None:
+    lengths = [10, 6, 8]
+    assert folding.unfolded(lengths, [2, 0, 1], np.inf) == [0, 0, 0]
+    assert folding.unfolded(lengths, [2, 0, 1], 1) == lengths
+    assert folding.unfolded(lengths, [1, 2, 0], 2) == [0, 6, 4], "12 in all: 9 more than vectors"
+    assert folding.unfolded(lengths, [0, 1, 2], 8) == [0, 0, 0], "vectors alone take the room"
+    assert folding.last_of(lengths, 1) == lengths
+    assert folding.last_of(lengths, 2) == [0, 4, 8]
+    assert folding.last_of(lengths, np.inf) == [0, 0, 0]
+
+
+def test_folding_reads_a_cut_passage_as_if_nothing_had_stood_before(
+    base: Passages, corpus: Corpus
+) -> None:
+    texts = folding.several(tokens_of(base, corpus, "train"), base).at(range(1))
+    context = folding.Context.of(base, next(iter(texts.in_order(1)))[1])
+    length = int(context.some.mask_nt[0].sum())
+    torch.testing.assert_close(context.end_of(0, length), context.full_ntH[0, :length])
+    end_tH = context.end_of(0, 3)
+    assert end_tH.shape == (3, context.full_ntH.shape[-1])
+    assert not torch.allclose(end_tH, context.full_ntH[0, length - 3 : length])
 
 
 def test_folding_unfolds_what_is_most_attended_to(base: Passages, corpus: Corpus) -> None:
     texts = folding.several(tokens_of(base, corpus, "train"), base).at(range(1))
     batch = next(iter(texts.in_order(1)))[1]
-    context, reader = folding.context_of(base, batch), folding.Reader(base)
+    context, reader = folding.Context.of(base, batch), folding.Reader(base)
     share_n = reader.related(context.vectors_nD).detach()
     assert float(share_n.sum()) == pytest.approx(1)
     best = int(share_n.argmax())
@@ -124,7 +151,8 @@ def test_levels_tell_whether_passages_keep_their_order() -> None:
 def test_levels_are_compared_text_by_text_with_the_cheaper_of_two_lms() -> None:
     def arm(f1: float, given: float, without: float, **more: Any) -> list[dict[str, Any]]:
         told = {"content_f1": [f1, f1 + 0.1], "words_f1": [f1] * 2, "order": [1.0, 1.0],
-                "given": [given] * 2}  # fmt: skip
+                "given": [given] * 2, "trained": {}, "texts": ["leek soup"] * 2,
+                "cut": ["leek soup", "leek"]}  # fmt: skip
         return [told | {"without": [without] * 2, "examples": [], "recipes": None, "beyond": []}
                 | more]  # fmt: skip
 
@@ -178,13 +206,15 @@ def menu_of(corpus: Corpus) -> tuple[str, str, str]:
 
 
 def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
-    def taken(accepted: int, patches: int, texts: int = 50, decodes: int = 100) -> crossing.Taken:
+    def taken(
+        accepted: int, patches: int, texts: int = 50, decodes: int = 100
+    ) -> crossing_told.Taken:
         arm = crossing.Arm([f"text {row}" for row in range(texts)],
                            [f"patch {row % patches}" for row in range(texts)], decodes)  # fmt: skip
         passes_n = np.array([row % patches for row in range(texts)]) < accepted * patches / texts
         yes_n = np.ones(texts, bool)
         every = np.arange(texts)
-        return crossing.Taken(arm, {"a": passes_n, "b": yes_n}, passes_n - 0.5, yes_n,
+        return crossing_told.Taken(arm, {"a": passes_n, "b": yes_n}, passes_n - 0.5, yes_n,
                               every % 4 != 0, every % 2 == 0)  # fmt: skip
 
     many, few = taken(30, patches=50), taken(30, patches=5)
@@ -197,7 +227,7 @@ def test_crossing_compares_arms_by_what_is_accepted_a_decode() -> None:
     assert many.counts()["accepted"] == 30
     assert many.counts()["accepted, words of both"] == 15
     assert many.counts()["accepted, words of both, valid"] == 7
-    empty = crossing.Taken(crossing.Arm([], [], 0), {}, np.zeros(0), *[np.zeros(0, bool)] * 3)
+    empty = crossing_told.Taken(crossing.Arm([], [], 0), {}, np.zeros(0), *[np.zeros(0, bool)] * 3)
     assert crossing.less(empty, none, "accepted")["mean"] == 0
     all_good = taken(50, patches=50, decodes=1000)
     low, high = np.quantile(all_good.draws("accepted", np.random.default_rng(0)), (0.025, 0.975))
@@ -213,15 +243,21 @@ def test_crossing_mixes_subjects_as_files_may_be_ordered() -> None:
 
 
 def test_crossing_tells_whose_words_a_text_has() -> None:
-    options = crossing.parser().parse_args(["--texts", "200"])
+    options = crossing.parser().parse_args(["--texts", "1000"])
     corpus = crossing.of_two(options)
     assert sorted(set(corpus.subjects)) == ["dry", "wet"]
-    chance = crossing.chance_of(corpus, "dry")
+    words = crossing_told.Words.of(corpus)
     test = corpus.select("test")
     dry = np.array([one == "dry" for one in test.subjects])
-    found = chance(test.texts)
-    assert found[dry].mean() > 0.7
-    assert found[~dry].mean() < 0.3
+    of_dry, of_wet = words.said(test.texts).T
+    assert of_dry[dry].mean() > 2 * of_dry[~dry].mean()
+    assert of_wet[~dry].mean() > 2 * of_wet[dry].mean()
+    assert words.of_both(test.texts).mean() < 0.2
+    joined = [f"{a} {b}" for a, b in zip(np.array(test.texts)[dry], np.array(test.texts)[~dry],
+                                         strict=False)]  # fmt: skip
+    assert words.of_both(joined).mean() > 0.8
+    assert not words.of_both(["zzz qqq", ""]).any(), "words of neither are not of both"
+    assert len(words.of_both([])) == 0
 
 
 def test_crossing_wants_two_files_or_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,11 +283,12 @@ def test_crossing_writes_all_arms_and_goes_on_where_it_stopped(
     killed_and_on(monkeypatch, crossing, "learnt", 1, 1, lambda: crossing.main(words))
     told = json.loads(capsys.readouterr().out)
     assert told["subjects"] == ["dry", "wet"]
-    assert set(told["arms"]) == {"between", "within", "great circle", "base alone"}
+    assert set(told["arms"]) == set(crossing.ARMS)
+    assert told["held out"]["decodes"] == told["held out"]["texts"] > 0
     for arm in told["arms"].values():
         assert arm["accepted"] <= arm["texts"] <= arm["decodes"]
     assert set(told["accepted, words of both, a decode, between less"]) == {
-        "within", "great circle", "base alone",
+        "between, as drawn", "within", "great circle", "base alone",
     }  # fmt: skip
     assert told["arms"]["great circle"]["texts"] > 0
     assert len(told["best"]) <= crossing.PICKED
