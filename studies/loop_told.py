@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 PER_TEXT = ("content_f1", "forced_content_f1", "told_apart", "told_apart_unaided")
 DISTINCT = tuple(f"distinct_{n}" for n in (1, 2, 4))
 SHARES = (
-    *PER_TEXT, "written valid", "written repeated", "unaided valid",
+    *PER_TEXT, "written valid", "written repeated", "taught valid", "unaided valid",
     *(f"{part} {name}" for part in ("written", "unaided") for name in DISTINCT),
 )  # fmt: skip
 AT_ONCE = "no training, at once"  # an arm of one round, with the decodes of all
