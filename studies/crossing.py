@@ -1,8 +1,8 @@
 """Texts between two subjects, from voids that both enclose: `cllm study crossing --json`.
 
-One model learns two subjects. Texts are written from voids with texts of both on their rim; at equal
-decodes from these without settling, from voids within one subject, from great circles between the
-two, and by the base LLM alone. A text counts if the critic of each subject, which learnt from its
+One model learns two subjects. Texts are written from voids with texts of both on their rim; at as
+many decodes from these without settling, from voids within one subject, from great circles between
+both, and by the base LLM alone. A text counts if the critic of each subject, which learnt from its
 texts alone over an LM of both, takes it for real, and it is like no known one. No filter of what is
 plausible: it refuses pairs of words that no text joins, which are what is looked for. Without
 files: recipes of wet dishes and of dry ones. Goes on where it stopped.
