@@ -132,7 +132,7 @@ def _settled_voids(
         if within and len(walked_SD):
             walked_SD = walked_SD[within(walked_SD)]
         drawn_SD = void_starts(field, count - len(walked_SD), rng, fits)
-        barren = 0 if len(drawn_SD) else barren + 1
+        barren = 0 if len(drawn_SD) + len(walked_SD) else barren + 1
         # beside a kept place another step is likelier to stay than one that is put right
         found = [void.settle(walked_SD, fits, corrected=False), void.settle(drawn_SD, fits)]
         void.keep(np.concatenate(found))

@@ -32,12 +32,20 @@ def made_part(corpus: Corpus) -> Corpus:
     return corpus.only([name.startswith(MADE) for name in corpus.ids])
 
 
-def room_for(corpus: Corpus, share: float) -> int:
-    """How many more texts of a model's the corpus takes before they are more than that share."""
+def room_for(corpus: Corpus, share: float, most: int = 0) -> int:
+    """How many more texts of a model's the corpus takes before they are more than that share.
+
+    `most`: real texts that are trained on (0: all).
+    """
     if share >= 1:
         return len(corpus)
-    real = len(real_part(corpus).select("train"))
+    real = len(_real_train(corpus, most))
     return max(0, int(share / (1 - share) * real) - len(made_part(corpus)))
+
+
+def _real_train(corpus: Corpus, most: int) -> Corpus:
+    train = real_part(corpus).select("train")
+    return train.sample(most) if most else train
 
 
 def mixed(corpus: Corpus, share: float, repeats: int = 0, most: int = 0) -> Corpus:
@@ -48,7 +56,7 @@ def mixed(corpus: Corpus, share: float, repeats: int = 0, most: int = 0) -> Corp
     """
     real, made = real_part(corpus), made_part(corpus)
     held_out = real.only([split != "train" for split in real.splits])
-    train = real.select("train").sample(most) if most else real.select("train")
+    train = _real_train(corpus, most)
     if share >= 1 and len(made):
         return _joined(made, held_out)
     wanted = round(share / (1 - share) * len(train)) if share < 1 else 0

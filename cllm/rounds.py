@@ -44,10 +44,13 @@ EVALUATIONS = 3  # of a training at most: it is short
 
 
 def do(loop: Loop, number: int, stage: str) -> None:
-    """One stage of one round, which is noted once it is done."""
+    """One stage of one round, which is noted once it is done; one that ended the loop is not."""
     begun = time.perf_counter()
+    if loop.notes(number).get("ended"):
+        loop.note(number, ended=None)  # by what an earlier try found
     STAGES[stage][0](loop, number)
-    loop.timed(number, stage, begun)
+    if not loop.notes(number).get("ended"):
+        loop.timed(number, stage, begun)
 
 
 def write(loop: Loop, number: int) -> None:
@@ -76,7 +79,6 @@ def choose_texts(loop: Loop, number: int) -> None:
     """
     parent, run, how = loop.round(number - 1), loop.round(number), loop.how
     corpus, ideas = parent.load_trained_corpus(), loop.written(number)
-    loop.note(number, ended=None)  # by what an earlier try found
     kept: list[Idea] = []
     if how.taught:
         known = set(corpus.texts)
@@ -93,7 +95,7 @@ def choose_texts(loop: Loop, number: int) -> None:
                 loop.note(number, ended=f"the scorer chose none of {len(asked)} texts")
         elif not new:
             loop.note(number, ended=_why_none(ideas, judge=how.judge))
-        kept = new[: room_for(corpus, how.share)]
+        kept = new[: room_for(corpus, how.share, how.real)]
     loop.note(number, kept=len(kept))
     texts = [idea.text for idea in kept]
     pipeline.keep_corpus(run, with_made(corpus, texts) if texts else corpus)

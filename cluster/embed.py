@@ -342,11 +342,7 @@ def fill(run: str, uri: str, means: Means) -> dict[str, Any]:
             with watched(sink.count, "Milvus has", 0, note["rows"]):
                 dataset.write_datasink(sink, concurrency=means.actors)
 
-    send()
-    if lost := sink.missing():
-        log.warning("Milvus at %s lost %d rows that it had taken; all are sent again", uri, lost)
-        send()
-    sink.publish()
+    sink.fill(send)
     return told | {"milvus_seconds": round(time.monotonic() - begun, 2)}
 
 

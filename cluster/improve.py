@@ -114,9 +114,11 @@ class Place:
 
     def work(self, loop: Loop, number: int, stage: str, *, needs: tasks.Needs) -> None:
         """A stage as a task of a worker, whose notes go to the URL after all it has made."""
-        needed = (0, 1, number - 1, number)  # round 1 notes what a duplicate is
+        needed = (0, number - 1, number)
         known = [k for k in range(number + 1) if stage == "measure" or k in needed]
         reads = [f"round-{k}" for k in known if is_there(f"{self.out}/round-{k}")]
+        if stage == "choose" and 1 not in known:
+            reads.append(f"round-1/{NOTES[0]}")  # which says what a duplicate is
         makes = [f"round-{number}/{part}" for part in (*STAGES[stage][1], NOTES[0])]
         work = partial(_stage, loop=loop, run=self.run, number=number, stage=stage)
         tasks.on_worker(self.out, reads, makes, work, needs, f"round {number}: {stage}")

@@ -4,14 +4,14 @@ Rows have ids of their own and are upserted, so that writing twice changes nothi
 collection is filled under a name of its own; the alias that readers use is switched to it when
 all rows are there.
     sink = MilvusSink(uri, "texts_ab12_v3", "texts_ab12", model_hash, dim, rows)
-    dataset.write_datasink(sink)
-    sink.publish()
+    sink.fill(lambda: dataset.write_datasink(sink))
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.data import Datasink
@@ -19,6 +19,8 @@ from ray.data.block import Block, BlockAccessor
 
 from cllm.errors import InputError, WorkError
 from cllm.store import NoAnswer, VectorStore
+
+log = logging.getLogger(__name__)
 
 BATCH = 1000
 RETRIED_SECONDS = 120.0  # a server that restarts is waited for
@@ -71,8 +73,20 @@ class MilvusSink(Datasink[int]):
         with self._open(create=False) as store:
             return store.count()
 
+    def fill(self, send: Callable[[], object]) -> None:
+        """Send all rows, once more if a server lost some as it died, and let readers see them.
+
+        WorkError: rows are missing even so.
+        """
+        send()
+        if lost := self.missing():
+            log.warning("Milvus at %s has %d rows of %d; all are sent once more", self.uri,
+                        self.rows - lost, self.rows)  # fmt: skip
+            send()
+        self.publish()
+
     def missing(self) -> int:
-        """Rows that are not there; once all were sent, those that a server lost as it died."""
+        """Rows that are not there."""
 
         def counted() -> int:
             with self._open(create=False) as store:

@@ -63,7 +63,7 @@ VOIDS: dict[str, tuple[Kind, Correction]] = {  # arms that are written from void
     "within": ("within", USUAL),
 }  # fmt: skip
 ARMS = (*VOIDS, "great circle", "base alone")
-METHOD = 2  # raised when the same would be written otherwise
+METHOD = 3  # raised when the same would be written otherwise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -180,6 +180,7 @@ def crossed(
     real = Taken.of(Arm.each(test.texts), judge, tastes, words)
     told: dict[str, Any] = {
         "subjects": names, "texts": len(corpus), "seed": settings.seed, "dim": o.dim,
+        "decodes": o.decodes, "arm_seconds": o.arm_seconds,
         "cut": model.tokens(corpus.texts).cut,
         "held out, passed by": {
             name: {by: float((taste.margin(texts) >= 0).mean()) for by, taste in tastes.items()}
@@ -225,10 +226,12 @@ def written(arm: str, model: CLLM, places: Places, options: argparse.Namespace) 
         found = Arm.each(unaided(model, places.train.texts)(o.decodes, o.seed).texts)
     first = {text: row for row, text in reversed([*enumerate(found.texts)]) if text.strip()}
     rows = sorted(first.values())
-    found = replace(found, texts=[found.texts[row] for row in rows],
-                    patches=[found.patches[row] for row in rows])  # fmt: skip
+    found = replace(
+        found, texts=[found.texts[row] for row in rows],
+        patches=[found.patches[row] for row in rows], seconds=time.perf_counter() - begun,
+    )  # fmt: skip
     log.info("%s: %d texts of %d decodes in %.0f s", arm, len(found.texts), found.decodes,
-             time.perf_counter() - begun)  # fmt: skip
+             found.seconds)  # fmt: skip
     write_json(kept, {"made_of": made_of, "arm": asdict(found)})
     return found
 

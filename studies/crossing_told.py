@@ -29,7 +29,8 @@ class Arm:
 
     texts: list[str]
     patches: list[str]
-    decodes: int
+    decodes: int  # fewer than asked where no place was left, or no time
+    seconds: float = 0.0
 
     @classmethod
     def each(cls, texts: Sequence[str]) -> Arm:
@@ -85,7 +86,7 @@ class Taken:
     def counts(self) -> dict[str, Any]:
         """Of the arm."""
         told: dict[str, Any] = {
-            "decodes": self.arm.decodes, "texts": len(self.arm.texts),
+            "decodes": self.arm.decodes, "seconds": self.arm.seconds, "texts": len(self.arm.texts),
             "patches": len(set(self.arm.patches)), "new": int(self.new_n.sum()),
             "valid": int(self.valid_n.sum()), "words of both": int(self.both_n.sum()),
             "passed": {name: int(one.sum()) for name, one in self.passes.items()},
@@ -97,8 +98,6 @@ class Taken:
 
         A decode that left no text is a place of its own.
         """
-        if not self.arm.decodes:
-            return np.zeros(1)
         patches = {name: row for row, name in enumerate(dict.fromkeys(self.arm.patches))}
         place_n = np.array([patches[name] for name in self.arm.patches], np.int64)
         told_P2 = np.stack([np.bincount(place_n, self.are(what)), np.bincount(place_n)], 1)
@@ -106,10 +105,15 @@ class Taken:
         return share_draws(np.concatenate([told_P2, none_Q2]), rng)
 
 
-def less(mine: Taken, other: Taken, what: str) -> dict[str, Any]:
-    """Of what counts, a decode: an arm less another, over draws of patches of each."""
+def less(mine: Taken, other: Taken, what: str) -> dict[str, Any] | None:
+    """Of what counts, a decode: an arm less another, over draws of patches of each.
+
+    None where one of them has no decode.
+    """
+    if not (mine.arm.decodes and other.arm.decodes):
+        return None
     rng = np.random.default_rng(0)
-    means = [one.are(what).sum() / max(1, one.arm.decodes) for one in (mine, other)]
+    means = [one.are(what).sum() / one.arm.decodes for one in (mine, other)]
     drawn = mine.draws(what, rng) - other.draws(what, rng)
     return {"mean": float(means[0] - means[1]), "ci": np.quantile(drawn, (0.025, 0.975)).tolist()}
 

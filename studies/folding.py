@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
-METHOD = 4  # raised when the same would be trained or measured otherwise
+METHOD = 5  # raised when the same would be trained or measured otherwise
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class Context:
     some: Packed  # of the passages before
     last_Bt: Tensor
     last_mask_Bt: Tensor
+    _ends: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, base: Passages, batch: Batch) -> Context:
@@ -144,10 +145,12 @@ class Context:
 
     def end_of(self, passage: int, length: int) -> Tensor:
         """Embeddings of its last tokens, as if nothing had stood before them."""
-        ids_1t = self.some.ids_nt[passage][self.some.mask_nt[passage]][None, -length:]
-        with torch.no_grad():
-            array_1tH = self.base.level.base.array_of(ids_1t, torch.ones_like(ids_1t).bool())[0]
-        return array_1tH[0]
+        if (passage, length) not in self._ends:
+            ids_1t = self.some.ids_nt[passage][self.some.mask_nt[passage]][None, -length:]
+            with torch.no_grad():
+                array_1tH = self.base.level.base.array_of(ids_1t, torch.ones_like(ids_1t).bool())[0]
+            self._ends[passage, length] = array_1tH[0]
+        return self._ends[passage, length]
 
 
 class Reader(nn.Module):
@@ -213,11 +216,11 @@ class Reader(nn.Module):
 
 
 def unfolded(lengths: Sequence[int], order: Sequence[int], times: float) -> list[int]:
-    """Tokens of each passage, from its end, that are read beside vectors of all.
+    """Tokens of each passage, from its end, that are read beside vectors of all and their mix.
 
     The most related passages first, the last of them in part; a whole one needs no vector more.
     """
-    left = sum(lengths) / times - len(lengths) if times < np.inf else 0
+    left = sum(lengths) / times - len(lengths) - 1 if times < np.inf else 0
     taken = [0] * len(lengths)
     for number in order:
         if left >= lengths[number] - 1:
@@ -264,7 +267,8 @@ class Reading(Task):
 def read(reader: Reader, base: Passages, texts: TokenTexts) -> dict[str, dict[str, Any]]:
     """Of each way: nats a token of each text's last passage (N,), positions and CPU ms a text.
 
-    Token embeddings and vectors are there; what is unfolded for it is part of the time.
+    Token embeddings and vectors are there, those of a cut passage too; what is unfolded for it is
+    part of the time.
     """
     nats = {name: np.zeros(len(texts)) for name in WAYS}
     positions, seconds = dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0.0)
@@ -272,6 +276,7 @@ def read(reader: Reader, base: Passages, texts: TokenTexts) -> dict[str, dict[st
         context = Context.of(base, batch)
         _ = context.full_ntH, context.vectors_nD, context.restored_nMH  # once, for all ways
         for name, way in WAYS.items():
+            reader.memory(context, way)  # ends of cut passages as well
             begun = time.process_time()
             if way.fold and np.isfinite(way.times):
                 base.level.decode_array(context.vectors_nD)  # all: which, is known only then

@@ -103,6 +103,8 @@ def loop_of(arm: str, seed: int, options: argparse.Namespace) -> Loop:
     how, settings = settings_for("quick", lines, seed)
     name = "-".join(arm.replace(",", "").replace("%", "").split())
     log.info("%s, seed %d", arm, seed)
+    if arm == AT_ONCE:
+        name = f"{name}-{decodes}"  # more rounds are another loop
     loop = Loop.begun(o.out / f"{name}-{seed}", RunFolder(o.run), how, settings)
     made_from = digest(loop.start, settings.model_dump_json(), str((how.measured, METHOD)))[:8]
     first = o.out / f"round-0-{made_from}-{seed}"  # the same for all arms

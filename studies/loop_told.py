@@ -6,7 +6,6 @@ told = summary({"guarded": loops, …}, rounds=5); draw_loops(path, told); table
 # Shapes: S seeds, N held-out texts.
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from cllm.improve import Loop
 from cllm.made import real_part
 from cllm.measured import SPACE, TEXTS
 from cllm.metrics import bootstrap
-
-log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +75,12 @@ def summary(loops: Mapping[str, Sequence[Loop]], rounds: int) -> dict[str, Any]:
                   for k in range(1, rounds + 1)]
             for arm, several in in_rounds.items() if arm != "guarded"
         }  # fmt: skip
+    if AT_ONCE in loops:
+        told[AT_ONCE] = [
+            {"decodes": one.get("decodes_so_far"), "texts": one.get("written", {}).get("texts"),
+             "found": one.get("withheld_so_far")}
+            for one in (_told(loop, 1) for loop in loops[AT_ONCE])
+        ]  # fmt: skip
     for other in ("no training", "no training, kept in mind", AT_ONCE, "real only"):
         if {"guarded", other} <= loops.keys():
             told[f"found, guarded over {other}"] = _times(
@@ -130,8 +133,8 @@ def _reached(loop: Loop, number: int) -> int:
 
 def _best_step(loop: Loop, number: int) -> int | None:
     """Step of the CLLM's training that real validation texts chose."""
-    model = loop.round(_reached(loop, number)).notes()["model"]
-    return model.get("best_step") if loop.how.further else None
+    trained = loop.how.further and _reached(loop, number) == number
+    return loop.round(number).notes()["model"].get("best_step") if trained else None
 
 
 def _told(loop: Loop, number: int) -> dict[str, Any]:
@@ -143,7 +146,10 @@ def _values(loop: Loop, number: int) -> dict[str, Floats]:
 
 
 def _found(mine: Loop, other: Loop, rounds: int, others: int) -> tuple[int, int]:
-    """Withheld combinations that two loops found in as many decodes: as far as both went."""
+    """Withheld combinations that two loops found in as many decodes: as far as both went.
+
+    A loop of fewer rounds has all decodes in these, whatever became of mine.
+    """
     last = rounds if others != rounds else min(_reached(mine, rounds), _reached(other, rounds))
     ends = ((mine, last), (other, min(last, others)))
     found, beside = (int(_told(loop, end).get("withheld_so_far", 0)) for loop, end in ends)

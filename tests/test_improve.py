@@ -152,6 +152,10 @@ def test_the_share_limits_how_many_join(corpus: Corpus) -> None:
     assert room / (room + real) <= 0.3 < (room + 1) / (room + 1 + real)
     assert room_for(with_made(corpus, MADE), 0.3) == room - len(MADE)
     assert room_for(with_made(corpus, MADE), 0.01) == 0
+    few = room_for(corpus, 0.3, most=50)
+    assert few == 21, "of fewer real texts, as they are mixed"
+    whole = with_made(corpus, MADE[:few])
+    assert set(made_part(whole).texts) <= set(mixed(whole, 0.3, 10, most=50).texts)
 
 
 def test_diversity_and_distance_are_what_their_names_say() -> None:
@@ -478,12 +482,13 @@ def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
     with pytest.raises(InputError, match="begun with scorer"):
         begun(small, loop.path, "least=0")
     monkeypatch.setattr(rounds, "choose", lambda *_: [])
-    rounds.do(loop, 1, "choose")
-    assert loop.notes(1)["ended"].startswith("the scorer chose none of")
+    assert improve.improve(loop, 1)["ended"].startswith("the scorer chose none of")
+    assert not loop.done(1, "choose"), "the same command asks again"
     monkeypatch.setattr(rounds, "choose", lambda _, texts: [len(texts) - 1])
     rounds.do(loop, 1, "choose")
     assert loop.notes(1)["kept"] == 1
     assert not loop.notes(1)["ended"], "by the try before"
+    assert loop.done(1, "choose")
 
 
 @pytest.mark.chain
@@ -604,16 +609,18 @@ def test_arms_differ_by_their_guards(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rounds, "void_starts", lambda field, *_: field.cloud_ND[:0])
             assert "no place is empty enough" in improve.improve(loop, 1)["ended"]
-        loop.round(1).note("improve", {k: v for k, v in loop.notes(1).items() if k != "ended"})
-        seconds = {k: v for k, v in loop.notes(1)["seconds"].items() if k != "model"}
-        loop.note(1, seconds=seconds)
         monkeypatch.setattr(rounds, "void_starts", lambda field, *_: field.cloud_ND[:9])
+    real = {name: _heard(monkeypatch, name) for name in ("base_on", "model_on")}
     told = improve.improve(loop, 1)["rounds"][1]
     run, parent = loop.round(1), loop.round(0)
     same = run.load_model().hash == parent.load_model().hash
     assert same == ("further=0" in changes)
     if "further=0" not in changes:
         assert read_json(run.model / "training.json")["facts"]["best_step"] > 0
+        of_real = 0 if "share=1" in changes else loop.how.real or 300
+        assert {name: len(real_part(heard[0]).select("train")) for name, heard in real.items()} == {
+            "base_on": of_real, "model_on": of_real,
+        }  # fmt: skip
     taught = loop.how.taught > 0
     assert (told["kept"] > 0) == taught == (told["texts"]["made"] > 0)
     if "judge=false" in changes:
@@ -627,6 +634,18 @@ def test_arms_differ_by_their_guards(
         kept = [one.notes()["voids"] for one in (run, parent)]
         assert kept[0]["rest"] == kept[1]["rest"]
         assert kept[0].get("chance_score") == kept[1].get("chance_score")
+
+
+def _heard(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Corpus]:
+    """What a training of rounds is asked to learn."""
+    heard, plain = list[Corpus](), getattr(rounds, name)
+
+    def listening(model: Any, corpus: Corpus, *asked: Any, **how: Any) -> Any:
+        heard.append(corpus)
+        return plain(model, corpus, *asked, **how)
+
+    monkeypatch.setattr(rounds, name, listening)
+    return heard
 
 
 @pytest.mark.chain
@@ -696,6 +715,33 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     assert json.loads(capsys.readouterr().out) == told
 
 
+def test_the_study_has_all_decodes_at_once_beside_those_of_rounds(
+    small: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studies import loop as study
+    from studies import loop_told
+
+    asked: list[tuple[int, int]] = []
+
+    def no_round(loop: Loop, rounds_: int) -> None:
+        asked.append((loop.how.decodes, rounds_))
+        loop.round(0).path.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(study, "improve", no_round)
+    for rounds_ in ("3", "5"):
+        words = ["--run", str(small.path), "--out", str(tmp_path), "--rounds", rounds_]
+        options = study.parser().parse_args([*words, "--decodes", "120"])
+        loops = [study.loop_of(arm, 0, options) for arm in ("guarded", study.AT_ONCE)]
+    assert asked == [(120, 3), (360, 1), (120, 5), (600, 1)]
+    told = {"guarded-0": [0, 2, 4, 5, 5, 6], loops[1].path.name: [0, 3]}
+    monkeypatch.setattr(loop_told, "_reached", lambda loop, k: min(k, len(told[loop.path.name])))
+    monkeypatch.setattr(
+        loop_told, "_told", lambda loop, k: {"withheld_so_far": told[loop.path.name][k]}
+    )
+    assert loop_told._found(*loops, 5, 1) == (6, 3)
+    assert loop_told._found(*loops, 1, 1) == (2, 3)
+
+
 def loop_found(path: Path) -> int:
     return int(read_json(path / "improve.json")["rounds"][-1]["withheld_so_far"])
 
@@ -710,6 +756,7 @@ def test_the_study_tells_of_loops_that_ended_too(after_write: Callable[..., Loop
     assert "no text was written" in loop.notes(1)["ended"]
     arm = summary({"guarded": [loop]}, 2)["arms"]["guarded"]
     assert arm["ended"] == 1
+    assert arm["best_step"][0]["each"] == [None], "no training was done"
     assert [one["mean"] for one in arm["gain_ratio"]] == [1, 1, 1]
 
 
@@ -767,7 +814,7 @@ def test_a_worker_has_the_rounds_that_a_stage_reads(
     for number, stage in ((0, "begin"), (1, "write"), (4, "choose"), (2, "measure")):
         place.work(None, number, stage, needs=tasks.Needs())  # type: ignore[arg-type]
     assert asked == [["round-0"], ["round-0", "round-1"],
-                     ["round-0", "round-1", "round-3", "round-4"],  # what a duplicate is: 1
+                     ["round-0", "round-3", "round-4", "round-1/report.json"],
                      ["round-0", "round-1", "round-2"]]  # fmt: skip
 
 

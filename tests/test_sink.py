@@ -49,6 +49,26 @@ def test_blocks_written_twice_count_once(tmp_path: Path) -> None:
     assert seen(tmp_path) == 30
 
 
+def test_rows_that_a_server_lost_are_sent_once_more(tmp_path: Path) -> None:
+    sink, sent = new_sink(tmp_path, 30), list[int]()
+    sink.on_write_start()
+
+    def send(*counts: int) -> None:  # of which a server keeps so many
+        sink.write([block(0, counts[len(sent)])], None)
+        sent.append(counts[len(sent)])
+
+    with pytest.raises(WorkError, match="25 rows of 30"):
+        sink.fill(lambda: send(20, 25))
+    assert sent == [20, 25]
+    sent.clear()
+    sink.fill(lambda: send(20, 30))
+    assert sent == [20, 30]
+    assert seen(tmp_path) == 30
+    sent.clear()
+    sink.fill(lambda: send(30))
+    assert sent == [30], "nothing was missing any more"
+
+
 def test_readers_see_nothing_before_all_is_there(tmp_path: Path) -> None:
     sink = new_sink(tmp_path, 30)
     sink.on_write_start()
