@@ -244,12 +244,14 @@ def improve(
     told.pop("ended", None)
     whole = [number for number in loop.there if loop.done(number, "measure")]
     for number in range(max([rounds, *whole]) + 1):
+        ended = None
         for stage in LATER if number else FIRST:
-            if not loop.done(number, stage):
-                log.info("round %d: %s", number, stage)
-                work(loop, number, stage)
+            if loop.done(number, stage):
+                continue
+            log.info("round %d: %s", number, stage)
+            work(loop, number, stage)
             if ended := loop.notes(number).get("ended"):
-                break
+                break  # the stage is not done: it is tried again by the same command
         told = _summed_up(loop, told)
         if ended := ended or too_bad(loop, number):
             log.warning("round %d: %s; the best is round %d", number, ended, told["best"])

@@ -485,7 +485,8 @@ def test_a_scorer_chooses_and_one_that_is_gone_costs_no_text(
     assert improve.improve(loop, 1)["ended"].startswith("the scorer chose none of")
     assert not loop.done(1, "choose"), "the same command asks again"
     monkeypatch.setattr(rounds, "choose", lambda _, texts: [len(texts) - 1])
-    rounds.do(loop, 1, "choose")
+    with suppress(KeyboardInterrupt):
+        improve.improve(loop, 1, _stopping_after("choose"))
     assert loop.notes(1)["kept"] == 1
     assert not loop.notes(1)["ended"], "by the try before"
     assert loop.done(1, "choose")
@@ -633,6 +634,15 @@ def test_arms_differ_by_their_guards(
         kept = [one.notes()["voids"] for one in (run, parent)]
         assert kept[0]["rest"] == kept[1]["rest"]
         assert kept[0].get("chance_score") == kept[1].get("chance_score")
+
+
+def _stopping_after(last: str) -> Callable[[Loop, int, str], None]:
+    def work(loop: Loop, number: int, stage: str) -> None:
+        rounds.do(loop, number, stage)
+        if stage == last:
+            raise KeyboardInterrupt
+
+    return work
 
 
 def _heard(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Corpus]:
