@@ -56,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     o = parser().parse_args(arguments)
     set_up_logging()
     with one_line_errors():
-        if min(o.texts, o.dim, o.passage) < 2 or o.seeds < 1:
-            raise InputError("--texts, --dim and --passage must be 2 or more, --seeds 1 or more")
+        if min(o.texts, o.dim, o.passage) < 2 or o.seeds < 1 or o.first_seed < 0:
+            raise InputError("--texts, --dim and --passage must be 2 or more, --seeds 1 or more, "
+                             "--first-seed 0 or more")  # fmt: skip
         corpus = read_corpus(o.corpus, "text", 100, 0) if o.corpus else menus(o.texts, 0)
         corpus = long_ones(corpus, o)
         arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-        for seed in range(o.seeds):  # arms of a seed one after the other: the same busy machine
+        for seed in range(o.first_seed, o.first_seed + o.seeds):  # arms of a seed one after the other: the same busy machine
             for arm, told_of in arms.items():
                 told_of.append(measured(arm, seed, corpus, o))
         told = summary(arms) | facts_of(corpus, o)
@@ -78,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--corpus", type=Path, help="long texts [default: menus of built-in recipes]")
     p.add_argument("--texts", type=int, default=4000, help="at most")
     p.add_argument("--seeds", type=int, default=1)
+    p.add_argument("--first-seed", type=int, default=0, help="of these; levels.json is of those "
+                   "asked for last")  # fmt: skip
     p.add_argument("--dim", type=int, default=64, help="coordinates of a text, in all")
     p.add_argument("--passage", type=int, default=32, help="words of one")
     p.add_argument("--seconds", type=float, default=600, help="of an arm's CLLM, levels included")
