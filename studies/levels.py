@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         corpus = read_corpus(o.corpus, "text", 100, 0) if o.corpus else menus(o.texts, 0)
         corpus = long_ones(corpus, o)
         arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-        for seed in range(o.first_seed, o.first_seed + o.seeds):  # arms of a seed one after the other: the same busy machine
+        # arms of a seed one after the other: the same busy machine
+        for seed in range(o.first_seed, o.first_seed + o.seeds):
             for arm, told_of in arms.items():
                 told_of.append(measured(arm, seed, corpus, o))
         told = summary(arms) | facts_of(corpus, o)
