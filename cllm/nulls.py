@@ -9,12 +9,14 @@ is put back on the sphere. A void's p-value is the largest over the three kinds.
 # Shapes: N texts, K coordinates of the prefix, B null clouds of a kind.
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from cllm.progress import counted
 from cllm.sphere import unit
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -23,7 +25,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SIMULATED, ROUNDS = 4096, 10  # pairs of draws of a Gaussian; corrections of what is drawn
 THICKNESS = 1e-4  # of the largest variance; a direction with less is none of the cloud's
+SIDE_BY_SIDE = 10_000_000  # points that clouds may have together which are searched at a time
 _NEGLIGIBLE = 1e-6  # share of the variance below which a principal direction is none
+
+
+Job = TypeVar("Job")
+Found = TypeVar("Found")
 
 
 def null_cloud(cloud_NK: Floats, kind: Kind, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -61,6 +68,27 @@ def p_value(score: float, null_scores: Mapping[Kind, Sequence[float]]) -> float:
         (1 + sum(null >= score for null in scores)) / (1 + len(scores))
         for scores in null_scores.values()
     )
+
+
+def in_threads(search: Callable[[Job], Found], jobs: Sequence[Job], points: int) -> Iterator[Found]:
+    """Clouds of so many points each, searched side by side, in order.
+
+    A search asks FAISS for few neighbours at a time, many times: threads that share each question
+    wait for each other for twice as long as the answer takes. So each has a cloud of its own.
+    """
+    import faiss
+
+    threads = faiss.omp_get_max_threads()  # OMP_NUM_THREADS, or one a core
+    workers = max(1, min(threads, len(jobs), SIDE_BY_SIDE // max(1, points)))
+    with ThreadPoolExecutor(
+        workers, initializer=faiss.omp_set_num_threads, initargs=(threads // workers,)
+    ) as pool:
+        waiting = [pool.submit(search, job) for job in jobs]
+        try:
+            for one in counted(waiting, "null clouds searched"):
+                yield one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _gaussian(cloud_NK: Floats, rng: np.random.Generator) -> Floats:

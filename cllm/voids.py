@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cllm.enclosure import Support
 from cllm.errors import InputError
-from cllm.nulls import KINDS, Kind, null_cloud, own_subspace, p_value
-from cllm.progress import counted
+from cllm.nulls import KINDS, Kind, in_threads, null_cloud, own_subspace, p_value
 from cllm.proposals import draw, propose
 from cllm.sphere import ExactIndex, angle, delaunay_cells, require_unit, unit
 
@@ -121,7 +120,7 @@ def find_voids(
 ) -> VoidSearch:
     """Search a cloud of unit vectors, and null clouds (of `kinds`) of its size in the same way.
 
-    `index_of` answers for the cloud, and `each` has the null clouds searched (none: in turn).
+    `index_of` answers for the cloud, `each` has the null clouds searched (none: in threads).
     `held_out_MK` (real texts not in the cloud) set how far inside the cloud a place must be to
     count as enclosed (see `enclosure`); without them it is enough that its rim positively spans
     the directions of its frame. A null cloud has held-out points of its own kind.
@@ -133,7 +132,7 @@ def find_voids(
     nulls: dict[Kind, list[VoidSearch]] = {kind: [] for kind in kinds}
     jobs = list(zip(cycle(kinds), null_rngs, strict=False))
     search_null = partial(_search_null, index.cloud_ND, held_out_MJ, settings)
-    each = each or (lambda search, jobs: map(search, counted(jobs, "null clouds searched")))
+    each = each or partial(in_threads, points=len(cloud_NK))
     for (kind, _), null in zip(jobs, each(search_null, jobs), strict=True):
         nulls[kind].append(null)
     voids = tuple(lifted(void, own_JK, row_N) for void in found.voids)

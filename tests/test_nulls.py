@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from threading import Barrier
+
+import faiss
 import numpy as np
 import pytest
 
-from cllm.nulls import KINDS, null_cloud, own_subspace, p_value
+from cllm.nulls import KINDS, SIDE_BY_SIDE, in_threads, null_cloud, own_subspace, p_value
 from cllm.sphere import unit
 
 
@@ -29,6 +34,47 @@ def test_p_value_is_that_of_the_kind_hardest_to_beat() -> None:
     assert p_value(1.3, nulls) == 3 / 4
     assert p_value(9.0, nulls) == 1 / 4
     assert p_value(1.5, nulls) == 2 / 4  # a tie counts for the null
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """FAISS has two, whatever the machine."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_clouds_are_searched_side_by_side_with_a_thread_each_and_come_in_order() -> None:
+    met = Barrier(2)  # none goes on alone
+
+    def search(number: int) -> tuple[int, int]:
+        met.wait(timeout=20)
+        return number, faiss.omp_get_max_threads()
+
+    assert list(in_threads(search, [3, 1, 2, 0], 100)) == [(3, 1), (1, 1), (2, 1), (0, 1)]
+    assert faiss.omp_get_max_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_large_clouds_are_searched_one_after_the_other_with_all_threads() -> None:
+    found = in_threads(lambda _: faiss.omp_get_max_threads(), [0, 1], SIDE_BY_SIDE)
+    assert list(found) == [2, 2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_search_that_fails_is_told_and_the_rest_is_left() -> None:
+    begun: list[int] = []
+
+    def search(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.05)
+        raise ValueError(f"cloud {number}")
+
+    with pytest.raises(ValueError, match="cloud 0"):
+        list(in_threads(search, range(50), 100))
+    assert len(begun) < 50
 
 
 @pytest.mark.parametrize("kind", KINDS)
