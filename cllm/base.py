@@ -189,10 +189,10 @@ class BaseLM:
         if not texts:
             return []
         # "</s>" written inside a text is text, not the end of it
-        rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
-        return [[*row, self.eos] for row in rows]
+        distinct = list(dict.fromkeys(texts))  # a loop's few texts stand there a thousand times
+        rows = self.tokenizer(distinct, add_special_tokens=False, split_special_tokens=True)
+        row_of = dict(zip(distinct, rows["input_ids"], strict=True))
+        return [[*row_of[text], self.eos] for text in texts]
 
     def to_text(self, tokens: Tokens) -> list[str]:
         """Texts of token rows, special tokens left out."""

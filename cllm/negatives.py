@@ -11,10 +11,12 @@ What a model learns from is the boundary: a text with one thing wrong says more 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cllm.retrieval import TfidfIndex
 from cllm.swaps import SwapTable, words
@@ -25,6 +27,7 @@ CHANGED = 0.15  # share of a text's words that `corrupted` changes
 PHRASE = (3, 7)  # words of a phrase that is repeated, or taken from a neighbour: least and most
 TRIES = 20  # draws of a word that stands for another's likes
 NEAREST = 20  # a neighbour is one of that many
+REMEMBERED = 4096  # texts whose neighbours are kept: a text may stand there many times
 TIMES = (10, 0.1)  # what a number is multiplied by
 VERBS = "is|are|was|were|do|does|did|can|could|will|would|should|has|have"
 AUXILIARY, NOT = re.compile(rf"\b({VERBS})\b"), re.compile(rf"\b({VERBS}) not\b")
@@ -45,6 +48,11 @@ class Negatives:
         """Learn which words stand for each other; InputError where no text holds a word."""
         known = sorted({word for text in texts for word in words(text) if word.isalnum()})
         return cls(texts, TfidfIndex(texts), SwapTable.learn(texts, rng), tuple(known))
+
+    @cached_property
+    def neighbours(self) -> Callable[[str], NDArray[np.int64]]:
+        """Rows of the texts that are nearest to one."""
+        return lru_cache(REMEMBERED)(lambda text: self.near.nearest([text], NEAREST)[1][0])
 
     def edited(
         self, text: str, rng: np.random.Generator, kinds: Sequence[str]
@@ -144,7 +152,7 @@ class Negatives:
         """A phrase gives way to that which stands at its place in a near text."""
         said = text.split(" ")
         length = int(rng.integers(*PHRASE))
-        rows = self.near.nearest([text], NEAREST)[1][0]
+        rows = self.neighbours(text)
         other = self.texts[int(rows[int(rng.integers(len(rows)))])].split(" ")
         least = min(len(said), len(other))
         if least < 2 * length:
