@@ -18,10 +18,10 @@ from pathlib import Path
 
 from cllm.console import one_line_errors, set_up_logging
 from cllm.errors import InputError
-from cllm.files import digest, replacing, write_json
+from cllm.files import digest, read_json, replacing, write_json
 from cllm.improve import Loop, improve, settings_for
 from cllm.run import SHIPPED_VOIDS, RunFolder
-from studies.loop_told import AT_ONCE, draw_loops, summary, table, verdicts
+from studies.loop_told import AT_ONCE, beside, draw_loops, summary, table, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loops = {arm: [loop_of(arm, seed, o) for seed in seeds] for arm in o.arms}
         told = summary(loops, o.rounds)
         told |= {"first_seed": o.first_seed, "decodes": o.decodes, "steps": o.steps}
+        if o.beside:
+            told = beside(told, read_json(o.beside))
         told["words"] = verdicts(told)
         write_json(o.out / "loop.json", told)
         draw_loops(o.out / "loop.png", told)
@@ -82,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
         "--base-steps", type=int, default=20, help="of each stage of the base in a round"
     )
     p.add_argument("--measured", type=int, default=300, help="held-out texts")
+    p.add_argument("--beside", type=Path, help="an earlier run's loop.json, of other arms of the "
+                   "same loops, which are told with these")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("runs/loop"), help="a folder")
     return p
 

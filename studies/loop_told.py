@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cllm.diversity import TextSpace, even_spread
+from cllm.errors import InputError
 from cllm.files import replacing
 from cllm.improve import Loop
 from cllm.made import real_part
@@ -31,6 +32,7 @@ SHARES = (
 )  # fmt: skip
 AT_ONCE = "no training, at once"  # an arm of one round, with the decodes of all
 COMPARED = 40  # texts of a round that diversity is told of: most rounds have more
+SAME = 1e-3  # of content F1 that two machines restore otherwise of the same model
 HOLDS = 0.97  # of round 0's gain that an arm surely keeps
 OF_TEXTS = {  # of what was written from voids, and from random places
     "written": ("valid", "repeated", "distance", "vendi", *DISTINCT),
@@ -88,6 +90,43 @@ def summary(loops: Mapping[str, Sequence[Loop]], rounds: int) -> dict[str, Any]:
                        for pair in zip(loops["guarded"], loops[other], strict=True)), strict=True)
             )  # fmt: skip
     return told
+
+
+def beside(told: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with arms of an earlier `summary`, of loops that were begun likewise elsewhere.
+
+    Differences from a guarded arm that only that one has are over seeds alone, which are paired.
+    InputError: the two do not compare.
+    """
+    for name in ("rounds", "seeds", "first_seed", "decodes", "steps"):
+        if told[name] != known.get(name):
+            raise InputError(
+                f"--beside has {name} = {known.get(name)}, and these loops {told[name]}"
+            )
+    begun = [next(iter(one["arms"].values()))["content_f1"][0]["mean"] for one in (told, known)]
+    if abs(begun[0] - begun[1]) > SAME:
+        raise InputError(
+            f"loops of --beside restore {begun[1]:.4f} of content words in round 0, and these "
+            f"{begun[0]:.4f}: they began with another model, or are measured on other texts"
+        )
+    joined = {**known, **told, "arms": {**known["arms"], **told["arms"]}}
+    less = {**known.get("gain, less guarded", {}), **told.get("gain, less guarded", {})}
+    if guarded := joined["arms"].get("guarded"):
+        for arm in joined["arms"].keys() - {"guarded", *less}:
+            pairs = zip(joined["arms"][arm]["gain_ratio"], guarded["gain_ratio"], strict=True)
+            less[arm] = [_over_pairs(*pair) for pair in pairs][1:]
+        joined["gain, less guarded"] = {arm: less[arm] for arm in joined["arms"] if arm in less}
+    return joined
+
+
+def _over_pairs(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """How much less, seed by seed, with Student's interval."""
+    each_S = np.array(mine["seeds"]) - np.array(other["seeds"])
+    told: dict[str, Any] = {"mean": float(each_S.mean()), "seeds": each_S.tolist()}
+    if len(each_S) < 2:
+        return told
+    wide = float(stats.t.ppf(0.975, len(each_S) - 1) * each_S.std(ddof=1) / len(each_S) ** 0.5)
+    return told | {"ci": [told["mean"] - wide, told["mean"] + wide]}
 
 
 def _space_of(loop: Loop) -> TextSpace:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from test_scorer import says, stand_in
 from toys import command
 
@@ -722,6 +723,39 @@ def test_the_study_tells_what_loops_came_to_over_seeds(
     monkeypatch.setattr(rounds, "do", None)  # nothing is done again
     study.main(words)
     assert json.loads(capsys.readouterr().out) == told
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps(told))
+    words[words.index("--arms") + 1 : words.index("--seeds")] = ["no training"]
+    study.main([*words, "--beside", str(known)])
+    both = json.loads(capsys.readouterr().out)
+    assert both["arms"] == told["arms"]
+    assert both["gain, less guarded"] == told["gain, less guarded"]
+    known.write_text(json.dumps(told | {"decodes": 60}))
+    with pytest.raises(SystemExit):
+        study.main([*words, "--beside", str(known)])
+    assert "--beside has decodes 60, these loops 120" in capsys.readouterr().err
+
+
+def test_arms_of_another_run_stand_beside_these() -> None:
+    from studies.loop_told import beside
+
+    def run(f1: float, **arms: list[float]) -> dict[str, Any]:
+        rounds_ = {name: [{"seeds": [1.0, 1.0, 1.0]}, {"seeds": seeds}]
+                   for name, seeds in arms.items()}  # fmt: skip
+        return {"rounds": 1, "seeds": 3, "first_seed": 0, "decodes": 9, "steps": 1,
+                "arms": {name: {"content_f1": [{"mean": f1}], "gain_ratio": values}
+                         for name, values in rounds_.items()}}  # fmt: skip
+
+    known = run(0.9, guarded=[1.0, 1.1, 1.2])
+    told = beside(run(0.9, arrays=[0.9, 1.0, 1.2]), known)
+    assert list(told["arms"]) == ["guarded", "arrays"]
+    (less,) = told["gain, less guarded"]["arrays"]
+    each = np.array([-0.1, -0.1, 0.0])
+    assert less["seeds"] == pytest.approx(each)
+    expected = stats.t.interval(0.95, 2, each.mean(), stats.sem(each))
+    assert less["ci"] == pytest.approx(expected)
+    with pytest.raises(InputError, match=r"restore 0\.9000 of content words in round 0, and"):
+        beside(run(0.8, arrays=[1.0]), known)
 
 
 def test_the_study_has_all_decodes_at_once_beside_those_of_rounds(
