@@ -100,9 +100,7 @@ def beside(told: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in ("rounds", "seeds", "first_seed", "decodes", "steps"):
         if told[name] != known.get(name):
-            raise InputError(
-                f"--beside has {name} = {known.get(name)}, and these loops {told[name]}"
-            )
+            raise InputError(f"--beside has {name} {known.get(name)}, these loops {told[name]}")
     begun = [next(iter(one["arms"].values()))["content_f1"][0]["mean"] for one in (told, known)]
     if abs(begun[0] - begun[1]) > SAME:
         raise InputError(
